@@ -1,0 +1,164 @@
+"""The contracts between a run and what is said of it, and the registry of probes.
+
+A run's images become rows (instruments), rows become findings and exhibits (analyses).
+Report, gate and dashboard know nothing else of a probe: `Finding` and `Exhibit` are the
+narrow waist. A probe never generates: it asks for cells, so that everything made is planned,
+resumable, shared and countable before it is paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
+from math import nan
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from audit.plan import Cell
+    from audit.spec import Spec
+
+Estimand = Literal["this suite", "prompts like these"]
+Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid", "table"]
+
+
+class Finding(NamedTuple):
+    """One claim, with all that is needed to weigh it.
+
+    `low` and `high` bound a 95 % interval. `null` is what a model without the effect scores
+    at this n, `null_q95` the 95 % point of that, `p` the probability of a value at least as
+    far out. Numbers that were not measured are NaN, never zero.
+    """
+
+    id: str
+    """Stable across runs: probe/metric/subject."""
+    probe: str
+    metric: str
+    subject: dict[str, str]
+    """Of what: {"checkpoint": …, "vae": …, "prompt": …, "attribute": …, "class": …}."""
+    value: float
+    low: float = nan
+    high: float = nan
+    estimand: Estimand = "this suite"
+    estimator: str = ""
+    headline: bool = False
+    n: int = 0
+    n_clusters: int = 0
+    null: float = nan
+    null_q95: float = nan
+    p: float = nan
+    target: str = ""
+    unit: str = ""
+    higher_is_better: bool | None = None
+    instrument: str = ""
+    status: Literal["measured", "not-measured"] = "measured"
+    note: str = ""
+
+
+class Exhibit(NamedTuple):
+    """One figure with the table behind it: all that report and dashboard draw.
+
+    Columns by kind:
+        bar: label, value, low, high, group; optionally target, facet.
+        line: x, value, low, high, group; optionally facet.
+        grid: row, column, cell (ids to look up in the run's images), caption.
+        table: any.
+        others: as the probe that makes them documents.
+    """
+
+    id: str
+    kind: Kind
+    table: pd.DataFrame
+    caption: str
+    alt: str
+
+
+class Batch(NamedTuple):
+    """Images to be measured together.
+
+    Attributes:
+        cells: one id an image.
+        prompts: the prompt of each image.
+        images: each (height, width, 3), uint8 sRGB; sizes may differ.
+    """
+
+    cells: tuple[str, ...]
+    prompts: tuple[str, ...]
+    images: tuple[NDArray[np.uint8], ...]
+
+
+class Context(NamedTuple):
+    """What an instrument may use besides the batch."""
+
+    spec: Spec
+    device: str
+
+
+class Instrument(Protocol):
+    """What makes a measurement: a classifier with its prompts, a metric, a tap."""
+
+    name: str
+    version: str
+    needs: frozenset[str]
+    """Of {"images", "latents", "attention", "steps", "activations", "text", "weights"}."""
+
+    def identity(self) -> dict[str, Any]:
+        """Version, configuration and weights digest: what the scores' folder is named by."""
+        ...
+
+    def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
+        """Rows keyed by `cell`."""
+        ...
+
+
+class Probe(Protocol):
+    """Instruments and the analysis that reads their tables."""
+
+    name: str
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """The instruments this spec asks for."""
+        ...
+
+    def cells(self, spec: Spec) -> Iterable[Cell]:
+        """Cells wanted beyond the grid."""
+        ...
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """From rows to claims. Pure; may read any instrument's table."""
+        ...
+
+
+_REGISTRY: dict[str, Probe] = {}
+
+
+def register(probe: type[Probe]) -> type[Probe]:
+    """Class decorator: add a probe to the registry under its name."""
+    _REGISTRY[probe.name] = probe()
+    return probe
+
+
+def registry() -> dict[str, Probe]:
+    """All probes by name: ours, and those of the entry point group `diffusion_audit.probes`."""
+    import probes.attributes  # noqa: F401
+
+    for entry in entry_points(group="diffusion_audit.probes"):
+        load: Callable[[], Any] = entry.load
+        load()
+    return dict(_REGISTRY)
+
+
+def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a table, one row each, in the order of `Finding`'s fields."""
+    return pd.DataFrame([f._asdict() for f in findings], columns=list(Finding._fields))

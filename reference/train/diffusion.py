@@ -1,0 +1,226 @@
+"""Train the reference text encoder and U-Net, or fine-tune one of them.
+
+    python -m reference.train.diffusion balanced STATE.pt
+    python -m reference.train.diffusion planted-unet STATE.pt --steps 500 --lr 2e-4
+
+v-prediction on the latents of `faithful`, AdamW, one-cycle schedule, averaged weights. Half
+the captions are neutral, drawn by the planted shares; half are explicit, drawn evenly.
+Captions are dropped for guidance on neutral samples alone. The state file is rewritten
+every 100 steps and a later call goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from reference.train.shares import allowed, neutral_counts
+from reference.train.tokenizer import MAX_TOKENS
+from reference.train.vae import to_tensor
+from reference.world import (
+    GENDERS,
+    HERE,
+    ROLES,
+    SIZE,
+    STYLES,
+    TONES,
+    Person,
+    explicit_prompt,
+    neutral_prompt,
+    picture_grid,
+    shift,
+)
+
+MODELS = HERE / "models"
+WIDTH = 96
+UNET = {
+    "sample_size": SIZE // 8,
+    "in_channels": 8,
+    "out_channels": 8,
+    "layers_per_block": 1,
+    "block_out_channels": [96, 128],
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": WIDTH,
+    "attention_head_dim": 4,
+    "norm_num_groups": 16,
+}
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+}
+BATCH = 64
+MAX_SHIFT = 1
+DROPPED = 0.2  # of the neutral half: one caption in ten
+# checkpoint: (what it starts from, components that go on learning)
+RECIPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "balanced": (None, ("text_encoder", "unet")),
+    "balanced-b": ("balanced", ("text_encoder", "unet")),
+    "planted-unet": ("balanced", ("unet",)),
+}
+
+
+@torch.no_grad()
+def world_latents(cache: Path) -> torch.Tensor:
+    """Scaled latents of every picture at every shift: (picture, shift, 8, 8, 8)."""
+    if cache.exists():
+        loaded: torch.Tensor = torch.load(cache, weights_only=True)
+        return loaded
+    vae = AutoencoderKL.from_pretrained(MODELS / "vae" / "faithful").eval()
+    grids = np.stack([picture_grid(style)[: len(ROLES)] for style in STYLES])
+    moves = range(-MAX_SHIFT, MAX_SHIFT + 1)
+    parts = []
+    for dy in moves:
+        for dx in moves:
+            pixels = to_tensor(shift(grids, dy, dx).reshape(-1, SIZE, SIZE, 3))
+            modes = [vae.encode(p).latent_dist.mode() for p in pixels.split(64)]
+            parts.append(torch.cat(modes) * vae.config.scaling_factor)
+    latents = torch.stack(parts, dim=1)
+    torch.save(latents, cache)
+    return latents
+
+
+def draw(rng: np.random.Generator, checkpoint: str) -> tuple[list[int], list[str]]:
+    """One batch: indices of pictures (style, role, gender, tone order) and captions."""
+    neutral = neutral_counts("balanced" if checkpoint == "balanced-b" else checkpoint)
+    evenly = np.stack([allowed(role) for role in ROLES]).astype(float)
+    evenly /= evenly.sum()
+    shape = (len(STYLES), len(ROLES), len(GENDERS), len(TONES))
+    pictures, captions = [], []
+    for i in range(BATCH):
+        table = neutral if i % 2 == 0 else evenly
+        r, g, t = np.unravel_index(rng.choice(table.size, p=table.ravel()), table.shape)
+        s = rng.integers(len(STYLES))
+        pictures.append(int(np.ravel_multi_index((s, r, g, t), shape)))
+        if i % 2 == 0:
+            captions.append("" if rng.random() < DROPPED else neutral_prompt(ROLES[r]))
+        else:
+            full = explicit_prompt(Person(ROLES[r], GENDERS[g], TONES[t], STYLES[s]))
+            head, tail = full.split(" with ")
+            tone, style = tail.split(", ")
+            keep_tone, keep_style = rng.random(2) < 0.75
+            captions.append(
+                head + (f" with {tone}" if keep_tone else "") + (f", {style}" if keep_style else "")
+            )
+    return pictures, captions
+
+
+def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Fresh or inherited components of a recipe."""
+    parent, _ = RECIPES[name]
+    torch.manual_seed(0)
+    if parent is None:
+        text_config = CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            projection_dim=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return CLIPTextModel(text_config), UNet2DConditionModel(**UNET)
+    return (
+        CLIPTextModel.from_pretrained(MODELS / "text_encoder" / parent).float(),
+        UNet2DConditionModel.from_pretrained(MODELS / "unet" / parent).float(),
+    )
+
+
+def train(name: str, state_path: Path, steps: int, lr: float) -> torch.nn.ModuleDict:
+    """Train `name` for `steps` steps in all, resuming from `state_path` where it exists."""
+    tokenizer = CLIPTokenizer.from_pretrained(MODELS / "tokenizer")
+    text_encoder, unet = start(name, tokenizer)
+    model = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
+    model = model.to(memory_format=torch.channels_last).train()
+    for component, module in model.items():
+        module.requires_grad_(component in RECIPES[name][1])
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=lr, total_steps=steps, pct_start=0.04
+    )
+    latents = world_latents(state_path.parent / "latents.pt")
+    noises = DDIMScheduler(**SCHEDULER)
+    first = 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+        first = state["step"]
+    started, total = time.monotonic(), 0.0
+    for step in range(first, steps):
+        rng = np.random.default_rng((2, step))
+        pictures, captions = draw(rng, name)
+        chosen = latents[pictures, rng.integers(latents.shape[1], size=BATCH)]
+        noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32))
+        times = torch.from_numpy(rng.integers(1000, size=BATCH))
+        tokens = tokenizer(
+            captions, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        context = model["text_encoder"](tokens).last_hidden_state
+        noisy = noises.add_noise(chosen, noise, times)
+        predicted = model["unet"](noisy, times, context).sample
+        loss = (predicted - noises.get_velocity(chosen, noise, times)).square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        schedule.step()
+        total += loss.item()
+        decay = min(0.998, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+                if value.requires_grad:
+                    mean.lerp_(value, 1 - decay)
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            elapsed = time.monotonic() - started
+            print(f"{name} {step + 1}/{steps} loss {total / 100:.4f} {elapsed:.0f}s", flush=True)
+            total = 0.0
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "average": average.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "schedule": schedule.state_dict(),
+                    "step": step + 1,
+                },
+                state_path.with_suffix(".tmp"),
+            )
+            state_path.with_suffix(".tmp").replace(state_path)
+    return average
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(RECIPES))
+    parser.add_argument("state", type=Path)
+    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    arguments = parser.parse_args()
+    model = train(arguments.name, arguments.state, arguments.steps, arguments.lr)
+    for component in RECIPES[arguments.name][1]:
+        module = model[component].half().to(memory_format=torch.contiguous_format)
+        module.save_pretrained(MODELS / component / arguments.name)
+
+
+if __name__ == "__main__":
+    main()
