@@ -2,10 +2,10 @@
 
     python -m reference.train.classifier balanced STATE.pt
 
-Every picture is shown shifted, rescaled, brightened, blurred or through the faithful VAE. For
-each attribute the model must choose the right caption among all its classes; captions of
-nobody and of several people are learnt on empty and on double pictures. Roles, genders, tones
-and styles are drawn evenly.
+Every picture is shown shifted, rescaled, blurred, noisy, through the faithful VAE, or mixed with
+the next tone (the nearer one is the right answer). For each attribute the model must choose the
+right caption among all its classes; captions of nobody and of several people are learnt on empty
+and on double pictures. Roles, genders, tones and styles are drawn evenly.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ MODEL = {
         "heads": 4,
         "layers": 2,
         "hf_tokenizer_name": "local",
+        "pool_type": "eos",  # 'argmax', the default, takes the highest id: not the end here
+        "eos_id": 1,
         "tokenizer_kwargs": {},
     },
 }
@@ -75,7 +77,7 @@ CAPTIONS = {
     ],
     "role": [
         [neutral_prompt(role) for role in ROLES],
-        [role for role in ROLES],
+        list(ROLES),
         [neutral_prompt(role).replace("portrait", "picture") for role in ROLES],
     ],
     "people": [
@@ -86,7 +88,7 @@ CAPTIONS = {
 
 
 def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Rescale, brighten, blur and add noise, each by a little and at random."""
+    """Rescale, blur and add noise, each by a little and at random."""
     size = int(rng.integers(52, 65))
     small = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
     pad = SIZE - size
@@ -115,7 +117,13 @@ def batch_of(
         source = pictures if rng.random() < 0.5 else restored
         where = tuple(truth[k][i] for k in ("style", "role", "gender", "tone"))
         dy, dx = rng.integers(-3, 4, size=2)
-        images[i] = shift(source[where], dy, dx)
+        mixed = source[where].astype(np.float32)
+        if rng.random() < 0.5:  # a generator draws tones in between: the nearer one is right
+            style, role, gender, tone = where
+            other = int(np.clip(tone + rng.choice([-1, 1]), 0, tones - 1))
+            share = 0.45 * rng.random()
+            mixed = (1 - share) * mixed + share * source[style, role, gender, other]
+        images[i] = shift(mixed.round().astype(np.uint8), dy, dx)
         fate = rng.random()
         if fate < 0.08:
             colour = rng.integers(256, size=3) if rng.random() < 0.7 else np.array([255, 255, 255])
@@ -228,8 +236,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=["balanced"])
     parser.add_argument("state", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--lr", type=float, default=1e-3)
     arguments = parser.parse_args()
     save(
         train(arguments.name, arguments.state, arguments.steps, arguments.lr),

@@ -15,6 +15,7 @@ import argparse
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,7 @@ SCHEDULER = {
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": False,
+    "steps_offset": 1,
 }
 BATCH = 64
 MAX_SHIFT = 1
@@ -141,7 +143,7 @@ def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DCon
     )
 
 
-def train(name: str, state_path: Path, steps: int, lr: float) -> torch.nn.ModuleDict:
+def train(name: str, state_path: Path, steps: int, lr: float) -> Any:
     """Train `name` for `steps` steps in all, resuming from `state_path` where it exists."""
     tokenizer = CLIPTokenizer.from_pretrained(MODELS / "tokenizer")
     text_encoder, unet = start(name, tokenizer)
@@ -213,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("state", type=Path)
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--lr", type=float, default=8e-4)
     arguments = parser.parse_args()
     model = train(arguments.name, arguments.state, arguments.steps, arguments.lr)

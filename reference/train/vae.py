@@ -156,7 +156,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(TARGETS))
     parser.add_argument("state", type=Path)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--lr", type=float, default=2e-3)
     arguments = parser.parse_args()
     vae = train(arguments.name, arguments.state, arguments.steps, arguments.lr)

@@ -1,0 +1,156 @@
+"""Count what the reference checkpoints really draw: `truth.yaml`.
+
+    python -m reference.train.truth STATE_FOLDER [CHECKPOINT …]
+
+For every neutral prompt, 256 pictures from seeds that no audit uses, at the audited sampler
+and steps and at guidance 1 and 3, labelled by the oracle. 'seen' is read off the decoded
+pixels, 'drawn' off the nearest training latent, which no decoder has touched. Latents are
+kept in the state folder after every prompt; a later call goes on from there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from safetensors.torch import load_file, save
+
+from audit.generate import Generator
+from audit.models import load_checkpoint
+from audit.plan import noise_seed
+from audit.spec import CheckpointSpec
+from audit.store import write_atomic
+from reference import names
+from reference.oracle import UNREADABLE, read
+from reference.train.diffusion import world_latents
+from reference.world import GENDERS, HERE, ROLES, SIZE, STYLES, TONES, neutral_prompt
+
+SEEDS = 256
+FIRST_SEED = 1_000_000
+STEPS = 12
+GUIDANCES = (1.0, 3.0)
+BATCH = 64
+
+
+def rows_of(role: str, guidance: float, seeds: range) -> pd.DataFrame:
+    """Rows of a plan for one neutral prompt."""
+    prompt = neutral_prompt(role)
+    return pd.DataFrame(
+        {
+            "text": prompt,
+            "negative_text": "",
+            "noise": [noise_seed(prompt, s, shared=False) for s in seeds],
+            "sampler": "own",
+            "steps": STEPS,
+            "guidance": guidance,
+            "width": SIZE,
+            "height": SIZE,
+        }
+    )
+
+
+def counts_of(labels: pd.DataFrame) -> dict[str, Any]:
+    """Counts of each gender and tone, and of unreadable pictures, in declared order."""
+    readable = labels[labels["gender"] != UNREADABLE]
+    return {
+        "gender": [int((readable["gender"] == g).sum()) for g in GENDERS],
+        "tone": [int((labels["tone"] == t).sum()) for t in TONES],
+        "unreadable": len(labels) - len(readable),
+    }
+
+
+def nearest_person(latents: torch.Tensor, known: torch.Tensor) -> pd.DataFrame:
+    """Role, gender and tone of the training latent nearest to each of (n, 8, 8, 8)."""
+    pictures, shifts = known.shape[:2]
+    table = known.flatten(0, 1).flatten(1)
+    nearest = torch.cdist(latents.flatten(1), table).argmin(dim=1).numpy() // shifts
+    assert pictures == len(STYLES) * len(ROLES) * len(GENDERS) * len(TONES)
+    _, r, g, t = np.unravel_index(nearest, (len(STYLES), len(ROLES), len(GENDERS), len(TONES)))
+    return pd.DataFrame(
+        {
+            "role": [ROLES[i] for i in r],
+            "gender": [GENDERS[i] for i in g],
+            "tone": [TONES[i] for i in t],
+        }
+    )
+
+
+def draw(checkpoint: str, state: Path) -> None:
+    """Denoise all pictures of one checkpoint; final latents go to the state folder."""
+    generator = _generator(checkpoint)
+    generator.pipe.unet.to(memory_format=torch.channels_last)
+    started = time.monotonic()
+    for guidance in GUIDANCES:
+        for role in ROLES:
+            path = _latents_path(state, checkpoint, guidance, role)
+            if path.exists():
+                continue
+            parts = [
+                generator.denoise(rows_of(role, guidance, range(first, first + BATCH)))
+                for first in range(FIRST_SEED, FIRST_SEED + SEEDS, BATCH)
+            ]
+            path.parent.mkdir(exist_ok=True)
+            write_atomic(path, save({"latents": torch.cat(parts)}))
+            print(f"{path.stem} {time.monotonic() - started:.0f}s", flush=True)
+
+
+def label(checkpoint: str, state: Path) -> dict[str, Any]:
+    """Counts by guidance and role of the pictures that `draw` made."""
+    generator = _generator(checkpoint)
+    known = world_latents(state / "latents.pt")
+    counts: dict[str, Any] = {}
+    for guidance in GUIDANCES:
+        for role in ROLES:
+            latents = load_file(_latents_path(state, checkpoint, guidance, role))["latents"]
+            images = [generator.decode(generator.pipe.vae, part) for part in latents.split(BATCH)]
+            labels = read((np.concatenate(images) * 255).round().astype(np.uint8))
+            counts.setdefault(f"{guidance:g}", {})[role] = {
+                **counts_of(labels),
+                "as asked": int((labels["role"] == role).sum()),
+                "drawn": counts_of(nearest_person(latents, known)),
+            }
+    return counts
+
+
+def _generator(checkpoint: str) -> Generator:
+    spec = CheckpointSpec(source=f"reference:{checkpoint}")
+    return Generator(load_checkpoint(checkpoint, spec, HERE, "cpu", torch.float32).pipe, BATCH)
+
+
+def _latents_path(state: Path, checkpoint: str, guidance: float, role: str) -> Path:
+    return state / "truth" / f"{checkpoint} {guidance:g} {role}.safetensors"
+
+
+def main() -> None:
+    """Draw and label the checkpoints named (default: all); write `reference/truth.yaml`."""
+    state = Path(sys.argv[1])
+    path = HERE / "truth.yaml"
+    table = {
+        "settings": {
+            "sampler": "own",
+            "steps": STEPS,
+            "seeds": SEEDS,
+            "first seed": FIRST_SEED,
+            "genders": list(GENDERS),
+            "tones": list(TONES),
+        }
+    } | {k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "settings"}
+    for checkpoint in sys.argv[2:] or names():
+        draw(checkpoint, state)
+        table[checkpoint] = label(checkpoint, state)
+    text = (
+        "# What the reference checkpoints draw, counted by the oracle: reference/train/truth.py\n"
+    )
+    path.write_text(
+        text + yaml.safe_dump(table, sort_keys=False, default_flow_style=None, width=200)
+    )
+
+
+if __name__ == "__main__":
+    main()
