@@ -1,0 +1,200 @@
+"""From scores to findings and exhibits, and from those to the report."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from audit.plan import ARM
+from audit.prompts import nearest
+from audit.run import NEEDED, Audit, read_table
+from audit.spec import SpecError
+from probes import Exhibit, Finding, findings_frame, registry
+from reports import ReportData
+from reports.build import write_report
+
+FACTORS = ("prompt", "seed", *ARM)
+MOST_GRIDS = 4
+MOST_ROWS, MOST_COLUMNS = 8, 8
+
+
+def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
+    """Ask every probe what the run's scores say; findings and exhibits are written too.
+
+    Raises:
+        SpecError: The run has no plan, or a file that the spec names cannot be used.
+    """
+    plan = audit.run.read_plan()
+    if plan is None:
+        raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
+    tables = _tables(audit, plan)
+    failures, labels = audit.run.missing_images(), _labels(audit)
+    findings: list[Finding] = []
+    exhibits: list[Exhibit] = []
+    for probe in registry().values():
+        found, shown = probe.analyse(tables, plan, failures, labels, audit.spec)
+        findings += found
+        exhibits += shown
+    frame = findings_frame(findings)
+    audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
+    return findings, exhibits
+
+
+def report(
+    audit: Audit, findings: list[Finding], exhibits: list[Exhibit], grids: Sequence[str] = ()
+) -> Path:
+    """Write report/index.html, report.json and the grids' pictures.
+
+    Args:
+        audit: The audit.
+        findings: All findings.
+        exhibits: All exhibits but the grids.
+        grids: 'row factor,column factor' of the grids wanted; empty: the factors that vary.
+
+    Returns:
+        Path of index.html.
+    """
+    plan = audit.run.read_plan()
+    assert plan is not None
+    where = plan.drop_duplicates("cell").set_index("cell")[["unit", "vae_file"]]
+
+    def image(cell: str) -> bytes | None:
+        return audit.run.image(str(where.at[cell, "unit"]), str(where.at[cell, "vae_file"]), cell)
+
+    provenance = audit.run.read_json("provenance.json")
+    spec = audit.spec
+    data = ReportData(
+        title=spec.name,
+        audited=provenance["audited"],
+        settings={
+            "prompts": len(audit.prompts),
+            "seeds a prompt": spec.seeds.count,
+            "pictures": int(plan["cell"].nunique()),
+            "sampler": sorted(plan["sampler"].unique()),
+            "steps": sorted(int(s) for s in plan["steps"].unique()),
+            "guidance": sorted(float(g) for g in plan["guidance"].unique()),
+            "size": sorted({f"{w} x {h}" for w, h in zip(plan.width, plan.height, strict=True)}),
+            **provenance["made with"],
+        },
+        findings=findings,
+        exhibits=exhibits + grid_exhibits(plan, grids),
+        attrition=attrition_table(audit, plan),
+        provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
+        | {
+            "instruments": audit.run.read_json("instruments.json") or {},
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        },
+        reproduce=[
+            f"audit show {audit.run.folder.name} CELL",
+            f"audit show {audit.run.folder.name} {plan['cell'].iloc[0][:12]}",
+        ],
+        images=image,
+    )
+    return write_report(data, audit.run.folder / "report")
+
+
+def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibit]:
+    """Labelled X/Y grids: two factors vary, all others stay at their first level.
+
+    Raises:
+        SpecError: A factor that does not exist or does not vary.
+    """
+    varying = [f for f in FACTORS if plan[f].nunique() > 1]
+    pairs = [_pair(text, plan) for text in wanted]
+    if not wanted:
+        arms = [f for f in varying if f not in ("prompt", "seed")]
+        pairs = [("prompt", f) for f in arms] + list(combinations(arms, 2))
+        pairs = (pairs or [("prompt", "seed")])[:MOST_GRIDS]
+    return [_grid(plan, row, column) for row, column in pairs]
+
+
+def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
+    """By checkpoint and VAE: images planned, made, failed, and the commonest reason."""
+    made = {
+        cell for unit, vae in audit.run.image_files() for cell in audit.run.made_cells(unit, vae)
+    }
+    reasons = audit.run.missing_images().set_index("cell")["reason"].to_dict()
+    of_units = audit.run.failures()
+    rows = []
+    for (checkpoint, vae), part in plan.groupby(["checkpoint", "vae"], sort=False):
+        lost = part[~part["cell"].isin(made)]
+        why = [
+            reasons.get(c) or of_units.get(u) or "not made yet"
+            for c, u in zip(lost["cell"], lost["unit"], strict=True)
+        ]
+        reason = max(set(why), key=why.count) if why else ""
+        rows.append((f"{checkpoint} · {vae}", len(part), len(part) - len(lost), len(lost), reason))
+    return pd.DataFrame(rows, columns=["arm", "planned", "made", "failed", "reason"])
+
+
+def _pair(text: str, plan: pd.DataFrame) -> tuple[str, str]:
+    parts = [p.strip() for p in text.split(",")]
+    if len(parts) != 2:
+        raise SpecError(f"--grid {text!r}: name two factors, such as 'prompt,checkpoint'")
+    for part in parts:
+        if part not in FACTORS:
+            raise SpecError(f"--grid {text!r}: {part!r} is no factor; {nearest(part, FACTORS)}")
+    return parts[0], parts[1]
+
+
+def _grid(plan: pd.DataFrame, row: str, column: str) -> Exhibit:
+    rest = plan
+    for factor in FACTORS:
+        if factor not in (row, column):
+            rest = rest[rest[factor] == rest[factor].iloc[0]]
+    rows = list(dict.fromkeys(rest[row]))[:MOST_ROWS]
+    columns = list(dict.fromkeys(rest[column]))[:MOST_COLUMNS]
+    rest = rest[rest[row].isin(rows) & rest[column].isin(columns)]
+    fixed = ", ".join(
+        f"{f} {rest[f].iloc[0]}"
+        for f in ("prompt", "checkpoint", "vae", "guidance", "steps", "seed")
+        if f not in (row, column)
+    )
+    table = pd.DataFrame(
+        {
+            "row": rest[row].astype(str),
+            "column": rest[column].astype(str),
+            "cell": rest["cell"],
+            "caption": "",
+        }
+    )
+    caption = f"{row} by {column}, same starting noise in every row; {fixed}"
+    alt = f"A grid of pictures: rows are {row}, columns are {column}."
+    return Exhibit(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)
+
+
+def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
+    units = set(plan["unit"])
+    tables = {name: audit.run.read_scores(folder, units) for name, folder in folders.items()}
+    rows = [
+        (p.text, attribute, name, share)
+        for p in audit.prompts
+        for attribute, shares in p.targets.items()
+        for name, share in shares.items()
+    ]
+    if rows:
+        tables["targets"] = pd.DataFrame(rows, columns=["prompt", "attribute", "class", "share"])
+    if audit.spec.errors is not None:
+        tables["errors"] = read_table(audit, "errors", audit.spec.errors)
+    return tables
+
+
+def _labels(audit: Audit) -> pd.DataFrame:
+    labels = audit.run.labels()
+    if audit.spec.labels is None:
+        return labels
+    given = read_table(audit, "labels", audit.spec.labels)
+    needed = NEEDED["labels"]
+    for column in needed:
+        given[column] = given[column].astype(str).str.strip()
+    given["rater"] = given.get("rater", "")
+    return pd.concat([labels, given[labels.columns]], ignore_index=True)
+
+
+def _words(subject: dict[str, str]) -> str:
+    return "; ".join(f"{k}: {v}" for k, v in subject.items())

@@ -1,0 +1,288 @@
+"""From units to latents and images: denoise once, decode by every VAE.
+
+Every forward runs at the spec's batch size, the last batch padded, so that an image's pixels
+depend on its cell, the batch size, the precision, the device and the library versions, and
+not on its neighbours, the order or the run's history. One CPU generator an image.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionXLPipeline
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from audit import models
+from audit.executors import Outcome
+from audit.parameters import write_parameters
+from audit.plan import Unit
+from audit.spec import Spec
+from audit.store import Run, sha256
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "lms": ("LMSDiscreteScheduler", {}),
+    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++ 2m karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+
+
+def sampler(own: Any, name: str) -> Any:
+    """The scheduler of that name, on the checkpoint's own noise schedule."""
+    if name == "own":
+        return own
+    class_name, changes = SCHEDULERS[name]
+    return getattr(diffusers, class_name).from_config(own.config, **changes)
+
+
+class Generator:
+    """Denoises and decodes batches with one loaded checkpoint.
+
+    Args:
+        pipe: A Stable Diffusion 1.x, 2.x or SDXL pipeline.
+        batch_size: Of every forward.
+    """
+
+    def __init__(self, pipe: Any, batch_size: int) -> None:
+        self.pipe = pipe
+        self.batch_size = batch_size
+        self.own_scheduler = pipe.scheduler
+        self._embeddings: dict[str, dict[str, torch.Tensor]] = {}
+
+    @torch.no_grad()
+    def embed(self, text: str) -> dict[str, torch.Tensor]:
+        """What the denoiser sees of a text, encoded alone and once."""
+        if text not in self._embeddings:
+            if isinstance(self.pipe, StableDiffusionXLPipeline):
+                hidden, _, pooled, _ = self.pipe.encode_prompt(
+                    text, do_classifier_free_guidance=False
+                )
+                self._embeddings[text] = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
+            else:
+                hidden, _ = self.pipe.encode_prompt(text, self.pipe.device, 1, False)
+                self._embeddings[text] = {"prompt_embeds": hidden}
+        return self._embeddings[text]
+
+    def embed_negative(self, text: str) -> dict[str, torch.Tensor]:
+        """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
+        made = self.embed(text)
+        if text == "" and self.pipe.config.get("force_zeros_for_empty_prompt", False):
+            return {k: torch.zeros_like(v) for k, v in made.items()}
+        return made
+
+    @torch.no_grad()
+    def denoise(self, rows: pd.DataFrame) -> torch.Tensor:
+        """Final latents of up to `batch_size` trajectories of one setting.
+
+        Args:
+            rows: Rows of the plan, one a trajectory.
+
+        Returns:
+            (rows, channels, height, width), as the pipeline gives them before decoding.
+        """
+        first = rows.iloc[0]
+        padded = _padded(list(range(len(rows))), self.batch_size)
+        texts = [rows["text"].iloc[i] for i in padded]
+        arguments: dict[str, Any] = _stack([self.embed(t) for t in texts])
+        if first["guidance"] > 1:
+            negatives = [rows["negative_text"].iloc[i] for i in padded]
+            stacked = _stack([self.embed_negative(t) for t in negatives])
+            arguments |= {f"negative_{k}": v for k, v in stacked.items()}
+        self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
+        try:
+            latents = self.pipe(
+                **arguments,
+                generator=[
+                    torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded
+                ],
+                num_inference_steps=int(first["steps"]),
+                guidance_scale=float(first["guidance"]),
+                width=int(first["width"]),
+                height=int(first["height"]),
+                output_type="latent",
+            ).images
+        finally:
+            self.pipe.scheduler = self.own_scheduler
+        return torch.Tensor.cpu(latents[: len(rows)])
+
+    def decode(self, vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
+        """Images (n, height, width, 3) in [0, 1]; NaN where the decoder overflowed."""
+        padded = latents[_padded(list(range(len(latents))), self.batch_size)]
+        drawn = models.decode(vae, padded)[: len(latents)].float()
+        return (drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+class GenerateWorker:
+    """Makes what is missing of a unit: its latents, then its images by every VAE.
+
+    PNG encoding and writing overlap the next batch.
+
+    Args:
+        run: Where to write.
+        spec: The spec.
+        base: Folder that the spec's paths are relative to.
+        device: 'cpu', 'cuda' or 'mps'.
+        dtype: Of the weights.
+    """
+
+    def __init__(self, run: Run, spec: Spec, base: Path, device: str, dtype: torch.dtype) -> None:
+        self.run, self.spec, self.base = run, spec, base
+        self.device, self.dtype = device, dtype
+        self.loaded = ""
+        self.generator: Generator | None = None
+        self.vaes: dict[str, Any] = {}
+        self.writer = ThreadPoolExecutor(1)
+        self.writing: tuple[Unit, Future[None]] | None = None
+
+    def use(self, name: str, checkpoint: models.Checkpoint | None = None) -> Generator:
+        """Load a checkpoint and its VAEs, letting go of the last one."""
+        if self.loaded != name or self.generator is None:
+            self.generator, self.vaes, self.loaded = None, {}, ""
+            if checkpoint is None:
+                checkpoint = models.load_checkpoint(
+                    name, self.spec.checkpoints[name], self.base, self.device, self.dtype
+                )
+            self.vaes = {
+                vae: models.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype)
+                for vae, source in self.spec.vaes.items()
+            }
+            self.generator = Generator(checkpoint.pipe, self.spec.batch_size)
+            self.loaded = name
+        return self.generator
+
+    def __call__(self, unit: Unit) -> Outcome:
+        """Make one unit; a failure is an outcome with a reason, not an exception."""
+        self.run.clear_failure(unit.id)
+        try:
+            return Outcome(unit.id, True, self._make(unit))
+        except (RuntimeError, OSError, ValueError) as error:
+            return self._failed(unit, error)
+
+    def close(self) -> None:
+        """Wait for the last write."""
+        self.flush()
+        self.writer.shutdown(wait=True)
+
+    def _make(self, unit: Unit) -> int:
+        rows = unit.rows
+        wanted = {
+            str(file): group
+            for file, group in rows.groupby("vae_file")
+            if not self.run.images_path(unit.id, str(file)).exists()
+        }
+        if not wanted and self.run.latents_path(unit.id).exists():
+            return 0
+        generator = self.use(str(rows["checkpoint"].iloc[0]))
+        trajectories = rows.drop_duplicates("trajectory")
+        ids = list(trajectories["trajectory"])
+        if self.run.latents_path(unit.id).exists():
+            stored = self.run.read_latents(unit.id)
+            latents = torch.stack([stored[i] for i in ids])
+        else:
+            latents = generator.denoise(trajectories)
+            self.run.write_latents(unit.id, {i: latents[n].clone() for n, i in enumerate(ids)})
+        made = 0
+        for file, group in wanted.items():
+            group = group.drop_duplicates("cell")
+            vae = self.vaes[str(group["vae"].iloc[0])]
+            chosen = latents[[ids.index(t) for t in group["trajectory"]]]
+            images = generator.decode(vae, chosen)
+            self._write_behind(unit, file, group, images)
+            made += len(images)
+        return made
+
+    def _write_behind(
+        self, unit: Unit, file: str, rows: pd.DataFrame, images: NDArray[np.float32]
+    ) -> None:
+        self.flush()
+        future = self.writer.submit(_write, self.run, unit.id, file, rows, images)
+        self.writing = (unit, future)
+
+    def flush(self) -> None:
+        """Wait for the write under way; where it failed, its unit's failure is noted."""
+        if self.writing is not None:
+            unit, future = self.writing
+            self.writing = None
+            try:
+                future.result()
+            except OSError as error:
+                self._failed(unit, error)
+
+    def _failed(self, unit: Unit, error: Exception) -> Outcome:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
+            reason = f"out of memory at batch size {self.spec.batch_size}; try a smaller one"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            reason = "disk full; free some space and run the same command again"
+        try:
+            self.run.write_failure(unit.id, reason)
+        except OSError as second:
+            # A full disk may refuse even this note; the outcome still carries the reason.
+            reason += f" (and the failure could not be noted: {second.strerror})"
+        return Outcome(unit.id, False, 0, reason)
+
+
+def png_bytes(pixels: NDArray[np.uint8], parameters: str) -> bytes:
+    """A PNG with an A1111-style `parameters` text chunk."""
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add_itxt("parameters", parameters)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue()
+
+
+def _write(run: Run, unit: str, file: str, rows: pd.DataFrame, images: NDArray[np.float32]) -> None:
+    records: list[dict[str, Any]] = []
+    for row, image in zip(rows.itertuples(), images, strict=True):
+        reason = _unusable(image)
+        if reason:
+            records.append({"cell": row.cell, "png": None, "sha256": None, "reason": reason})
+            continue
+        pixels = (image * 255).round().astype(np.uint8)
+        settings = {
+            "Steps": str(row.steps),
+            "Sampler": str(row.sampler),
+            "CFG scale": f"{row.guidance:g}",
+            "Seed": str(row.noise),
+            "Size": f"{row.width}x{row.height}",
+            "Model": str(row.checkpoint),
+            "VAE": str(row.vae),
+            "Audit cell": str(row.cell),
+        }
+        text = write_parameters(str(row.text), str(row.negative_text), settings)
+        data = png_bytes(pixels, text)
+        records.append(
+            {"cell": row.cell, "png": data, "sha256": sha256(pixels.tobytes()), "reason": None}
+        )
+    run.write_images(unit, file, records)
+
+
+def _unusable(image: NDArray[np.float32]) -> str | None:
+    if not np.isfinite(image).all():
+        return "NaN pixels: the decoder overflowed; try bfloat16 or float32"
+    if image.max() == 0:
+        return "all black"
+    return None
+
+
+def _padded(items: list[int], size: int) -> list[int]:
+    return items + [items[-1]] * (size - len(items))
+
+
+def _stack(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

@@ -1,0 +1,292 @@
+"""Load checkpoints and VAEs, and say exactly what was loaded.
+
+Weights come from a diffusers folder, a single .safetensors file, a hub id, or the reference
+models ('reference:NAME'). Only safetensors are read; nothing is downloaded unless the spec
+names a hub id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+import transformers
+from diffusers import (
+    AsymmetricAutoencoderKL,
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDIMScheduler,
+    DiffusionPipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import reference
+from audit.single_file import WeightsError, load_pipeline_file, load_vae_file
+from audit.spec import CheckpointSpec, canonical_digest
+
+VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
+PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
+# A bar for each component's weights would drown the run's own progress.
+diffusers.utils.logging.disable_progress_bar()
+transformers.utils.logging.disable_progress_bar()
+
+PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
+
+
+class Checkpoint(NamedTuple):
+    """A loaded pipeline and the exact digests of its components."""
+
+    pipe: Any
+    digests: dict[str, str]
+    """text_encoder (with its tokenizer), denoiser, vae, scheduler."""
+    revision: str | None
+    """Commit of a hub id, else None."""
+
+
+def pick_device(wanted: str) -> str:
+    """'auto' becomes cuda, else mps, else cpu."""
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def pick_dtype(wanted: str, device: str) -> torch.dtype:
+    """'auto' becomes float16 on a GPU and float32 on the CPU."""
+    if wanted == "auto":
+        wanted = "float32" if device == "cpu" else "float16"
+    dtype: torch.dtype = getattr(torch, wanted)
+    return dtype
+
+
+def digest_of(module: torch.nn.Module, extra: Mapping[str, Any] | None = None) -> str:
+    """sha256 over a component's configuration and every tensor's name, dtype, shape, bytes."""
+    config = getattr(module, "config", {})
+    plain = dict(config) if isinstance(config, Mapping) else config.to_diff_dict()
+    kept = {
+        k: v
+        for k, v in plain.items()
+        if not k.startswith("_") and k not in {"dtype", "torch_dtype", "transformers_version"}
+    }
+    header = json.dumps({"config": kept, "extra": extra or {}}, sort_keys=True, default=str)
+    total = hashlib.sha256(header.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        total.update(raw.numpy().data)
+    return total.hexdigest()
+
+
+def load_checkpoint(
+    name: str, spec: CheckpointSpec, base: Path, device: str, dtype: torch.dtype
+) -> Checkpoint:
+    """Load one checkpoint with its component swaps.
+
+    Raises:
+        WeightsError: One line naming the checkpoint, what was found and what would be right.
+    """
+    try:
+        pipe, revision = _load_pipeline(spec, base, dtype)
+        if spec.text_encoder is not None:
+            pipe.text_encoder = _swap(
+                pipe.text_encoder,
+                CLIPTextModel.from_pretrained(
+                    _component(spec.text_encoder, "text_encoder", base), torch_dtype=dtype
+                ),
+                "text_encoder",
+                ("hidden_size", "vocab_size"),
+            )
+        if spec.denoiser is not None:
+            pipe.unet = _swap(
+                pipe.unet,
+                UNet2DConditionModel.from_pretrained(
+                    _component(spec.denoiser, "unet", base), torch_dtype=dtype
+                ),
+                "denoiser",
+                ("in_channels", "cross_attention_dim"),
+            )
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None
+    if not isinstance(pipe, PIPELINES):
+        raise WeightsError(
+            f"checkpoints.{name}: {spec.source!r} is a {type(pipe).__name__}; "
+            "supported: Stable Diffusion 1.x, 2.x and SDXL"
+        )
+    pipe.to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return Checkpoint(pipe, pipeline_digests(pipe), revision)
+
+
+def pipeline_digests(pipe: Any) -> dict[str, str]:
+    """Exact digests by component."""
+    encoders = [e for e in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if e]
+    tokenizers = [t for t in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None)) if t]
+    words = [{"vocab": t.get_vocab(), "length": t.model_max_length} for t in tokenizers]
+    return {
+        "text_encoder": canonical_digest([digest_of(e) for e in encoders] + words),
+        "denoiser": digest_of(pipe.unet),
+        "vae": digest_of(pipe.vae),
+        "scheduler": scheduler_digest(pipe.scheduler),
+    }
+
+
+def scheduler_digest(scheduler: Any) -> str:
+    """Digest of a sampler's class and configuration."""
+    kept = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    return canonical_digest([type(scheduler).__name__, json.loads(json.dumps(kept, default=str))])
+
+
+def load_vae(name: str, source: str, base: Path, pipe: Any, dtype: torch.dtype) -> Any:
+    """Load a VAE to decode the latents of `pipe` ('own': the checkpoint's).
+
+    Raises:
+        WeightsError: It cannot be read, or has another latent space than `pipe`.
+    """
+    if source == "own":
+        vae = pipe.vae
+    else:
+        try:
+            vae = _load_vae_source(source, base, pipe, dtype)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(f"vaes.{name}: {source!r}: {reason}") from None
+    check_latent_space(name, vae, pipe)
+    if dtype == torch.float16 and isinstance(pipe, StableDiffusionXLPipeline):
+        # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
+        vae = vae.to(torch.float32) if vae.config.get("force_upcast", False) else vae
+    return vae.to(pipe.device).eval()
+
+
+def check_latent_space(name: str, vae: Any, pipe: Any) -> None:
+    """Refuse a VAE whose latents are of another shape than the denoiser's."""
+    channels = vae.config.latent_channels
+    wanted = pipe.unet.config.out_channels
+    if channels != wanted:
+        raise WeightsError(
+            f"vaes.{name}: its latents have {channels} channels, the denoiser's {wanted}: "
+            "another latent space, no swap is possible"
+        )
+    factor = spatial_factor(vae)
+    if factor != pipe.vae_scale_factor:
+        raise WeightsError(
+            f"vaes.{name}: one latent covers {factor} x {factor} pixels, the checkpoint's "
+            f"{pipe.vae_scale_factor} x {pipe.vae_scale_factor}: no swap is possible"
+        )
+
+
+def spatial_factor(vae: Any) -> int:
+    """Pixels a latent covers in each direction."""
+    blocks = vae.config.get("block_out_channels") or vae.config.get("down_block_out_channels")
+    if isinstance(vae, AutoencoderTiny):
+        blocks = vae.config.encoder_block_out_channels
+    return int(2 ** (len(blocks) - 1))
+
+
+@torch.no_grad()
+def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Final latents to images: (n, 3, height, width), about [-1, 1], float.
+
+    Scaling, shift and mean come from the VAE's own configuration.
+    """
+    config = vae.config
+    latents = latents.to(device=vae.device, dtype=vae.dtype)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is not None and std is not None:
+        shape = (1, -1, 1, 1)
+        centre = torch.tensor(mean).reshape(shape).to(latents)
+        spread = torch.tensor(std).reshape(shape).to(latents)
+        latents = latents * spread / config.scaling_factor + centre
+    else:
+        latents = latents / config.scaling_factor
+    shift = config.get("shift_factor")
+    if shift is not None:
+        latents = latents + shift
+    images: torch.Tensor = vae.decode(latents, return_dict=False)[0]
+    return images
+
+
+def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tuple[Any, str | None]:
+    if spec.source.startswith("reference:"):
+        return _load_reference(spec.source.removeprefix("reference:"), dtype), None
+    path = base / Path(spec.source).expanduser()
+    if path.is_dir():
+        if not (path / "model_index.json").exists():
+            raise WeightsError("a folder without model_index.json: not a diffusers pipeline")
+        return DiffusionPipeline.from_pretrained(
+            path,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            local_files_only=True,
+        ), None
+    if path.is_file() or path.suffix in {".safetensors", *PICKLES}:
+        return load_pipeline_file(path, dtype), None
+    if spec.source.count("/") == 1 and not spec.source.startswith((".", "/", "~")):
+        from huggingface_hub import model_info
+
+        commit = model_info(spec.source, revision=spec.revision).sha
+        return DiffusionPipeline.from_pretrained(
+            spec.source,
+            revision=commit,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+        ), commit
+    raise WeightsError(
+        "no such folder or file; name a diffusers folder, a .safetensors file, a hub id "
+        "(owner/name) or 'reference:NAME'"
+    )
+
+
+def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
+    parts = reference.components(name)
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(parts["vae"], torch_dtype=dtype),
+        text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], torch_dtype=dtype),
+        tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),
+        unet=UNet2DConditionModel.from_pretrained(parts["unet"], torch_dtype=dtype),
+        scheduler=DDIMScheduler.from_pretrained(parts["scheduler"]),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _load_vae_source(source: str, base: Path, pipe: Any, dtype: torch.dtype) -> Any:
+    if source.startswith("reference:"):
+        path = reference.component("vae", source.removeprefix("reference:"))
+    else:
+        path = base / Path(source).expanduser()
+    if path.is_file() or path.suffix in {".safetensors", *PICKLES}:
+        xl = isinstance(pipe, StableDiffusionXLPipeline)
+        return load_vae_file(path, dtype, "sdxl" if xl else "sd15")
+    if not (path / "config.json").exists():
+        raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
+    class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
+    if class_name not in VAE_CLASSES:
+        raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
+    return VAE_CLASSES[class_name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True)
+
+
+def _component(source: str, kind: str, base: Path) -> Path:
+    if source.startswith("reference:"):
+        return reference.component(kind, source.removeprefix("reference:"))
+    return base / Path(source).expanduser()
+
+
+def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        have, want = getattr(new.config, key), getattr(old.config, key)
+        if have != want:
+            raise WeightsError(f"{kind}: its {key} is {have}, the checkpoint's is {want}")
+    return new

@@ -1,0 +1,191 @@
+"""The plan: every image of an audit, known and countable before it is paid for.
+
+A cell is one image; a trajectory is the denoising that gives its latents, shared by the cells
+that differ only in the VAE. Both are named by the sha256 of all that decides their pixels.
+Units are fixed batches of trajectories: cut once, never cut again, so that a resumed run
+makes what an undisturbed one would have made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from audit.prompts import Prompt
+from audit.spec import CheckpointSpec, Spec, canonical_digest
+
+ARM = ("checkpoint", "vae", "negative", "sampler", "steps", "guidance", "width", "height")
+"""The factors that make an arm: everything but prompt and seed."""
+
+
+class Cell(NamedTuple):
+    """One image and all the names by which it is looked up: a row of the plan."""
+
+    cell: str
+    trajectory: str
+    unit: str
+    kind: str
+    checkpoint: str
+    vae: str
+    negative: str
+    sampler: str
+    steps: int
+    guidance: float
+    width: int
+    height: int
+    prompt_index: int
+    prompt: str
+    group: str
+    seed: int
+    text: str
+    """The prompt as encoded: trigger words and prompt."""
+    negative_text: str
+    noise: int
+    """Seed of the starting noise's generator."""
+    vae_file: str
+    """Name of the images file: the VAE's digest, cut to 16 digits."""
+
+
+class Arm(NamedTuple):
+    """What the plan must know of one checkpoint: digests by component, its VAEs, its size."""
+
+    digests: Mapping[str, str]
+    """text_encoder and denoiser."""
+    schedulers: Mapping[str, str]
+    """Digest by sampler name."""
+    vaes: Mapping[str, str]
+    """Digest by name in the spec."""
+    size: tuple[int, int]
+    """Its own width and height."""
+
+
+class Unit(NamedTuple):
+    """A fixed batch: trajectories that are denoised together."""
+
+    id: str
+    rows: pd.DataFrame
+    """Rows of the plan, several for a trajectory where several VAEs decode it."""
+
+
+def noise_seed(prompt: str, seed: int, shared: bool) -> int:
+    """Seed of the starting noise: shared by all arms, and by prompts only where asked.
+
+    Shared noise across prompts correlates them and breaks every interval over prompts.
+    """
+    text = f"{'' if shared else prompt}\0{seed}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def make_plan(
+    spec: Spec,
+    prompts: list[Prompt],
+    arms: Mapping[str, Arm],
+    previous: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """All cells of a spec, with their units.
+
+    Args:
+        spec: The spec.
+        prompts: Its resolved prompts.
+        arms: Digests of what each checkpoint loads to.
+        previous: The run's plan so far: what is in it keeps its unit.
+    """
+    rows = list(_cells(spec, prompts, arms))
+    plan = pd.DataFrame(rows, columns=Cell._fields)
+    known: dict[str, str] = {}
+    if previous is not None:
+        known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
+    plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]
+    fresh = plan[plan["unit"] == ""].drop_duplicates("trajectory")
+    settings = ["checkpoint", "sampler", "steps", "guidance", "width", "height"]
+    assigned: dict[str, str] = {}
+    for _, group in fresh.groupby(settings, sort=False):
+        trajectories = list(group["trajectory"])
+        for start in range(0, len(trajectories), spec.batch_size):
+            batch = trajectories[start : start + spec.batch_size]
+            unit = canonical_digest(batch)[:16]
+            assigned.update(dict.fromkeys(batch, unit))
+    new = plan["unit"] == ""
+    plan.loc[new, "unit"] = [assigned[t] for t in plan.loc[new, "trajectory"]]
+    return plan
+
+
+def units_of(plan: pd.DataFrame) -> list[Unit]:
+    """The plan's units in order: those of one checkpoint follow each other."""
+    order = {unit: i for i, unit in enumerate(dict.fromkeys(plan["unit"]))}
+    grouped = {str(unit): rows for unit, rows in plan.groupby("unit", sort=False)}
+    return [Unit(unit, grouped[unit]) for unit in sorted(grouped, key=order.__getitem__)]
+
+
+def arm_labels(plan: pd.DataFrame) -> pd.Series:
+    """A short name of each row's arm: only the factors that vary."""
+    varying = [f for f in ARM if plan[f].nunique() > 1] or ["checkpoint"]
+    parts = [plan[f].astype(str) for f in varying]
+    label = parts[0]
+    for part in parts[1:]:
+        label = label + " · " + part
+    return label
+
+
+def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterator[Cell]:
+    seeds = range(spec.seeds.start, spec.seeds.start + spec.seeds.count)
+    for name, checkpoint in spec.checkpoints.items():
+        arm = arms[name]
+        for sampler, steps, guidance, size, negative in _settings(spec, checkpoint, arm):
+            # Without guidance the negative is never read: such cells are one and the same.
+            negative_text = spec.negatives.get(negative, negative) if guidance > 1 else ""
+            for index, prompt in enumerate(prompts):
+                text = checkpoint.trigger + prompt.text
+                for seed in seeds:
+                    noise = noise_seed(prompt.text, seed, spec.seeds.shared)
+                    trajectory = canonical_digest(
+                        {
+                            "text_encoder": arm.digests["text_encoder"],
+                            "denoiser": arm.digests["denoiser"],
+                            "scheduler": arm.schedulers[sampler],
+                            "text": text,
+                            "negative": negative_text,
+                            "noise": noise,
+                            "steps": steps,
+                            "guidance": guidance,
+                            "size": size,
+                        }
+                    )
+                    for vae, digest in arm.vaes.items():
+                        yield Cell(
+                            cell=canonical_digest({"trajectory": trajectory, "vae": digest}),
+                            trajectory=trajectory,
+                            unit="",
+                            kind="made",
+                            checkpoint=name,
+                            vae=vae,
+                            negative=negative,
+                            sampler=sampler,
+                            steps=steps,
+                            guidance=guidance,
+                            width=size[0],
+                            height=size[1],
+                            prompt_index=index,
+                            prompt=prompt.text,
+                            group=prompt.group,
+                            seed=seed,
+                            text=text,
+                            negative_text=negative_text,
+                            noise=noise,
+                            vae_file=digest[:16],
+                        )
+
+
+def _settings(
+    spec: Spec, checkpoint: CheckpointSpec, arm: Arm
+) -> Iterable[tuple[str, int, float, tuple[int, int], str]]:
+    samplers = [checkpoint.sampler] if checkpoint.sampler else spec.samplers
+    steps = [checkpoint.steps] if checkpoint.steps else spec.steps
+    guidance = spec.guidance if checkpoint.guidance is None else [checkpoint.guidance]
+    negatives = list(spec.negatives) if checkpoint.negative is None else [checkpoint.negative]
+    sizes = spec.sizes or [arm.size]
+    return itertools.product(samplers, steps, guidance, sizes, negatives)

@@ -1,0 +1,340 @@
+"""One audit, step by step: open the spec, plan, generate, score.
+
+Each step looks at what the run directory already holds and does the rest, so that running
+the same command again goes on where the last one stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from PIL import Image
+
+import reference
+from audit import models
+from audit.executors import Executor, InProcess
+from audit.generate import GenerateWorker, sampler
+from audit.plan import Arm, Unit, make_plan, units_of
+from audit.prompts import Prompt, resolve_prompts
+from audit.spec import Spec, SpecError, canonical_digest, load_spec, parse_spec
+from audit.store import Run
+from probes import Batch, Context, Instrument, registry
+
+LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+Say = Callable[[str], None]
+
+
+class Audit(NamedTuple):
+    """A spec with all that is needed to work on it."""
+
+    spec: Spec
+    base: Path
+    run: Run
+    device: str
+    dtype: torch.dtype
+    prompts: list[Prompt]
+
+
+NEEDED = {
+    "errors": ["attribute", "instrument", "true", "outcome", "count"],
+    "labels": ["cell", "attribute", "class"],
+}
+"""Columns of the tables that a spec may name."""
+
+
+class Stopped(Exception):
+    """Ctrl-C was pressed: stopped between two batches."""
+
+
+def open_audit(spec_path: Path, folder: Path) -> Audit:
+    """Read a spec for a run directory that may or may not exist."""
+    return _audit(load_spec(spec_path), spec_path.parent.resolve(), Run(folder), spec_path)
+
+
+def reopen(folder: Path) -> Audit:
+    """Open an existing run by its own copy of the spec.
+
+    Raises:
+        SpecError: The folder holds no run.
+    """
+    run = Run(folder)
+    known = run.read_json("provenance.json")
+    path = folder / "spec.yaml"
+    if known is None or not path.exists():
+        raise SpecError(f"{folder}: no run here (spec.yaml and provenance.json are missing)")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return _audit(parse_spec(raw, path), Path(known["base"]), run, path)
+
+
+def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
+    device = models.pick_device(spec.device)
+    try:
+        prompts = resolve_prompts(spec.prompts, base)
+    except ValueError as error:
+        raise SpecError(f"{path}: prompts: {error}") from None
+    return Audit(spec, base, run, device, models.pick_dtype(spec.dtype, device), prompts)
+
+
+def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Load every checkpoint once, name what it is, and lay out all cells.
+
+    Returns:
+        The plan, and the provenance. Nothing is written.
+    """
+    for key, source in (("errors", audit.spec.errors), ("labels", audit.spec.labels)):
+        if source is not None:
+            read_table(audit, key, source)
+    for probe in registry().values():
+        for instrument in probe.instruments(audit.spec):
+            instrument.identity()  # a classifier that cannot be loaded is found out now
+    arms: dict[str, Arm] = {}
+    audited: list[dict[str, str | None]] = []
+    for name, spec in audit.spec.checkpoints.items():
+        checkpoint = models.load_checkpoint(name, spec, audit.base, audit.device, audit.dtype)
+        _warn_of_long_prompts(audit, spec.trigger, checkpoint.pipe, say)
+        names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
+        vaes = {}
+        for vae_name, source in audit.spec.vaes.items():
+            vae = models.load_vae(vae_name, source, audit.base, checkpoint.pipe, audit.dtype)
+            vaes[vae_name] = models.digest_of(vae)
+            digest = vaes[vae_name]
+            audited.append(
+                {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
+            )
+        side = checkpoint.pipe.unet.config.sample_size * checkpoint.pipe.vae_scale_factor
+        arms[name] = Arm(
+            digests=checkpoint.digests,
+            schedulers={
+                s: models.scheduler_digest(sampler(checkpoint.pipe.scheduler, s)) for s in names
+            },
+            vaes=vaes,
+            size=(side, side),
+        )
+        audited += [
+            {
+                "kind": kind.replace("_", " "),
+                "name": name,
+                "source": spec.source,
+                "digest": digest,
+                "revision": checkpoint.revision,
+            }
+            for kind, digest in checkpoint.digests.items()
+            if kind in ("text_encoder", "denoiser")
+        ]
+    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_plan())
+    provenance = {
+        "spec": audit.spec.digest(),
+        "base": str(audit.base),
+        "audited": audited,
+        "made with": {
+            "batch size": audit.spec.batch_size,
+            "device": audit.device,
+            "dtype": str(audit.dtype).removeprefix("torch."),
+            "libraries": {name: version(name) for name in LIBRARIES},
+        },
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return plan, provenance
+
+
+def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write spec, plan and provenance; refuse to mix pixels of two set-ups in one run.
+
+    Raises:
+        SpecError: The run was made with another batch size, device, precision or library.
+    """
+    before = audit.run.read_json("provenance.json")
+    if before is not None and before["made with"] != provenance["made with"]:
+        changed = [
+            f"{key} {before['made with'].get(key)} -> {value}"
+            for key, value in provenance["made with"].items()
+            if before["made with"].get(key) != value
+        ]
+        raise SpecError(
+            f"{audit.run.folder}: made with another set-up ({'; '.join(changed)}), which changes "
+            "pixels; use another run folder, or the old set-up"
+        )
+    audit.run.write_json("provenance.json", provenance)
+    dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    audit.run.write_text("spec.yaml", dumped)
+    audit.run.write_plan(plan)
+
+
+def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | None = None) -> None:
+    """Make all images that the run does not hold yet.
+
+    Raises:
+        Stopped: Ctrl-C; what is done is kept.
+    """
+    units = [u for u in units_of(plan) if _unmade(audit.run, u)]
+    workers: list[GenerateWorker] = []
+
+    def make_worker() -> GenerateWorker:
+        workers.append(GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype))
+        return workers[-1]
+
+    progress = Progress("generate", len(units), say)
+    try:
+        with stopping() as stopped:
+            outcomes = (executor or InProcess()).run(make_worker, _until(units, stopped))
+            for outcome in outcomes:
+                progress.step(outcome.unit, outcome.images, outcome.reason)
+    finally:
+        for worker in workers:
+            worker.close()
+    if stopped():
+        raise Stopped
+
+
+def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
+    """Measure all images with all instruments that have not measured them yet.
+
+    Raises:
+        Stopped: Ctrl-C; what is done is kept.
+    """
+    instruments = [i for p in registry().values() for i in p.instruments(audit.spec)]
+    if not instruments:
+        return
+    folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
+    audit.run.write_json("instruments.json", folders)
+    context = Context(audit.spec, audit.device)
+    work = [
+        (unit, vae, missing)
+        for unit in units_of(plan)
+        for vae in unit.rows["vae_file"].unique()
+        if audit.run.images_path(unit.id, vae).exists()
+        and (missing := _unscored(audit.run, instruments, folders, unit.id, vae))
+    ]
+    progress = Progress("score", len(work), say)
+    with stopping() as stopped:
+        for unit, vae, missing in _until(work, stopped):
+            batch = read_batch(audit.run, unit, vae)
+            for instrument in missing:
+                rows = instrument.measure(batch, context)
+                audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
+            progress.step(unit.id, len(batch.cells), "")
+    if stopped():
+        raise Stopped
+
+
+def read_batch(run: Run, unit: Unit, vae: str) -> Batch:
+    """The images of one unit by one VAE, as instruments take them."""
+    prompts = unit.rows.drop_duplicates("cell").set_index("cell")["prompt"]
+    table = run.read_images(unit.id, vae)
+    table = table[table["png"].notna() & table["cell"].isin(prompts.index)]
+    images = tuple(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"])
+    cells = tuple(str(c) for c in table["cell"])
+    return Batch(cells, tuple(str(prompts[c]) for c in cells), images)
+
+
+def read_table(audit: Audit, key: str, source: str) -> pd.DataFrame:
+    """A CSV that the spec names under `key`.
+
+    Raises:
+        SpecError: It cannot be read, or lacks a column.
+    """
+    if source.startswith("reference:"):
+        path = reference.MODELS.parent / source.removeprefix("reference:")
+    else:
+        path = audit.base / source
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{key}: {source}: cannot be read ({error})") from None
+    missing = [c for c in NEEDED[key] if c not in table]
+    if missing:
+        needed = ", ".join(NEEDED[key])
+        raise SpecError(f"{key}: {source}: column {missing[0]!r} is missing; needed: {needed}")
+    return table
+
+
+class Progress:
+    """Progress with rate and time left: a bar on a terminal, one line a unit otherwise."""
+
+    def __init__(self, stage: str, total: int, say: Say) -> None:
+        self.stage, self.total, self.say = stage, total, say
+        self.done = self.images = 0
+        self.started = time.monotonic()
+
+    def step(self, unit: str, images: int, reason: str) -> None:
+        """One unit is done, or failed for a reason."""
+        self.done += 1
+        self.images += images
+        elapsed = time.monotonic() - self.started
+        left = elapsed / self.done * (self.total - self.done)
+        text = (
+            f"{self.stage} {self.done}/{self.total} {unit} {self.images / elapsed:.1f} images/s, "
+            f"{int(left) // 60}:{int(left) % 60:02d} left"
+        )
+        if reason:
+            self.say(f"{self.stage} {self.done}/{self.total} {unit} failed: {reason}")
+        elif sys.stderr.isatty():
+            end = "\n" if self.done == self.total else ""
+            sys.stderr.write(f"\r\x1b[K{text}{end}")
+            sys.stderr.flush()
+        else:
+            self.say(text)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """While open, the first Ctrl-C only asks to stop between batches; the second is itself."""
+    pressed: list[int] = []
+
+    def on_interrupt(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+        sys.stderr.write("\nstopping after this batch; press Ctrl-C again to stop at once\n")
+
+    try:
+        before = signal.signal(signal.SIGINT, on_interrupt)
+    except ValueError:  # not the main thread: Ctrl-C is somebody else's to handle
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _until(items: list[Any], stopped: Callable[[], bool]) -> Iterator[Any]:
+    for item in items:
+        if stopped():
+            return
+        yield item
+
+
+def _unmade(run: Run, unit: Unit) -> bool:
+    files = unit.rows["vae_file"].unique()
+    return any(not run.images_path(unit.id, file).exists() for file in files)
+
+
+def _unscored(
+    run: Run, instruments: list[Instrument], folders: dict[str, str], unit: str, vae: str
+) -> list[Instrument]:
+    return [i for i in instruments if not run.scores_path(folders[i.name], unit, vae).exists()]
+
+
+def _warn_of_long_prompts(audit: Audit, trigger: str, pipe: Any, say: Say) -> None:
+    limit = pipe.tokenizer.model_max_length
+    texts = [trigger + p.text for p in audit.prompts] + list(audit.spec.negatives.values())
+    for text in texts:
+        ids = pipe.tokenizer(text, truncation=False, verbose=False).input_ids
+        if len(ids) > limit:
+            cut = pipe.tokenizer.decode(ids[limit - 1 : -1])
+            say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

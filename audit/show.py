@@ -1,0 +1,77 @@
+"""One picture of a run: how it was made, and making it again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from audit.generate import GenerateWorker
+from audit.run import Audit, reopen
+from audit.spec import SpecError
+from audit.store import sha256, write_atomic
+
+SHOWN = (
+    "prompt",
+    "text",
+    "negative_text",
+    "checkpoint",
+    "vae",
+    "sampler",
+    "steps",
+    "guidance",
+    "width",
+    "height",
+    "seed",
+    "noise",
+    "unit",
+)
+
+
+def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
+    """What is known of a cell; its picture saved, or made again, where asked.
+
+    Raises:
+        SpecError: No such cell, or several that begin so.
+    """
+    audit = reopen(folder)
+    plan = audit.run.read_plan()
+    if plan is None:
+        raise SpecError(f"{folder}: no plan here")
+    found = plan[plan["cell"].str.startswith(cell)]
+    ids = found["cell"].unique()
+    if len(ids) != 1:
+        many = f"{len(ids)} cells begin with it" if len(ids) else "no cell of the plan begins so"
+        raise SpecError(f"{cell!r}: {many}; give more letters of an id from the report")
+    row = found.iloc[0]
+    text = [f"cell {row['cell']}"] + [f"  {key}: {row[key]}" for key in SHOWN]
+    png = audit.run.image(str(row["unit"]), str(row["vae_file"]), str(row["cell"]))
+    if png is None:
+        reason = audit.run.failures().get(str(row["unit"]), "not made yet")
+        return [*text, f"  picture: missing ({reason})"]
+    stored = sha256(np.asarray(Image.open(io.BytesIO(png))).tobytes())
+    text.append(f"  pixels: sha256 {stored}")
+    if save is not None:
+        write_atomic(save, png)
+        text.append(f"  saved: {save}")
+    if again:
+        if row["kind"] != "made":
+            raise SpecError(f"{cell!r}: was given as a file and cannot be made again")
+        made = sha256(_remake(audit, plan, row).tobytes())
+        same = "the same pixels, bit for bit" if made == stored else f"OTHER pixels, sha256 {made}"
+        text.append(f"  made again: {same}")
+    return text
+
+
+def _remake(audit: Audit, plan: pd.DataFrame, row: pd.Series) -> np.ndarray:
+    """The pixels of one cell, made anew in a batch of its own."""
+    worker = GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype)
+    generator = worker.use(str(row["checkpoint"]))
+    latents = generator.denoise(row.to_frame().T)
+    image = generator.decode(worker.vaes[str(row["vae"])], latents)[0]
+    worker.close()
+    pixels: np.ndarray = (image * 255).round().astype(np.uint8)
+    return pixels

@@ -1,0 +1,254 @@
+"""The spec: one YAML file that says what is audited.
+
+    name: my-finetune
+    checkpoints:
+      base: runwayml/stable-diffusion-v1-5
+      mine: {source: my-finetune.safetensors, trigger: "mystyle, ", guidance: 5}
+    vaes: {own: own, mse: vae-ft-mse.safetensors}
+    prompts: {suite: occupations}
+    seeds: 16
+    attributes: [gender-presentation]
+    classifiers: {clip: {model: ViT-B-32, pretrained: laion2b_s34b_b79k}}
+
+Every factor given as a list or a mapping is crossed with all others. Paths are relative to
+the spec's own folder. Unknown keys are refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from audit.attributes import AttributeSpec, load_attribute
+from audit.prompts import PromptsSpec, nearest
+
+SAMPLERS = (
+    "own",
+    "ddim",
+    "euler",
+    "euler a",
+    "heun",
+    "lms",
+    "dpm++ 2m",
+    "dpm++ 2m karras",
+    "dpm++ sde",
+    "unipc",
+    "lcm",
+)
+
+
+class SpecError(ValueError):
+    """The spec cannot be used; the message is one line naming file, key and value."""
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _from_source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _from_model(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+class Strict(BaseModel):
+    """Base of all parts of the spec: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointSpec(Strict):
+    """A pipeline's weights, with component swaps and its own recommended settings.
+
+    Attributes:
+        source: diffusers folder, .safetensors file, hub id or 'reference:NAME'.
+        revision: commit of a hub id.
+        text_encoder: folder of the text encoder to use in place of the checkpoint's own.
+        denoiser: folder of the U-Net to use in place of the checkpoint's own.
+        trigger: words put before every prompt.
+        negative: the negative to use in place of the crossed ones.
+        sampler: sampler to use in place of the crossed ones; so with steps and guidance.
+    """
+
+    source: str
+    revision: str | None = None
+    text_encoder: str | None = None
+    denoiser: str | None = None
+    trigger: str = ""
+    negative: str | None = None
+    sampler: str | None = None
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+
+
+class SeedsSpec(Strict):
+    """Seed indices start … start + count - 1.
+
+    Attributes:
+        shared: True gives all prompts the same starting noise (X/Y grids); claims from such
+            a run lean on few noises, and every interval says so.
+    """
+
+    count: Annotated[int, Field(ge=1)]
+    start: Annotated[int, Field(ge=0)] = 0
+    shared: bool = False
+
+
+class ClassifierSpec(Strict):
+    """An open_clip model.
+
+    Attributes:
+        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' or
+            'reference:NAME'.
+        pretrained: open_clip tag; not with a prefix.
+        cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
+            than this probability.
+        faces: score the largest detected face instead of the whole image; no face: 'nobody'.
+    """
+
+    model: str
+    pretrained: str | None = None
+    cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
+    faces: bool = False
+
+
+class Spec(Strict):
+    """All of one audit. See the module's docstring for an example."""
+
+    name: str = "audit"
+    checkpoints: dict[str, Annotated[CheckpointSpec, BeforeValidator(_from_source)]] = Field(
+        min_length=1
+    )
+    vaes: dict[str, str] = Field(default={"own": "own"}, min_length=1)
+    prompts: PromptsSpec
+    negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
+    seeds: Annotated[
+        SeedsSpec, BeforeValidator(lambda v: {"count": v} if isinstance(v, int) else v)
+    ] = SeedsSpec(count=8)
+    samplers: Annotated[list[str], BeforeValidator(_as_list)] = Field(["own"], min_length=1)
+    steps: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], BeforeValidator(_as_list)] = Field(
+        [25], min_length=1
+    )
+    guidance: Annotated[list[Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_as_list)] = (
+        Field([7.5], min_length=1)
+    )
+    sizes: list[tuple[int, int]] = Field(default=[], description="width, height; empty: own")
+    attributes: list[AttributeSpec] = []
+    classifiers: dict[str, Annotated[ClassifierSpec, BeforeValidator(_from_model)]] = {}
+    baseline: str | None = Field(None, description="checkpoint the others are compared with")
+    errors: str | None = Field(None, description="CSV of a classifier's measured errors")
+    labels: str | None = Field(None, description="CSV of people's labels on this run's images")
+    batch_size: Annotated[int, Field(ge=1, le=512)] = 8
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @field_validator("samplers")
+    @classmethod
+    def _known_samplers(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in SAMPLERS:
+                raise ValueError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
+        return value
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _load_attributes(cls, value: Any, info: Any) -> Any:
+        base = (info.context or {}).get("base", Path())
+        return [
+            v if isinstance(v, AttributeSpec) else load_attribute(v, base) for v in _as_list(value)
+        ]
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_of_eight(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for width, height in value:
+            if width % 8 or height % 8 or min(width, height) < 8:
+                raise ValueError(f"{width} x {height}: width and height must be multiples of 8")
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        """Check what spans several keys."""
+        if self.baseline is not None and self.baseline not in self.checkpoints:
+            known = tuple(self.checkpoints)
+            raise ValueError(
+                f"baseline: {self.baseline!r} is no checkpoint; {nearest(self.baseline, known)}"
+            )
+        if self.attributes and not self.classifiers:
+            raise ValueError("attributes: name at least one classifier to measure them with")
+
+    def digest(self) -> str:
+        """sha256 of the spec's canonical JSON."""
+        return canonical_digest(self.model_dump(mode="json"))
+
+
+def canonical_digest(value: Any) -> str:
+    """sha256, in hex, of the canonical JSON (sorted keys, no spaces) of plain data."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_spec(path: Path) -> Spec:
+    """Read and check a spec file.
+
+    Raises:
+        SpecError: One line naming the file, the key, the value and what would be right.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f" line {place.line + 1}" if place else ""
+        raise SpecError(f"{path}:{line} is not YAML: {getattr(error, 'problem', error)}") from None
+    return parse_spec(raw, path)
+
+
+def parse_spec(raw: Any, path: Path) -> Spec:
+    """Check plain data as the spec that `path` holds; errors as `load_spec`."""
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: a spec is a mapping of keys, not {type(raw).__name__}")
+    try:
+        return Spec.model_validate(raw, context={"base": path.parent})
+    except ValidationError as error:
+        raise SpecError(f"{path}: {_one_line(error)}") from None
+    except ValueError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "spec"
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(tuple(first["loc"][:-1]))
+        return f"{key}: unknown key; {nearest(str(first['loc'][-1]), valid)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    if first["type"] == "value_error":
+        return message if message.startswith(f"{key}:") else f"{key}: {message}"
+    return f"{key}: {message}, not {first['input']!r}"
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    by_section: dict[str, type[BaseModel]] = {
+        "checkpoints": CheckpointSpec,
+        "classifiers": ClassifierSpec,
+        "seeds": SeedsSpec,
+        "prompts": PromptsSpec,
+        "attributes": AttributeSpec,
+    }
+    model = by_section.get(str(location[0]), Spec) if location else Spec
+    return list(model.model_fields)
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON schema of the spec, for editors."""
+    return Spec.model_json_schema()

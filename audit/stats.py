@@ -1,0 +1,328 @@
+"""Intervals, distances from a target and their nulls, means over prompts, paired differences.
+
+Two questions must not be mixed up, so every mean here is told which one it answers. 'this suite'
+keeps the prompts fixed and lets the seeds vary: what would the same prompts give with new seeds?
+'prompts like these' takes the prompts as a sample: what would other prompts of the kind give?
+Numbers that the data cannot give are NaN ('cannot tell'); no interval here has zero width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import nan
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+if TYPE_CHECKING:
+    from probes import Estimand
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+FEWEST_PROMPTS = 20
+"""Fewer prompts than this say nothing about 'prompts like these'."""
+SAME = 1e-9
+"""Distances closer than this are ties: they differ by rounding only."""
+
+
+class Interval(NamedTuple):
+    """A value with the bounds of its 95 % interval; NaN where not measured."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A mean with its 95 % interval and the two-sided p of 'it is zero'; NaN: cannot tell."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+class Null(NamedTuple):
+    """What a model that meets the target scores at this n, and how far out the observed one is."""
+
+    mean: float
+    q95: float
+    p: float
+
+
+def share_interval(count: float, n: float) -> Interval:
+    """The share of one class among n images, with its Wilson interval.
+
+    Args:
+        count: images of the class, 0 to n; may be fractional (an effective count).
+        n: images counted. With n = 0 there is no share: all is NaN.
+    """
+    if not 0 <= count <= n:
+        raise ValueError(f"count {count!r} is not between 0 and n = {n!r}")
+    if n == 0:
+        return Interval(nan, nan, nan)
+    value = count / n
+    low, high = proportion_confint(count, n, alpha=1 - LEVEL, method="wilson")
+    # At 0 and at n rounding can leave a bound 1e-19 on the wrong side of the value.
+    return Interval(value, min(float(low), value), max(float(high), value))
+
+
+def _as_shares(counts: ArrayLike, target: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as shares over the declared classes, checked."""
+    observed, wanted = np.asarray(counts, float), np.asarray(target, float)
+    if observed.ndim != 1 or observed.shape != wanted.shape:
+        raise ValueError(
+            f"{observed.tolist()!r} and target {wanted.tolist()!r}: one number for each declared "
+            "class is needed in both, 0 for a class that was not seen"
+        )
+    if not (wanted >= 0).all() or abs(wanted.sum() - 1) > SAME:
+        raise ValueError(f"target {wanted.tolist()!r}: shares of 0 or more that sum to 1 needed")
+    if not (observed >= 0).all():
+        raise ValueError(f"{observed.tolist()!r}: counts must be 0 or more")
+    if observed.sum() == 0:
+        raise ValueError(
+            f"{observed.tolist()!r}: nothing was counted, so there is no distance; "
+            "say 'not measured' instead"
+        )
+    return observed / observed.sum(), wanted / wanted.sum()
+
+
+def total_variation(shares: ArrayLike, target: ArrayLike) -> float:
+    """Half the sum of |share - target| over the declared classes: 0 to 1.
+
+    With two classes and an even target this is |share - 1/2|, 1/2 where all are of one class.
+
+    Args:
+        shares: (K,) counts or shares, one for each declared class; only their proportions matter.
+        target: (K,) shares that sum to 1.
+
+    Raises:
+        ValueError: nothing counted, a class missing, or a target that is no distribution.
+    """
+    observed, wanted = _as_shares(shares, target)
+    return float(np.abs(observed - wanted).sum() / 2)
+
+
+def l2_distance(shares: ArrayLike, target: ArrayLike) -> float:
+    """Euclidean distance of shares from target; arguments as in `total_variation`."""
+    observed, wanted = _as_shares(shares, target)
+    return float(np.linalg.norm(observed - wanted))
+
+
+def kl_divergence(shares: ArrayLike, target: ArrayLike) -> float:
+    """KL(shares || target) in nats; infinite where a class with target 0 was seen.
+
+    Arguments as in `total_variation`.
+    """
+    observed, wanted = _as_shares(shares, target)
+    return float(special.rel_entr(observed, wanted).sum())
+
+
+@lru_cache(maxsize=1024)
+def _null_distances(
+    n: int, target: tuple[float, ...], draws: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Ascending distances of n images from the target they are drawn from, and their masses."""
+    if len(target) == 2:
+        first = np.arange(n + 1)
+        counts = np.column_stack([first, n - first])
+        mass = stats.binom.pmf(first, n, target[0])
+    else:
+        counts = np.random.default_rng(seed).multinomial(n, target, size=draws)
+        mass = np.full(draws, 1 / draws)
+    distance = np.abs(counts / n - target).sum(axis=1) / 2
+    # Ties are merged, so that the cache holds tens of numbers and not all the draws.
+    values, which = np.unique(distance.round(12), return_inverse=True)
+    return values, np.bincount(which, weights=mass).astype(float)
+
+
+def total_variation_null(
+    counts: ArrayLike, target: ArrayLike, draws: int = 20_000, seed: int = 0
+) -> Null:
+    """Total variation that a model which meets the target has at this n: mean, 95 % point, p.
+
+    Two classes: exact, over all binomial outcomes; at target (1/2, 1/2) p is that of
+    `scipy.stats.binomtest`. More: simulated, p = (1 + draws at least as far out) / (draws + 1).
+
+    Args:
+        counts: (K,) whole numbers, one for each declared class.
+        target: (K,) shares that sum to 1.
+        draws: simulated models, where there are more than two classes.
+        seed: of the simulation; the same question gets the same answer.
+
+    Raises:
+        ValueError: as `total_variation`, and for counts that are not whole.
+    """
+    whole = np.asarray(counts, float)
+    if (whole != whole.round()).any():
+        raise ValueError(f"{whole.tolist()!r}: a null needs whole counts, not shares")
+    observed = total_variation(whole, target)
+    key = tuple(_as_shares(whole, target)[1].tolist())
+    distance, mass = _null_distances(int(whole.sum()), key, draws, seed)
+    p = float(mass[distance >= observed - SAME].sum())
+    if len(key) > 2:
+        p = (1 + round(p * draws)) / (draws + 1)
+    at = min(int(np.searchsorted(mass.cumsum(), LEVEL - 1e-12)), len(distance) - 1)
+    return Null(float(distance @ mass), float(distance[at]), min(p, 1.0))
+
+
+def benjamini_hochberg(p: ArrayLike) -> Floats:
+    """P values adjusted for a family by Benjamini and Hochberg (1995).
+
+    NaN stays NaN and does not count: a test that was not made is no member of the family.
+    """
+    adjusted = np.array(p, float)
+    made = ~np.isnan(adjusted)
+    if made.any():
+        adjusted[made] = multipletests(adjusted[made], method="fdr_bh")[1]
+    return adjusted
+
+
+def _check(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> list[Floats]:
+    if estimand not in ("this suite", "prompts like these"):
+        raise ValueError(f"estimand {estimand!r} is neither 'this suite' nor 'prompts like these'")
+    values = [np.asarray(v, float) for v in by_prompt]
+    for i, v in enumerate(values):
+        if v.ndim != 1 or v.size == 0 or np.isnan(v).any():
+            raise ValueError(
+                f"prompt {i}: {v.tolist()!r} is not a row of numbers; "
+                "leave missing cells, and prompts without cells, out and report them"
+            )
+    return values
+
+
+def _varies(x: Floats) -> bool:
+    """Whether x holds more than one number, rounding aside."""
+    return bool(np.ptp(x) > 1e-12 * np.abs(x).max())
+
+
+def _t_mean(values: list[Floats], estimand: Estimand) -> Difference:
+    """Mean of the prompts' means with t interval and p; see `mean_over_prompts`."""
+    if not values:
+        return Difference(nan, nan, nan, nan)
+    means = np.array([v.mean() for v in values])
+    mean = float(means.mean())
+    cannot_tell = Difference(mean, nan, nan, nan)
+    if estimand == "prompts like these":
+        if len(means) < FEWEST_PROMPTS or not _varies(means):
+            return cannot_tell
+        test = stats.ttest_1samp(means, 0)
+        bounds = test.confidence_interval(LEVEL)
+        return Difference(mean, float(bounds.low), float(bounds.high), float(test.pvalue))
+    n = np.array([len(v) for v in values])
+    if n.min() < 2:
+        return cannot_tell
+    part = np.array([v.var(ddof=1) / len(v) if _varies(v) else 0.0 for v in values])
+    if not part.any():
+        return cannot_tell
+    df = part.sum() ** 2 / (part**2 / (n - 1)).sum()
+    se = np.sqrt(part.sum()) / len(n)
+    low, high = stats.t.interval(LEVEL, df, loc=mean, scale=se)
+    return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / se, df)))
+
+
+def mean_over_prompts(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> Interval:
+    """The mean over prompts, all of equal weight, of the means of their cells.
+
+    'this suite': stratified by prompt, the variance is the sum of the prompts' s²/n over P², and
+    t has Satterthwaite's degrees of freedom. 'prompts like these': `scipy.stats.ttest_1samp` on
+    the prompts' means. For shares use `mean_share_over_prompts`, which is right near 0 and 1 too.
+
+    Args:
+        by_prompt: for each prompt its cells' values, any length of at least 1. None: all NaN.
+        estimand: which of the two.
+
+    Returns:
+        Bounds are NaN where nothing varies, where a prompt has fewer than 2 cells ('this suite')
+        and below 20 prompts ('prompts like these').
+
+    Raises:
+        ValueError: a prompt without cells, or a cell without a value.
+    """
+    return Interval(*_t_mean(_check(by_prompt, estimand), estimand)[:3])
+
+
+def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Estimand) -> Interval:
+    """The mean over prompts, all of equal weight, of the share of one class.
+
+    Wilson's interval at the effective sample size of Korn and Graubard (1998): that many images of
+    a simple sample would have the variance that `mean_over_prompts` finds. Unlike t it stays in
+    [0, 1] and holds for rare classes. Where no prompt varies at all (nobody of the class anywhere)
+    the effective size is the number of prompts, for 'this suite' times the fewest images of one.
+
+    Args:
+        counts: for each prompt its images of the class.
+        totals: for each prompt its images, at least 1. No prompts: all is NaN.
+        estimand: as in `mean_over_prompts`, with the same NaN bounds for too few cells or prompts.
+    """
+    k, n = np.asarray(counts, float), np.asarray(totals, float)
+    if k.shape != n.shape or not ((k >= 0) & (k <= n) & (n > 0)).all():
+        raise ValueError(
+            f"counts {k.tolist()!r} of totals {n.tolist()!r}: for each prompt 0 <= count <= total "
+            "is needed, and a total of 1 or more; leave prompts without images out and report them"
+        )
+    _check([], estimand)
+    if not k.size:
+        return Interval(nan, nan, nan)
+    shares = k / n
+    value = float(shares.mean())
+    if estimand == "prompts like these":
+        enough, size, df = len(n) >= FEWEST_PROMPTS, float(len(n)), len(n) - 1.0
+        variance = float(shares.var(ddof=1)) / len(n) if len(n) > 1 and _varies(shares) else 0.0
+    else:
+        enough, size, df = bool(n.min() >= 2), float(len(n) * n.min()), float((n - 1).sum())
+        variance = float((shares * (1 - shares) / np.maximum(n - 1, 1)).sum()) / len(n) ** 2
+    if not enough:
+        return Interval(value, nan, nan)
+    if variance > 0:
+        tail = (1 + LEVEL) / 2
+        size = value * (1 - value) / variance * (stats.norm.ppf(tail) / stats.t.ppf(tail, df)) ** 2
+    low, high = share_interval(value * size, size)[1:]
+    return Interval(value, min(low, value), max(high, value))
+
+
+def paired_difference(
+    a_by_prompt: Sequence[ArrayLike],
+    b_by_prompt: Sequence[ArrayLike],
+    estimand: Estimand,
+    span: float = nan,
+) -> Difference:
+    """Mean over prompts of a - b, cell by cell: the same prompt and seed in both arms.
+
+    As `mean_over_prompts` on the differences. Where every difference is exactly 0, the value is
+    exactly 0 and p is 1: a statement about these cells. How far others may differ no variance can
+    tell, but their number can: if more than 1 - .025^(1/N) of all cells differed, at least one of
+    N would have shown it in 97.5 % of cases. A cell differs by at most `span`, so the mean lies
+    within ± span times that share. N is the number of prompts, for 'this suite' times the fewest
+    cells of one.
+
+    Args:
+        a_by_prompt: for each prompt its cells' values in arm a.
+        b_by_prompt: the same cells, in the same order, in arm b.
+        estimand: as in `mean_over_prompts`.
+        span: the most by which one cell can differ: 1 for outcomes that are 0 or 1; NaN where
+            there is no such limit, and then the bounds of an all-zero difference are NaN.
+
+    Raises:
+        ValueError: arms that do not hold the same cells, or as `mean_over_prompts`.
+    """
+    a, b = _check(a_by_prompt, estimand), _check(b_by_prompt, estimand)
+    if [len(x) for x in a] != [len(y) for y in b]:
+        raise ValueError(
+            f"cells by prompt: {[len(x) for x in a]} in one arm, {[len(y) for y in b]} in the "
+            "other; only cells that both arms have can be paired"
+        )
+    differences = [x - y for x, y in zip(a, b, strict=True)]
+    mean = _t_mean(differences, estimand)
+    if not differences or any(d.any() for d in differences):
+        return mean
+    few = estimand == "prompts like these" and len(a) < FEWEST_PROMPTS
+    cells = len(a) * (min(len(x) for x in a) if estimand == "this suite" else 1)
+    most = nan if few else span * float(1 - ((1 - LEVEL) / 2) ** (1 / cells))
+    return Difference(0.0, -most, most, 1.0)

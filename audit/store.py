@@ -1,0 +1,202 @@
+"""The run directory: what is on disk, and nothing else, says what is done.
+
+A file is written as `.name.tmp`, flushed to disk, then renamed: a final file is a whole
+file. No status is kept beside the files. Paths are made of ids from the plan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import torch
+
+IMAGE_ROW_GROUP = 16
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def parquet_bytes(
+    table: pd.DataFrame, row_group: int | None = None, compress: bool = True
+) -> bytes:
+    """A table as a Parquet file in memory."""
+    buffer = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pandas(table, preserve_index=False),
+        buffer,
+        row_group_size=row_group,
+        compression="zstd" if compress else "none",
+    )
+    return buffer.getvalue()
+
+
+class Run:
+    """One run directory.
+
+    Args:
+        folder: where; made on first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    # --- spec, plan, provenance ---
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan's file."""
+        return self.folder / "plan.parquet"
+
+    def read_plan(self) -> pd.DataFrame | None:
+        """The plan as last written, or None."""
+        return pd.read_parquet(self.plan_path) if self.plan_path.exists() else None
+
+    def write_plan(self, plan: pd.DataFrame) -> None:
+        """Write the plan."""
+        write_atomic(self.plan_path, parquet_bytes(plan))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small JSON file, such as the provenance."""
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+        self.write_text(name, text + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file at the top of the run, such as `spec.yaml`."""
+        write_atomic(self.folder / name, text.encode())
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file of the run, or None where there is none."""
+        path = self.folder / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table at the top of the run, such as `findings.parquet`."""
+        write_atomic(self.folder / name, parquet_bytes(table))
+
+    # --- latents and images ---
+
+    def latents_path(self, unit: str) -> Path:
+        """Final latents of one unit's trajectories."""
+        return self.folder / "latents" / f"{unit}.safetensors"
+
+    def images_path(self, unit: str, vae: str) -> Path:
+        """Images of one unit as one VAE decodes them."""
+        return self.folder / "images" / unit / f"{vae}.parquet"
+
+    def write_latents(self, unit: str, latents: dict[str, torch.Tensor]) -> None:
+        """Write latents by trajectory id."""
+        from safetensors.torch import save
+
+        write_atomic(self.latents_path(unit), save(latents))
+
+    def read_latents(self, unit: str) -> dict[str, torch.Tensor]:
+        """Latents by trajectory id."""
+        from safetensors.torch import load_file
+
+        return load_file(self.latents_path(unit))
+
+    def write_images(self, unit: str, vae: str, rows: list[dict[str, Any]]) -> None:
+        """Write images: rows of cell, png (bytes or None), sha256, reason (where no image)."""
+        table = pd.DataFrame(rows, columns=["cell", "png", "sha256", "reason"])
+        write_atomic(
+            self.images_path(unit, vae), parquet_bytes(table, IMAGE_ROW_GROUP, compress=False)
+        )
+
+    def read_images(self, unit: str, vae: str) -> pd.DataFrame:
+        """Images as written."""
+        return pd.read_parquet(self.images_path(unit, vae))
+
+    def image(self, unit: str, vae: str, cell: str) -> bytes | None:
+        """One image's PNG bytes, or None where it is missing. Reads one row group."""
+        path = self.images_path(unit, vae)
+        if not path.exists():
+            return None
+        table = pq.read_table(path, columns=["png"], filters=[("cell", "=", cell)])
+        return table["png"][0].as_py() if table.num_rows else None
+
+    # --- scores ---
+
+    def scores_path(self, instrument: str, unit: str, vae: str) -> Path:
+        """Scores of one unit's images; `instrument` is name@digest."""
+        return self.folder / "scores" / instrument / unit / f"{vae}.parquet"
+
+    def write_scores(self, instrument: str, unit: str, vae: str, rows: pd.DataFrame) -> None:
+        """Write one instrument's rows."""
+        write_atomic(self.scores_path(instrument, unit, vae), parquet_bytes(rows))
+
+    def read_scores(self, instrument: str, units: set[str]) -> pd.DataFrame:
+        """All rows of one instrument for the units of the plan, in a fixed order."""
+        root = self.folder / "scores" / instrument
+        files = sorted(p for p in root.glob("*/*.parquet") if p.parent.name in units)
+        if not files:
+            return pd.DataFrame({"cell": pd.Series(dtype=str)})
+        return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)
+
+    # --- failures and labels ---
+
+    def write_failure(self, unit: str, reason: str) -> None:
+        """Say why a unit could not be made; overwritten at the next try."""
+        write_atomic(self.folder / "failures" / f"{unit}.txt", reason.encode() + b"\n")
+
+    def clear_failure(self, unit: str) -> None:
+        """Forget a failure that a later try has mended."""
+        (self.folder / "failures" / f"{unit}.txt").unlink(missing_ok=True)
+
+    def failures(self) -> dict[str, str]:
+        """Reasons by unit."""
+        files = sorted((self.folder / "failures").glob("*.txt"))
+        return {p.stem: p.read_text(encoding="utf-8").strip() for p in files}
+
+    def labels(self) -> pd.DataFrame:
+        """All labels: cell, attribute, class, rater."""
+        files = sorted((self.folder / "labels").glob("*.parquet"))
+        columns = ["cell", "attribute", "class", "rater"]
+        if not files:
+            return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
+        return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)[columns]
+
+    def missing_images(self) -> pd.DataFrame:
+        """Cells that were tried and gave no image: cell, reason."""
+        rows = []
+        for unit, vae in self.image_files():
+            table = pq.read_table(self.images_path(unit, vae), columns=["cell", "reason"])
+            rows += [r for r in table.to_pylist() if r["reason"]]
+        return pd.DataFrame(rows, columns=["cell", "reason"])
+
+    def made_cells(self, unit: str, vae: str) -> list[str]:
+        """Cells of one images file that have an image."""
+        table = pq.read_table(self.images_path(unit, vae), columns=["cell", "sha256"])
+        return [r["cell"] for r in table.to_pylist() if r["sha256"]]
+
+    def image_files(self) -> Iterator[tuple[str, str]]:
+        """(unit, vae) of every images file."""
+        for path in sorted((self.folder / "images").glob("*/*.parquet")):
+            yield path.parent.name, path.stem
+
+
+def sha256(data: bytes) -> str:
+    """sha256 in hex."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,1 @@
+"""Built-in sets of prompts and attributes, as data."""
