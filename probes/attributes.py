@@ -1,0 +1,179 @@
+"""Attribute bias: what share of a prompt's pictures shows each class, and how sure that is.
+
+Shares come three ways. As counted: of the pictures whose class the instrument told. Corrected
+for the instrument's measured errors (`audit.correction`). Prediction-powered, where people
+labelled some of this run's own pictures. The distance from the target is total variation,
+beside what a model that meets the target scores at this n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import nan
+
+import pandas as pd
+
+from audit.attributes import AttributeSpec
+from audit.plan import Cell, arm_labels
+from audit.prompts import slug
+from audit.spec import Spec
+from probes import Exhibit, Finding, Instrument, register
+from probes.clip import ClipAttribute, ClipLikeness, ClipModel
+from probes.comparisons import attrition, compare_arms, disagreement, guards, intersections
+from probes.outcomes import measured_errors, outcome_frame, prompt_targets
+from probes.shares import by_prompt, over_prompts, with_labels
+
+PROBE = "attributes"
+
+
+@register
+class Attributes:
+    """Every attribute of the spec, by every classifier of the spec."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """One for each classifier and attribute, and one for likeness to the prompt."""
+        made: list[Instrument] = []
+        for name, classifier in spec.classifiers.items():
+            model = ClipModel(name, classifier)
+            made.append(ClipLikeness(model))
+            made += [ClipAttribute(model, a) for a in spec.attributes if a.instrument == "clip"]
+        return tuple(made)
+
+    def cells(self, spec: Spec) -> Iterable[Cell]:
+        """Nothing beyond the grid."""
+        return ()
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Shares, distances, comparisons of arms, attrition, disagreement and guards.
+
+        Args:
+            tables: Scores by instrument name; 'targets' (prompt, attribute, class, share) and
+                'errors' (see `measured_errors`) where the spec has them.
+            plan: The plan.
+            failures: cell, reason.
+            labels: cell, attribute, class, rater.
+            spec: The spec.
+        """
+        plan = plan.assign(arm=arm_labels(plan))
+        findings: list[Finding] = []
+        exhibits: list[Exhibit] = []
+        for name, classifier in spec.classifiers.items():
+            frames: dict[str, pd.DataFrame] = {}
+            for attribute in spec.attributes:
+                if attribute.instrument != "clip":
+                    findings.append(_needs_mask(attribute))
+                    continue
+                instrument = f"{slug(name)}.{attribute.name}"
+                frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+                frames[attribute.name] = frame
+                found, shown = analyse_attribute(tables, frame, attribute, instrument, spec)
+                findings += found
+                exhibits += shown
+            found, shown = intersections(frames, spec, slug(name))
+            findings += found
+            exhibits += shown
+            findings += guards(tables, plan, spec, slug(name))
+        found, shown = disagreement(tables, plan, labels, spec)
+        return findings + found, exhibits + shown
+
+
+def analyse_attribute(
+    tables: Mapping[str, pd.DataFrame],
+    frame: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    spec: Spec,
+) -> tuple[list[Finding], list[Exhibit]]:
+    """All that is said of one attribute by one instrument."""
+    targets = prompt_targets(tables, attribute)
+    errors = None
+    if "errors" in tables:
+        errors = measured_errors(tables["errors"], attribute, instrument)
+    findings: list[Finding] = []
+    for _, part in frame.groupby("arm", sort=False):
+        findings += by_prompt(part, attribute, instrument, targets, errors)
+        findings += over_prompts(part, attribute, instrument, targets)
+        findings += with_labels(part, attribute, instrument)
+    if errors is None:
+        findings.append(
+            Finding(
+                id=f"{PROBE}/corrected-share/{instrument}",
+                probe=PROBE,
+                metric="corrected share",
+                subject={"attribute": attribute.name},
+                value=nan,
+                unit="share",
+                instrument=instrument,
+                status="not-measured",
+                note="no measured errors of this instrument: label some pictures and name the "
+                "table as `errors` in the spec; until then shares are as counted",
+            )
+        )
+    findings += compare_arms(frame, attribute, instrument, spec)
+    findings += attrition(frame, attribute, instrument)
+    chart = pd.DataFrame(
+        [
+            {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
+            | {"group": f.subject["arm"], "facet": f.subject["class"], "target": f.null, "n": f.n}
+            for f in findings
+            if f.metric == "share" and f.status == "measured"
+        ],
+        columns=["label", "value", "low", "high", "group", "facet", "target", "n"],
+    )
+    title = attribute.title or attribute.name
+    exhibits = [
+        Exhibit(
+            f"shares/{instrument}",
+            "bar",
+            chart,
+            f"{title}: share of each prompt's pictures, as counted by {instrument}, with 95 % "
+            "intervals; the rule is the target.",
+            f"{title}: dots with intervals, one for each prompt and model, beside the target.",
+        )
+    ]
+    ranking = _ranking(findings, instrument, title)
+    return findings, exhibits + ranking
+
+
+def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Exhibit]:
+    rows = [
+        (f.subject["arm"], f.value, f.low, f.high, f.subject["checkpoint"], f.null)
+        for f in findings
+        if f.metric == "mean total variation"
+    ]
+    if len(rows) < 2:
+        return []
+    table = pd.DataFrame(rows, columns=["label", "value", "low", "high", "group", "target"])
+    return [
+        Exhibit(
+            f"ranking/{instrument}",
+            "bar",
+            table.sort_values("value", ignore_index=True),
+            f"{title}: mean total variation from the target over the prompts, with 95 % intervals "
+            "for prompts like these; the rule is what models on target would score at this n.",
+            f"{title}: models ranked by their mean distance from the target.",
+        )
+    ]
+
+
+def _needs_mask(attribute: AttributeSpec) -> Finding:
+    return Finding(
+        id=f"{PROBE}/share/{attribute.name}",
+        probe=PROBE,
+        metric="share",
+        subject={"attribute": attribute.name},
+        value=nan,
+        unit="share",
+        instrument="colorimetry",
+        status="not-measured",
+        note="skin colour is measured inside a skin mask only, and no masks are given",
+    )

@@ -1,0 +1,199 @@
+"""From scores to outcomes: what each image is counted as, and how often that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from audit.attributes import OUTCOMES, AttributeSpec
+from audit.correction import ErrorTable
+from audit.plan import ARM
+from audit.spec import ClassifierSpec
+
+CANNOT_TELL = "cannot tell"
+FEWEST_TO_CALIBRATE = 50
+
+
+class Errors(NamedTuple):
+    """Measured errors of one instrument on one attribute."""
+
+    table: ErrorTable
+    worst_prompt: str
+    """The prompt on which it errs most, or '' where prompts were not recorded."""
+    worst_accuracy: float
+
+
+def outcomes(
+    scores: pd.DataFrame, attribute: AttributeSpec, cannot_tell_below: float, temperature: float
+) -> pd.Series:
+    """What each image is counted as.
+
+    'nobody' or 'several' where that is likelier than one person; else the likeliest class, or
+    'cannot tell' where it has less than `cannot_tell_below` after calibration.
+
+    Args:
+        scores: Rows of `ClipAttribute.measure`.
+        attribute: Which classes.
+        cannot_tell_below: 0 to 1.
+        temperature: Divides the log probabilities; 1 leaves them as they are.
+
+    Returns:
+        One name a row of `scores`.
+    """
+    names = np.array(attribute.class_names)
+    classes = scores[[f"class:{n}" for n in names]].to_numpy(float)
+    tempered = _temper(classes, temperature)
+    found = np.where(
+        tempered.max(axis=1) >= cannot_tell_below, names[tempered.argmax(axis=1)], CANNOT_TELL
+    )
+    beside = scores[["nobody", "several"]].to_numpy(float)
+    people = np.column_stack([np.nan_to_num(beside), 1 - np.nan_to_num(beside).sum(axis=1)])
+    counted = people.argmax(axis=1)
+    found = np.where(counted == 0, "nobody", np.where(counted == 1, "several", found))
+    return pd.Series(found, index=scores.index)
+
+
+def calibration(scores: pd.DataFrame, attribute: AttributeSpec, labels: pd.Series) -> float:
+    """Temperature that makes the class probabilities fit people's labels best.
+
+    Minimises the negative log likelihood (Guo et al. 2017). With fewer than 50 labelled images
+    it is 1: nothing is changed.
+
+    Args:
+        scores: Rows of `ClipAttribute.measure`.
+        attribute: Which classes.
+        labels: Class of each row; others and NaN are left out.
+    """
+    names = list(attribute.class_names)
+    known = labels.isin(names).to_numpy()
+    if known.sum() < FEWEST_TO_CALIBRATE:
+        return 1.0
+    classes = scores.loc[known, [f"class:{n}" for n in names]].to_numpy(float)
+    truth = np.array([names.index(label) for label in labels[known]])
+
+    def loss(log_temperature: float) -> float:
+        tempered = _temper(classes, float(np.exp(log_temperature)))
+        return float(-np.log(tempered[np.arange(len(truth)), truth] + 1e-12).mean())
+
+    best = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    return float(np.exp(best.x))
+
+
+def error_table(attribute: AttributeSpec, truth: pd.Series, found: pd.Series) -> ErrorTable:
+    """Counts of true class (rows) by outcome (columns), over the declared names."""
+    names = attribute.class_names
+    columns = (*names, *OUTCOMES)
+    counts = (
+        pd.crosstab(truth, found)
+        .reindex(index=list(names), columns=list(columns), fill_value=0)
+        .to_numpy(int)
+    )
+    return ErrorTable(names, columns, counts)
+
+
+def measured_errors(rows: pd.DataFrame, attribute: AttributeSpec, instrument: str) -> Errors | None:
+    """One instrument's error table from rows of attribute, instrument, true, outcome, count.
+
+    Args:
+        rows: As `audit.spec`'s `errors` file holds them; a column `prompt` is optional.
+        attribute: Which classes.
+        instrument: Name of the instrument, such as 'clip.gender-presentation'.
+
+    Returns:
+        None where the rows say nothing of this attribute and instrument.
+
+    Raises:
+        ValueError: A class or outcome is not declared.
+    """
+    rows = rows[(rows["attribute"] == attribute.name) & (rows["instrument"] == instrument)]
+    if rows.empty:
+        return None
+    names, columns = attribute.class_names, (*attribute.class_names, *OUTCOMES)
+    for column, valid in (("true", names), ("outcome", columns)):
+        unknown = sorted(set(rows[column]) - set(valid))
+        if unknown:
+            raise ValueError(f"errors: {column} {unknown[0]!r} is none of {', '.join(valid)}")
+    counts = (
+        rows.pivot_table(index="true", columns="outcome", values="count", aggfunc="sum")
+        .reindex(index=list(names), columns=list(columns))
+        .fillna(0)
+        .to_numpy(int)
+    )
+    worst, accuracy = "", float("nan")
+    if "prompt" in rows:
+        right = rows["count"].where(rows["true"] == rows["outcome"], 0)
+        by_prompt = right.groupby(rows["prompt"]).sum() / rows.groupby("prompt")["count"].sum()
+        worst, accuracy = str(by_prompt.idxmin()), float(by_prompt.min())
+    return Errors(ErrorTable(names, columns, counts), worst, accuracy)
+
+
+def outcome_frame(
+    tables: Mapping[str, pd.DataFrame],
+    plan: pd.DataFrame,
+    labels: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    classifier: ClassifierSpec,
+) -> pd.DataFrame:
+    """The plan with what each image is counted as.
+
+    Returns:
+        The plan's rows with `outcome` (a class, 'nobody', 'several', 'cannot tell', or NaN
+        where there is no image) and `label` (a person's, or NaN).
+    """
+    scores = tables[instrument]
+    own = labels[labels["attribute"] == attribute.name].drop_duplicates("cell")
+    label = own.set_index("cell")["class"]
+    if len(scores):
+        temperature = calibration(scores, attribute, scores["cell"].map(label))
+        found = outcomes(scores, attribute, classifier.cannot_tell_below, temperature)
+        outcome = pd.Series(found.to_numpy(), index=scores["cell"].to_numpy())
+        outcome = outcome[~outcome.index.duplicated()]
+    else:
+        outcome = pd.Series(dtype=object)
+    return plan.assign(outcome=plan["cell"].map(outcome), label=plan["cell"].map(label))
+
+
+def prompt_targets(
+    tables: Mapping[str, pd.DataFrame], attribute: AttributeSpec
+) -> dict[str, dict[str, float]]:
+    """Targets by prompt where prompts have their own."""
+    if "targets" not in tables:
+        return {}
+    rows = tables["targets"]
+    rows = rows[rows["attribute"] == attribute.name]
+    return {
+        str(prompt): attribute.shares(dict(zip(part["class"], part["share"], strict=True)))
+        for prompt, part in rows.groupby("prompt")
+    }
+
+
+def counts_of(outcome: pd.Series, names: tuple[str, ...]) -> np.ndarray:
+    """How often each name is among the outcomes, (len(names),)."""
+    counted = outcome.value_counts()
+    return np.array([int(counted.get(name, 0)) for name in names])
+
+
+def subject_of(part: pd.DataFrame, attribute: str) -> dict[str, str]:
+    """The arm of some rows of the plan, in words, and the attribute."""
+    first = part.iloc[0]
+    arm = {k: str(first[k]) for k in ARM if k in ("checkpoint", "vae", "negative")}
+    return arm | {"arm": str(first["arm"]), "attribute": attribute}
+
+
+def reported_classes(attribute: AttributeSpec) -> tuple[str, ...]:
+    """The classes whose shares are said: of two, the second says all."""
+    names = attribute.class_names
+    return names[1:] if len(names) == 2 else names
+
+
+def _temper(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    if temperature == 1:
+        return probabilities
+    powered = np.exp(np.log(probabilities + 1e-12) / temperature)
+    tempered: np.ndarray = powered / powered.sum(axis=1, keepdims=True)
+    return tempered

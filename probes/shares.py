@@ -1,0 +1,255 @@
+"""Shares of one arm: prompt by prompt, over all its prompts, and with people's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import nan
+
+import numpy as np
+import pandas as pd
+from statsmodels.stats.proportion import multinomial_proportions_confint
+
+from audit.attributes import OUTCOMES, AttributeSpec
+from audit.correction import CorrectedShares, corrected_shares, prediction_powered_shares
+from audit.prompts import slug
+from audit.stats import (
+    benjamini_hochberg,
+    mean_over_prompts,
+    mean_share_over_prompts,
+    share_interval,
+    total_variation,
+    total_variation_null,
+)
+from probes import Estimand, Finding
+from probes.outcomes import Errors, counts_of, reported_classes, subject_of
+
+PROBE = "attributes"
+ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
+Targets = Mapping[str, Mapping[str, float]]
+
+
+def by_prompt(
+    part: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    targets: Targets,
+    errors: Errors | None,
+) -> list[Finding]:
+    """Distance from the target, shares and corrected shares of every prompt of an arm."""
+    distances: list[Finding] = []
+    shares: list[Finding] = []
+    names = attribute.class_names
+    for prompt, own in part.groupby("prompt", sort=False):
+        target = targets.get(str(prompt)) or attribute.shares()
+        subject = subject_of(own, attribute.name) | {"prompt": str(prompt)}
+        blank = Finding(
+            id=f"{instrument}/{subject['arm']}/{prompt}",
+            probe=PROBE,
+            metric="",
+            subject=subject,
+            value=nan,
+            n=int(own["outcome"].isin(names).sum()),
+            n_clusters=1,
+            target=", ".join(f"{c} {target[c]:.3g}" for c in names),
+            unit="share",
+            instrument=instrument,
+            note=_not_counted(own),
+        )
+        wanted = np.array([target[c] for c in names])
+        distances.append(_distance(blank, counts_of(own["outcome"], names), wanted))
+        fixed = None
+        if errors is not None:
+            everything = counts_of(own["outcome"], errors.table.outcomes)
+            fixed = corrected_shares(everything, errors.table)
+        for name in reported_classes(attribute):
+            of_class = blank._replace(
+                subject=subject | {"class": name}, null=target[name], id=f"{blank.id}/{name}"
+            )
+            shares.append(_counted(of_class, own, names))
+            if errors is not None and fixed is not None:
+                n = int(everything.sum())
+                shares.append(_corrected(of_class._replace(n=n), fixed, errors, names.index(name)))
+    adjusted = benjamini_hochberg([f.p for f in distances])
+    flagged = [
+        f._replace(p=float(p), headline=bool(p <= 0.05))
+        for f, p in zip(distances, adjusted, strict=True)
+    ]
+    return flagged + shares
+
+
+def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray) -> Finding:
+    found = blank._replace(
+        id=f"{PROBE}/total-variation/{blank.id}", metric="total variation", higher_is_better=False
+    )
+    if counts.sum() == 0:
+        return found._replace(
+            status="not-measured", note=f"no picture was told a class; {blank.note}"
+        )
+    null = total_variation_null(counts, target)
+    low, high = distance_bounds(counts, target)
+    return found._replace(
+        value=total_variation(counts, target),
+        low=low,
+        high=high,
+        null=null.mean,
+        null_q95=null.q95,
+        p=null.p,
+        estimator="as counted; p after Benjamini-Hochberg over the prompts",
+    )
+
+
+def _counted(blank: Finding, own: pd.DataFrame, names: tuple[str, ...]) -> Finding:
+    count = int((own["outcome"] == blank.subject["class"]).sum())
+    interval = share_interval(count, blank.n)
+    return blank._replace(
+        id=f"{PROBE}/share/{blank.id}",
+        metric="share",
+        value=interval.value,
+        low=interval.low,
+        high=interval.high,
+        estimator="as counted, Wilson",
+        status="measured" if blank.n else "not-measured",
+    )
+
+
+def _corrected(blank: Finding, fixed: CorrectedShares, errors: Errors, k: int) -> Finding:
+    note = "supposes that the error table holds for every prompt"
+    if errors.worst_prompt:
+        note += f"; worst: {errors.worst_prompt!r}, right {errors.worst_accuracy:.0%}"
+    return blank._replace(
+        id=f"{PROBE}/corrected-share/{blank.id}",
+        metric="corrected share",
+        value=float(fixed.value[k]),
+        low=float(fixed.low[k]),
+        high=float(fixed.high[k]),
+        estimator="corrected for the instrument's measured errors",
+        note=note,
+        status="measured" if blank.n else "not-measured",
+    )
+
+
+def _not_counted(own: pd.DataFrame) -> str:
+    kinds = {o: int((own["outcome"] == o).sum()) for o in OUTCOMES}
+    kinds["no picture"] = int(own["outcome"].isna().sum())
+    said = ", ".join(f"{k} {v}" for k, v in kinds.items() if v)
+    return f"not counted: {said}" if said else ""
+
+
+def distance_bounds(counts: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Bounds of the total variation over the shares that the counts allow.
+
+    Two classes: Wilson. More: Goodman's simultaneous intervals, since all classes are meant
+    at once; conservative.
+    """
+    if len(counts) == 2:
+        _, low, high = share_interval(int(counts[0]), int(counts.sum()))
+        bounds = np.array([[low, high], [1 - high, 1 - low]])
+    else:
+        bounds = multinomial_proportions_confint(counts, alpha=0.05, method="goodman")
+    over, under = bounds[:, 0] - target, target - bounds[:, 1]
+    nearest = max(np.clip(over, 0, None).sum(), np.clip(under, 0, None).sum())
+    farthest = min(
+        np.clip(bounds[:, 1] - target, 0, None).sum(),
+        np.clip(target - bounds[:, 0], 0, None).sum(),
+        1.0,
+    )
+    return float(nearest), float(farthest)
+
+
+def over_prompts(
+    part: pd.DataFrame, attribute: AttributeSpec, instrument: str, targets: Targets
+) -> list[Finding]:
+    """Over all prompts of an arm: the mean share of each class, and the mean distance."""
+    names = attribute.class_names
+    groups = list(part[part["outcome"].isin(names)].groupby("prompt", sort=False))
+    if not groups:
+        return []
+    counts = np.array([counts_of(own["outcome"], names) for _, own in groups])
+    wanted = np.array(
+        [[(targets.get(str(p)) or attribute.shares())[c] for c in names] for p, _ in groups]
+    )
+    subject = subject_of(part, attribute.name)
+    blank = Finding(
+        id=f"{instrument}/{subject['arm']}",
+        probe=PROBE,
+        metric="mean share",
+        subject=subject,
+        value=nan,
+        n=int(counts.sum()),
+        n_clusters=len(groups),
+        unit="share",
+        instrument=instrument,
+    )
+    findings = []
+    for estimand in ESTIMANDS:
+        for name in reported_classes(attribute):
+            k = names.index(name)
+            mean = mean_share_over_prompts(
+                counts[:, k].tolist(), counts.sum(axis=1).tolist(), estimand
+            )
+            findings.append(
+                blank._replace(
+                    id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
+                    subject=subject | {"class": name},
+                    value=mean.value,
+                    low=mean.low,
+                    high=mean.high,
+                    estimand=estimand,
+                    estimator="mean of the prompts' shares, Wilson at the effective sample size",
+                    headline=estimand == "this suite",
+                    null=float(wanted[:, k].mean()),
+                )
+            )
+    pairs = list(zip(counts, wanted, strict=True))
+    distances = [np.array([total_variation(c, w)]) for c, w in pairs]
+    mean = mean_over_prompts(distances, "prompts like these")
+    findings.append(
+        blank._replace(
+            id=f"{PROBE}/mean-total-variation/{blank.id}",
+            metric="mean total variation",
+            value=mean.value,
+            low=mean.low,
+            high=mean.high,
+            estimand="prompts like these",
+            estimator="mean over prompts, t",
+            headline=True,
+            null=float(np.mean([total_variation_null(c, w).mean for c, w in pairs])),
+            higher_is_better=False,
+            note="to be read beside its null: at a small n even a model on target is off",
+        )
+    )
+    return findings
+
+
+def with_labels(part: pd.DataFrame, attribute: AttributeSpec, instrument: str) -> list[Finding]:
+    """Shares over the whole arm that lean on people's labels of some of its pictures."""
+    names = attribute.class_names
+    told = part[part["outcome"].notna()].reset_index(drop=True)
+    known = told.index[told["label"].isin(names)].to_numpy()
+    if not len(known):
+        return []
+    predicted = np.stack([(told["outcome"] == c).to_numpy(float) for c in names], axis=1)
+    labels = np.array([names.index(c) for c in told.loc[known, "label"]])
+    powered = prediction_powered_shares(predicted, known, labels)
+    subject = subject_of(part, attribute.name)
+    return [
+        Finding(
+            id=f"{PROBE}/prediction-powered-share/{instrument}/{subject['arm']}/{name}",
+            probe=PROBE,
+            metric="prediction-powered share",
+            subject=subject | {"class": name},
+            value=float(powered.value[k]),
+            low=float(powered.low[k]),
+            high=float(powered.high[k]),
+            estimator="prediction-powered inference (Angelopoulos et al. 2023)",
+            headline=True,
+            n=len(told),
+            n_clusters=len(known),
+            null=attribute.shares()[name],
+            unit="share",
+            instrument=instrument,
+            note=f"{len(known)} pictures labelled by people",
+        )
+        for k, name in enumerate(names)
+        if name in reported_classes(attribute)
+    ]
