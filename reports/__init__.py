@@ -1,0 +1,45 @@
+"""From findings and exhibits to what people read: one HTML page, one JSON file, grid pictures.
+
+A report is written from plain data by `reports.build.write_report`. What it says of a number
+is decided by the finding's own interval, null and p (`claims.py`, `wording.py`), what it draws
+by the exhibit's own table (`charts.py`, `grids.py`); `page.py` cuts both to size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from probes import Exhibit, Finding
+
+
+class ReportData(NamedTuple):
+    """All that a report is made of. Every string may be hostile: it is escaped, never trusted.
+
+    Attributes:
+        title: heading of the page.
+        audited: one a checkpoint, VAE or other component: name, kind, source, digest and what
+            else is known. Components of one name are told together.
+        settings: what held for all pictures: prompts, seeds, sampler, steps, guidance, size,
+            batch size, device, dtype.
+        findings: all claims, in the order wanted.
+        exhibits: all figures; those whose id starts with 'ranking' make the ranking section.
+        attrition: columns arm, planned, made, failed, reason.
+        provenance: library versions, python, platform, digests of spec and instruments, and
+            `created`, the one wall-clock value.
+        reproduce: commands, one a line.
+        images: PNG bytes of a cell id; None where the run has no such picture.
+    """
+
+    title: str
+    audited: list[dict[str, Any]]
+    settings: dict[str, Any]
+    findings: list[Finding]
+    exhibits: list[Exhibit]
+    attrition: pd.DataFrame
+    provenance: dict[str, Any]
+    reproduce: list[str]
+    images: Callable[[str], bytes | None]

@@ -1,0 +1,106 @@
+"""Write a report: report.json, grids/*.png and index.html, each whole or not at all.
+
+The page holds no script and asks for nothing: its policy (`default-src 'none'`) forbids both.
+Jinja escapes every value; nothing is ever marked safe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from audit.store import write_atomic
+from reports import ReportData
+from reports.grids import file_name, read_grid, sheet
+from reports.page import compose
+
+PAGE_BYTES = 10_000_000
+
+
+def write_report(data: ReportData, folder: Path) -> Path:
+    """Write the report into a folder, replacing an older one file by file.
+
+    Returns:
+        Path of index.html.
+
+    Raises:
+        ValueError: an exhibit lacks a column that its kind needs.
+    """
+    page = render(data)
+    for exhibit in data.exhibits:
+        if exhibit.kind == "grid":
+            picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
+            write_atomic(folder / "grids" / file_name(exhibit.id), picture)
+    text = json.dumps(as_json(data), ensure_ascii=False, allow_nan=False, indent=1)
+    write_atomic(folder / "report.json", text.encode() + b"\n")
+    write_atomic(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def render(data: ReportData) -> bytes:
+    """The page as UTF-8 HTML, below 10 MB."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["nb"] = no_break
+    html = environment.get_template("page.html.j2").render(compose(data)).encode("utf-8", "replace")
+    assert len(html) < PAGE_BYTES, f"the page has {len(html):,} bytes; its budgets are wrong"
+    return html
+
+
+def no_break(text: str) -> str:
+    """Keep a number and its percent sign, and an interval's two ends, on one line."""
+    text = re.sub(r"\bp ([=<]) ", "p\u00a0\\1\u00a0", text)
+    together = re.sub(r"\[[^\[\]]{1,24}\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    return together.replace(" %", "\u00a0%")
+
+
+def as_json(data: ReportData) -> dict[str, Any]:
+    """All of the report but its pictures, as JSON values; numbers that are not, are null."""
+    exhibits = []
+    for e in data.exhibits:
+        words = {"id": e.id, "kind": e.kind, "caption": e.caption, "alt": e.alt}
+        if e.kind == "grid":
+            words["file"] = f"grids/{file_name(e.id)}"
+        exhibits.append(words | {"table": e.table.to_dict("records")})
+    whole = {
+        "report": 1,
+        "title": data.title,
+        "audited": data.audited,
+        "settings": data.settings,
+        "findings": [f._asdict() for f in data.findings],
+        "exhibits": exhibits,
+        "attrition": data.attrition.to_dict("records"),
+        "reproduce": data.reproduce,
+        "provenance": data.provenance,
+    }
+    plain: dict[str, Any] = _plain(whole)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if value is pd.NA or value is pd.NaT:
+        return None
+    # A lone surrogate (an undecodable path) would make the file invalid UTF-8.
+    return str(value).encode("utf-8", "replace").decode()

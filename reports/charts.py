@@ -1,0 +1,222 @@
+"""Charts as still pictures: Altair through vl-convert into SVG, put into the page as data URIs.
+
+An SVG shown by an `<img>` runs no script and loads nothing, so the page's policy can forbid
+both. Each facet is a chart of its own, narrow enough for a telephone; the page lays them side
+by side where there is room. A chart that stands alone is drawn wide as well. The dark picture
+is the light one with its few colours exchanged.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import pandas as pd
+
+from probes import Exhibit
+from reports.plots import (
+    GRID,
+    INK,
+    MUTED,
+    NARROW,
+    STYLES,
+    TARGET,
+    WIDE,
+    Plot,
+    Scale,
+    Style,
+    bar,
+    common_start,
+    line,
+    value_scale,
+)
+from reports.text import clip, number
+
+MAX_LABELS = 40
+"""Rows of a dot-and-interval plot: beyond it the highest and lowest half of these are drawn."""
+DARK = {INK: "#e7eaee", MUTED: "#9ba5b0", GRID: "#2c333b", TARGET: "#c5ccd4"}
+SVG = "http://www.w3.org/2000/svg"
+NEEDED = {
+    "bar": ("label", "value", "low", "high", "group"),
+    "line": ("x", "value", "low", "high", "group"),
+}
+
+
+class Picture(NamedTuple):
+    """One chart: SVG sources in both schemes, and wide ones where it stands alone."""
+
+    facet: str
+    light: str
+    dark: str
+    wide_light: str = ""
+    wide_dark: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the picture takes in the page."""
+        return sum(4 * len(s.encode()) // 3 for s in self[1:])
+
+
+class Drawing(NamedTuple):
+    """All charts of an exhibit.
+
+    Attributes:
+        pictures: one a facet.
+        left_out: facets beyond the number wanted.
+        styles: by group, for the legend; empty where there is nothing to tell apart.
+        targets: the targets drawn, as text: 'target 50 %'.
+        note: how labels were cut, or ''.
+    """
+
+    pictures: list[Picture]
+    left_out: int
+    styles: dict[str, Style]
+    targets: str
+    note: str
+
+
+def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
+    """Draw an exhibit of kind 'bar' or 'line'.
+
+    Args:
+        exhibit: its table has the columns of its kind.
+        known: names that keep the same style in every chart of the page.
+        most: facets to draw.
+
+    Returns:
+        None where the kind has no chart or the table is empty; the exhibit is then shown as
+        its table.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    if exhibit.kind not in NEEDED or exhibit.table.empty:
+        return None
+    missing = [c for c in NEEDED[exhibit.kind] if c not in exhibit.table]
+    if missing:
+        raise ValueError(
+            f"exhibit '{exhibit.id}' of kind '{exhibit.kind}' lacks column '{missing[0]}'; "
+            f"it has {', '.join(map(str, exhibit.table.columns))}"
+        )
+    table = _clean(exhibit.table)
+    if table["group"].nunique() > len(STYLES):
+        table = _ungrouped(table, exhibit.kind)
+    groups = list(dict.fromkeys(table["group"]))
+    styles = style_groups(groups, known)
+    legend = styles if len(groups) > 1 and not (table["label"] == table["group"]).all() else {}
+    scale = value_scale(table)
+    facets = list(dict.fromkeys(table["facet"]))
+    widths = (NARROW, WIDE) if len(facets) == 1 else (NARROW,)
+    ranking = exhibit.id.startswith("ranking")
+    start = common_start(table["label"])
+    table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
+    notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
+    plot = bar if exhibit.kind == "bar" else line
+    pictures = []
+    for facet in facets[:most]:
+        rows = table[table["facet"] == facet]
+        if exhibit.kind == "bar":
+            rows, note = shorten(rows, ranking)
+            notes |= {note} if note else set()
+        light = [svg(plot(rows, styles, scale, width)) for width in widths]
+        dark = [darken(source) for source in light]
+        pictures.append(Picture(facet, light[0], dark[0], *light[1:], *dark[1:]))
+    # A ranking's rule is whatever its caption says: often what chance alone would score.
+    targets = "" if ranking else target_text(table, scale)
+    left_out = len(facets) - len(pictures)
+    return Drawing(pictures, left_out, legend, targets, " ".join(sorted(notes)))
+
+
+def style_groups(groups: Iterable[str], known: Sequence[str]) -> dict[str, Style]:
+    """A style a group: by its place among the known names, else the next free one."""
+    names = [clip(k, 120) for k in known][: len(STYLES)]
+    styles = {g: STYLES[names.index(g)] for g in groups if g in names}
+    free = [s for s in STYLES if s not in styles.values()]
+    rest = [g for g in groups if g not in styles]
+    return {**styles, **dict(zip(rest, free, strict=False))}
+
+
+def shorten(rows: pd.DataFrame, in_order: bool) -> tuple[pd.DataFrame, str]:
+    """Sort a facet's rows by their labels' mean values, and cut a long one down.
+
+    Args:
+        rows: one facet.
+        in_order: keep the table's own order, and of a long one its first labels.
+
+    Returns:
+        The rows, highest first, and what was left out, in words.
+    """
+    means = rows.groupby("label", sort=False)["value"].mean()
+    if not in_order:
+        means = means.sort_values(ascending=False, kind="stable", na_position="last")
+    order, which = means.index, ""
+    if len(order) > MAX_LABELS:
+        half = MAX_LABELS // 2
+        kept = order[:MAX_LABELS] if in_order else order[:half].append(order[-half:])
+        which = f"The first {MAX_LABELS}" if in_order else f"The {half} highest and {half} lowest"
+        which += f" of {len(order):,} are drawn."
+        order = kept
+    place = {label: i for i, label in enumerate(order)}
+    rows = rows[rows["label"].isin(place)]
+    return rows.iloc[rows["label"].map(place).argsort(kind="stable")], which
+
+
+def target_text(table: pd.DataFrame, scale: Scale) -> str:
+    """'target 50 %' where all rows share it, 'target' where not, '' without one."""
+    values = table["target"].dropna().unique()
+    if len(values) == 0:
+        return ""
+    if len(values) > 1:
+        return "target"
+    return f"target {100 * values[0]:.3g} %" if scale.share else f"target {number(values[0])}"
+
+
+def svg(chart: Plot) -> str:
+    """Render a chart; no network and no browser is used."""
+    buffer = io.StringIO()
+    chart.save(buffer, format="svg")
+    return buffer.getvalue()
+
+
+def darken(source: str) -> str:
+    """The same SVG for a dark ground: the colours of the theme and of the groups exchanged."""
+    ElementTree.register_namespace("", SVG)
+    swap = DARK | {s.light: s.dark for s in STYLES}
+    root = ElementTree.fromstring(source)
+    for element in root.iter():
+        for name in ("fill", "stroke"):
+            colour = element.get(name, "").lower()
+            if colour in swap:
+                element.set(name, swap[colour])
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def data_uri(data: bytes, media: str) -> str:
+    """Bytes as a data: URI."""
+    return f"data:{media};base64,{b64encode(data).decode()}"
+
+
+def _ungrouped(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """More groups than can be told apart: drop them where labels tell all, else a facet each."""
+    if kind == "bar" and not table.duplicated(["facet", "label"]).any():
+        return table.assign(group="")
+    joined = table["facet"].where(table["facet"] == "", table["facet"] + " · ") + table["group"]
+    return table.assign(facet=joined, group="")
+
+
+def _clean(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are drawn: text cut and settable, numbers as floats, infinity as NaN."""
+    out = pd.DataFrame(index=table.index)
+    for name in ("label", "group", "facet"):
+        out[name] = table[name].map(lambda t: clip(t, 200)) if name in table else ""
+    for name in ("value", "low", "high", "target"):
+        numbers = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan
+        out[name] = numbers
+        out[name] = out[name].astype(float).where(lambda x: abs(x) < math.inf)
+    if "x" in table:
+        out["x"] = table["x"]
+    return out

@@ -1,0 +1,207 @@
+"""Labelled X/Y grids of pictures: one PNG sheet a grid, and thumbnails for the page.
+
+Any two factors: the exhibit's table says which cell stands in which row and column. A picture
+that is not there is drawn as a frame that says why, so that a grid never closes up over a gap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from reports.text import clip
+
+Images = Callable[[str], bytes | None]
+
+MAX_ROWS, MAX_COLUMNS = 60, 24
+"""Of a sheet: 60 x 24 pictures of 256 px are 94 million pixels at most."""
+SHEET_SIDES = (96, 256)
+"""Smallest and largest side of a picture on a sheet, px."""
+THUMBNAIL = 176
+MARGIN, GAP, SIDE_LABEL = 24, 6, 200
+INK, MUTED, LINE, PAPER, HOLE = "#1c2128", "#5c6570", "#c9ced6", "#ffffff", "#f4f5f7"
+
+
+class Place(NamedTuple):
+    """One place of a grid: the cell that stands there, a word on it, and why it may be empty."""
+
+    cell: str
+    caption: str
+    reason: str
+
+
+class Grid(NamedTuple):
+    """A grid with its headings.
+
+    Attributes:
+        rows, columns: headings, in the order of first appearance.
+        places: by (row, column); the first one where the table has several.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    places: dict[tuple[str, str], Place]
+
+
+def read_grid(table: pd.DataFrame) -> Grid:
+    """Read an exhibit's table: columns row, column, cell and optionally caption and reason.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    for column in ("row", "column", "cell"):
+        if column not in table:
+            have = ", ".join(map(str, table.columns))
+            raise ValueError(f"a grid's table lacks column '{column}'; it has {have}")
+    places: dict[tuple[str, str], Place] = {}
+    for record in table.to_dict("records"):
+        key = (_text(record["row"]), _text(record["column"]))
+        words = (_text(record.get("caption")), _text(record.get("reason")))
+        places.setdefault(key, Place(_text(record["cell"]), *words))
+    rows = list(dict.fromkeys(r for r, _ in places))
+    columns = list(dict.fromkeys(c for _, c in places))
+    return Grid(rows, columns, places)
+
+
+def file_name(exhibit_id: str) -> str:
+    """A safe file name of an exhibit's id: plain ids as they are, others with their digest."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", exhibit_id).strip("-")[:80]
+    if plain and plain == exhibit_id:
+        return f"{plain}.png"
+    return f"{plain or 'grid'}-{hashlib.sha256(exhibit_id.encode()).hexdigest()[:8]}.png"
+
+
+def picture(place: Place | None, images: Images) -> Image.Image | str:
+    """The picture at a place, or the reason why there is none: 'missing: …'.
+
+    Returns:
+        RGB, at most 256 px a side, so that a large grid fits into memory.
+    """
+    if place is None:
+        return "missing: not part of this grid"
+    data = images(place.cell) if place.cell else None
+    if data is None:
+        return f"missing: {place.reason or 'no picture in the run'}"
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"missing: not a readable PNG ({clip(error, 60)})"
+    image.thumbnail((SHEET_SIDES[1], SHEET_SIDES[1]), Image.Resampling.LANCZOS)
+    return image
+
+
+def thumbnail(image: Image.Image) -> bytes:
+    """A WebP of at most 176 px a side; smaller pictures keep their size."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=80, method=4)
+    return buffer.getvalue()
+
+
+def sheet(grid: Grid, title: str, images: Images) -> bytes:
+    """The whole grid as one labelled PNG on white; at most 60 rows and 24 columns."""
+    rows, columns = grid.rows[:MAX_ROWS], grid.columns[:MAX_COLUMNS]
+    pictures = {(r, c): picture(grid.places.get((r, c)), images) for r in rows for c in columns}
+    side = _side([p for p in pictures.values() if isinstance(p, Image.Image)])
+    label, head = _font(15), _font(20)
+    headings = [_wrap(c, label, side, 3) for c in columns]
+    heading = 20 * max((len(h) for h in headings), default=1) + GAP
+    tiny = _font(12)
+    captions = {k: _wrap(p.caption, tiny, side, 2) for k, p in grid.places.items() if p.caption}
+    pitch = side + GAP + 16 * max((len(lines) for lines in captions.values()), default=0)
+    width = 2 * MARGIN + SIDE_LABEL + len(columns) * (side + GAP)
+    words = _wrap(title, head, width - 2 * MARGIN, 3)
+    left_out = _left_out(grid)
+    words += [left_out] if left_out else []
+    top = MARGIN + 28 * len(words) + MARGIN // 2 + heading
+    out = Image.new("RGB", (width, top + len(rows) * pitch + MARGIN), PAPER)
+    draw = ImageDraw.Draw(out)
+    draw.multiline_text((MARGIN, MARGIN), "\n".join(words), INK, head, spacing=6)
+    for i, lines in enumerate(headings):
+        x = MARGIN + SIDE_LABEL + i * (side + GAP)
+        draw.multiline_text((x, top - 20 * len(lines) - GAP), "\n".join(lines), INK, label)
+    for j, row in enumerate(rows):
+        y = top + j * pitch
+        lines = _wrap(row, label, SIDE_LABEL - 2 * GAP, max(1, side // 20))
+        draw.multiline_text((MARGIN, y + 2), "\n".join(lines), INK, label)
+        for i, column in enumerate(columns):
+            corner = (MARGIN + SIDE_LABEL + i * (side + GAP), y)
+            _place(out, draw, pictures[row, column], corner, side)
+            below = "\n".join(captions.get((row, column), []))
+            draw.multiline_text((corner[0], y + side + 3), below, MUTED, tiny, spacing=2)
+    buffer = io.BytesIO()
+    out.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _place(
+    out: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    image: Image.Image | str,
+    corner: tuple[int, int],
+    side: int,
+) -> None:
+    x, y = corner
+    if isinstance(image, str):
+        draw.rectangle((x, y, x + side - 1, y + side - 1), HOLE, LINE)
+        lines = _wrap(image, _font(12), side - 16, max(1, (side - 16) // 16))
+        draw.multiline_text((x + 8, y + 8), "\n".join(lines), MUTED, _font(12))
+        return
+    # Whole multiples of small pictures keep their pixels square and sharp.
+    factor = side / max(image.size)
+    how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    out.paste(image.resize(size, how), corner)
+
+
+def _side(images: list[Image.Image]) -> int:
+    longest = max((max(i.size) for i in images), default=SHEET_SIDES[0])
+    if longest < SHEET_SIDES[0]:
+        return longest * -(-SHEET_SIDES[0] // longest)
+    return longest
+
+
+def _left_out(grid: Grid) -> str:
+    if len(grid.rows) <= MAX_ROWS and len(grid.columns) <= MAX_COLUMNS:
+        return ""
+    shown = f"{min(len(grid.rows), MAX_ROWS)} of {len(grid.rows)} rows"
+    return f"First {shown}, {min(len(grid.columns), MAX_COLUMNS)} of {len(grid.columns)} columns."
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
+    """Break text at blanks, and inside words where it must be, into at most `lines` lines."""
+    out = [""]
+    for word in re.findall(r"\S{1,24}\s*", clip(text, 400)):
+        joined = out[-1] + word
+        if font.getlength(joined.rstrip()) <= width or not out[-1]:
+            out[-1] = joined
+        else:
+            out.append(word)
+    if len(out) > lines:
+        out = [*out[: lines - 1], out[lines - 1].rstrip() + "…"]
+    fitted = []
+    for one in out:
+        short = one.rstrip()
+        while len(short) > 1 and font.getlength(short) > width:
+            short = short.rstrip("…")[:-1] + "…"
+        fitted.append(short)
+    return fitted
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return font
+
+
+def _text(value: object) -> str:
+    return "" if value is None or value is pd.NA or value != value else str(value)

@@ -1,0 +1,307 @@
+"""What stands on the page: the report's data chosen, worded, drawn and cut to size.
+
+`compose` returns plain values for the template, which only sets them. Three budgets (charts,
+thumbnails, tables) add up to 8 MB; what is left over is counted in plain words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from math import isfinite
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from probes import Exhibit, Finding
+from reports import ReportData
+from reports.charts import NEEDED, Drawing, data_uri, draw
+from reports.claims import Verdict, manner, target_value, verdict, verdict_label
+from reports.grids import file_name, picture, read_grid, thumbnail
+from reports.tables import Budget, Table, findings_table, make_table, show
+from reports.text import clip
+from reports.wording import scope, sentence
+
+CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_500_000, 1_500_000
+MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 60
+MAX_HEADLINES, MAX_FINDINGS, MAX_NOT_MEASURED = 40, 400, 60
+MAX_AUDITED, MAX_ENTRIES, MAX_COMMANDS, MAX_GRIDS = 24, 60, 30, 24
+MOST_UNDECIDED = 6
+"""Headlines of which nothing can be claimed that stand open; the rest is folded away."""
+EXHIBIT_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
+HEX = re.compile("[0-9a-f]{32,}")
+ORDER: tuple[Verdict, ...] = ("apart", "cannot tell", "described", "not measured")
+
+
+class Card(NamedTuple):
+    """A checkpoint or VAE: all that is known of it as (key, value, whether set in mono)."""
+
+    name: str
+    kind: str
+    entries: list[tuple[str, str, bool]]
+
+
+class Meter(NamedTuple):
+    """Where an interval lies on a scale from 0 to 100 %; what is not known is None."""
+
+    value: float
+    low: float | None
+    high: float | None
+    target: float | None
+    alt: str
+
+
+class Headline(NamedTuple):
+    """One headline finding, worded."""
+
+    verdict: str
+    label: str
+    sentence: str
+    small: str
+    meter: Meter | None
+
+
+class Figure(NamedTuple):
+    """An exhibit as it stands on the page: charts, or else its table."""
+
+    kind: str
+    caption: str
+    alt: str
+    drawing: Drawing | None
+    charts: list[dict[str, str]]
+    table: Table
+    note: str
+
+
+class GridFigure(NamedTuple):
+    """A grid as it stands on the page.
+
+    `rows` holds (heading, places); a place is (image or '', reason or '', caption, cell).
+    """
+
+    caption: str
+    alt: str
+    file: str
+    columns: list[str]
+    rows: list[tuple[str, list[tuple[str, str, str, str]]]]
+    note: str
+
+
+def compose(data: ReportData) -> dict[str, Any]:
+    """Everything that the template sets."""
+    charts = Budget(CHART_BYTES, MAX_CHARTS)
+    pictures = Budget(PICTURE_BYTES, MAX_PICTURES)
+    tables = Budget(TABLE_BYTES)
+    cards = audited_cards(data.audited)
+    known = [c.name for c in cards if c.kind != "VAE"] + groups_of(data.exhibits)
+    headlines = sorted(
+        (f for f in data.findings if f.headline), key=lambda f: ORDER.index(verdict(f))
+    )
+    decided = sum(verdict(f) in ("apart", "described") for f in headlines)
+    worded = [headline(f) for f in headlines[:MAX_HEADLINES]]
+    open_ones = decided + MOST_UNDECIDED
+    unmeasured = [f for f in data.findings if verdict(f) == "not measured"]
+    others = [e for e in data.exhibits if e.kind != "grid"]
+    ranking = [e for e in others if e.id.startswith("ranking")]
+    figures = [e for e in others if not e.id.startswith("ranking")]
+    grids = [e for e in data.exhibits if e.kind == "grid"]
+    figures.sort(key=lambda e: e.kind != "bar")
+    # What a reader needs most draws on the budgets first.
+    lost = make_table(attrition(data.attrition), tables, TABLE_ROWS)
+    listed = findings_table(data.findings, tables, MAX_FINDINGS)
+    ranked = [figure(e, known, charts, tables) for e in ranking[:MAX_EXHIBITS]]
+    drawn = [figure(e, known, charts, tables) for e in figures[:MAX_EXHIBITS]]
+    return {
+        "title": clip(data.title, 200),
+        "tiles": tiles(data, cards),
+        "audited": cards[:MAX_AUDITED],
+        "audited_more": max(0, len(cards) - MAX_AUDITED),
+        "settings": entries(data.settings),
+        "headlines": worded[:open_ones],
+        "headlines_folded": worded[open_ones:],
+        "headlines_more": len(headlines) - len(worded),
+        "tally": tally(headlines),
+        "figures": [f for f in drawn if f.kind == "bar"],
+        "further": [f for f in drawn if f.kind != "bar"],
+        "figures_more": max(0, len(figures) - MAX_EXHIBITS),
+        "grids": [grid_figure(e, data, pictures) for e in grids[:MAX_GRIDS]],
+        "grids_more": max(0, len(grids) - MAX_GRIDS),
+        "ranking": ranked,
+        "unmeasured": [clip(sentence(f), 700) for f in unmeasured[:MAX_NOT_MEASURED]],
+        "unmeasured_more": max(0, len(unmeasured) - MAX_NOT_MEASURED),
+        "attrition": lost,
+        "findings": listed,
+        "findings_total": len(data.findings),
+        "commands": [clip(c, 300) for c in data.reproduce[:MAX_COMMANDS]],
+        "commands_more": max(0, len(data.reproduce) - MAX_COMMANDS),
+        "provenance": entries(data.provenance),
+    }
+
+
+def tiles(data: ReportData, cards: list[Card]) -> list[tuple[str, str]]:
+    """The run in a few numbers: (number, what it counts)."""
+    counts = Counter("VAE" if c.kind == "VAE" else "checkpoint" for c in cards)
+    out = [(f"{n:,}", kind if n == 1 else f"{kind}s") for kind, n in sorted(counts.items())[::-1]]
+    out += [
+        (show(data.settings[key]), key)
+        for key in ("prompts", "seeds", "seeds a prompt")
+        if isinstance(data.settings.get(key), int)
+    ]
+    if {"planned", "made"} <= set(data.attrition.columns) and len(data.attrition):
+        made, planned = (int(data.attrition[c].sum()) for c in ("made", "planned"))
+        out.append((f"{made:,}", f"of {planned:,} pictures made"))
+    return [*out, (f"{len(data.findings):,}", "findings")]
+
+
+def groups_of(exhibits: list[Exhibit]) -> list[str]:
+    """All groups of the charts, in order of first appearance."""
+    tables = (e.table for e in exhibits if "group" in e.table)
+    return list(dict.fromkeys(str(group) for t in tables for group in t["group"].unique()))
+
+
+def audited_cards(audited: list[dict[str, Any]]) -> list[Card]:
+    """One card a checkpoint, with the digests of its components, and one a VAE."""
+    held: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for one in audited:
+        name, kind = (clip(one.get(key) or "–", 120) for key in ("name", "kind"))
+        vae = kind.upper() == "VAE"
+        key = (name, "VAE", str(one.get("digest"))) if vae else (name, "checkpoint", "")
+        values = held.setdefault(key, {})
+        for field, value in one.items():
+            if field in ("name", "kind") or value in (None, ""):
+                continue
+            component = field == "digest" and kind not in ("VAE", "checkpoint")
+            word = kind if component else field
+            several = word == "of" and word in values
+            values[word] = f"{values[word]}, {value}" if several else value
+    cards = [Card(name, kind, entries(values)) for (name, kind, _), values in held.items()]
+    return sorted(cards, key=lambda c: c.kind == "VAE")
+
+
+def entries(values: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """(key, value, whether it is a digest or path) of the first entries; long values are cut."""
+    out = []
+    for key, value in list(flat(values).items())[:MAX_ENTRIES]:
+        name = clip(key.replace("_", " "), 80)
+        mono = any(word in name for word in ("digest", "source", "revision", "spec"))
+        out.append((name, show(value), mono or bool(HEX.fullmatch(str(value)))))
+    return out
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Mappings within mappings told as one, their keys joined; at most two levels down."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            out |= {f"{key} · {k}": v for k, v in value.items()}
+        else:
+            out[str(key)] = value
+    return out
+
+
+def tally(findings: list[Finding]) -> list[tuple[str, str, int]]:
+    """(verdict, label, how many) of the headline findings."""
+    counts = Counter((verdict(f), verdict_label(f)) for f in findings)
+    ordered = sorted(counts.items(), key=lambda item: ORDER.index(item[0][0]))
+    return [(v.replace(" ", "-"), label, n) for (v, label), n in ordered]
+
+
+def headline(finding: Finding) -> Headline:
+    """Word one finding."""
+    small = [scope(finding), finding.estimator, finding.instrument]
+    if verdict(finding) != "not measured":
+        small.append(finding.note)
+    return Headline(
+        verdict(finding).replace(" ", "-"),
+        verdict_label(finding),
+        clip(sentence(finding), 700),
+        " · ".join(clip(s, 160) for s in small if s),
+        meter(finding),
+    )
+
+
+def meter(finding: Finding) -> Meter | None:
+    """The finding on a scale from 0 to 100 %, where it is a share or a distance of shares."""
+    how = manner(finding)
+    numbers = (finding.value, finding.low, finding.high)
+    if how not in ("share", "distance") or verdict(finding) == "not measured":
+        return None
+    if any(isfinite(x) and not 0 <= x <= 1 for x in numbers):
+        return None
+    chance = finding.null_q95 if isfinite(finding.null_q95) else finding.null
+    target = target_value(finding) if how == "share" else chance
+    value, low, high, mark = (100 * x if isfinite(x) else None for x in (*numbers, target))
+    assert value is not None, "a finding without a value is not measured"
+    known = low is not None and high is not None
+    mark_name = "target" if how == "share" else "chance"
+    described = f"{value:.0f} %"
+    described += f", interval {low:.0f} to {high:.0f} %" if known else ", no interval"
+    described += f", {mark_name} {mark:.0f} %" if mark is not None else ""
+    return Meter(value, low if known else None, high if known else None, mark, described)
+
+
+def figure(exhibit: Exhibit, known: list[str], charts: Budget, tables: Budget) -> Figure:
+    """Draw an exhibit, or set its table where its kind has no chart."""
+    drawing = draw(exhibit, known, charts.count) if charts.count else None
+    uris: list[dict[str, str]] = []
+    note = ""
+    if exhibit.kind in NEEDED and not charts.count:
+        note = "Not drawn: this page holds no more charts."
+    if drawing:
+        names = ("light", "dark", "wide_light", "wide_dark")
+        for p in drawing.pictures:
+            if not charts.take(p.size):
+                break
+            sources = {n: svg_uri(source) for n, source in zip(names, p[1:], strict=True)}
+            uris.append({"facet": clip(p.facet, 120)} | sources)
+        left = drawing.left_out + len(drawing.pictures) - len(uris)
+        more = f"{left:,} more charts than this page can hold: see report.json." if left else ""
+        note = f"{drawing.note} {more}".strip()
+    table = make_table(exhibit.table, tables, EXHIBIT_ROWS)
+    words = (exhibit.kind, clip(exhibit.caption, 300), clip(exhibit.alt, 400))
+    return Figure(*words, drawing if uris else None, uris, table, note)
+
+
+def svg_uri(source: str) -> str:
+    """An SVG as a data: URI; '' for none."""
+    return data_uri(source.encode(), "image/svg+xml") if source else ""
+
+
+def grid_figure(exhibit: Exhibit, data: ReportData, pictures: Budget) -> GridFigure:
+    """The corner of a grid that the page shows, as thumbnails."""
+    grid = read_grid(exhibit.table)
+    rows, columns = grid.rows[:GRID_ROWS], grid.columns[:GRID_COLUMNS]
+    set_rows = []
+    left_out = len(grid.rows) * len(grid.columns) - len(rows) * len(columns)
+    for row in rows:
+        places = []
+        for column in columns:
+            place = grid.places.get((row, column))
+            found = picture(place, data.images) if pictures.count else "in the grid's own file"
+            uri, reason = "", ""
+            if isinstance(found, str):
+                reason = found
+                left_out += not pictures.count
+            else:
+                uri = data_uri(thumbnail(found), "image/webp")
+                if not pictures.take(len(uri)):
+                    uri, reason = "", "in the grid's own file"
+                    left_out += 1
+            words = (clip(place.caption, 60), clip(place.cell, 80)) if place else ("", "")
+            places.append((uri, clip(reason, 80), *words))
+        set_rows.append((clip(row, 120), places))
+    note = f"{left_out:,} more in the run folder." if left_out else ""
+    heads = [clip(c, 60) for c in columns]
+    about = (clip(exhibit.caption, 300), clip(exhibit.alt, 400))
+    return GridFigure(*about, f"grids/{file_name(exhibit.id)}", heads, set_rows, note)
+
+
+def attrition(table: pd.DataFrame) -> pd.DataFrame:
+    """The attrition table with the missing share of every arm."""
+    if not {"planned", "made"} <= set(table.columns):
+        return table
+    planned = pd.to_numeric(table["planned"]).where(lambda n: n > 0)
+    missing = 100 * (1 - pd.to_numeric(table["made"]) / planned)
+    out = table.copy()
+    out.insert(out.columns.get_loc("made") + 1, "missing, %", missing.round(1))
+    return out
