@@ -1,0 +1,175 @@
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import write_spec
+from PIL import Image
+
+from audit.cli import main
+from audit.generate import png_bytes
+from audit.parameters import write_parameters
+
+SCORE = ["--attribute", "world-gender", "--classifier", "reference:balanced"]
+
+
+def audit(*arguments, code=0):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.stderr, result.exception)
+    return result
+
+
+def refused(*arguments) -> str:
+    result = audit(*arguments, code=2)
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_help_answers_without_heavy_imports():
+    code = (
+        "import sys; from audit.cli import main\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_ends_with_a_report_and_resumes_without_work(tmp_path):
+    spec = write_spec(tmp_path)
+    first = audit("run", spec, "--out", tmp_path / "run")
+    page = tmp_path / "run" / "report" / "index.html"
+    assert str(page) in first.stdout
+    text = page.read_text()
+    assert "<script" not in text
+    report = json.loads((page.parent / "report.json").read_text())
+    assert report["findings"]
+    again = audit("run", spec, "--out", tmp_path / "run")
+    assert "generate" not in again.stderr
+    plan = audit("plan", spec, "--out", tmp_path / "run").stdout
+    assert "6 denoisings" in plan
+    assert "still to denoise: 0 batches" in plan
+    assert str(page) in audit("report", tmp_path / "run", "--grid", "seed,vae").stdout
+
+
+def test_show_makes_the_same_pixels_again(tmp_path, small_audit):
+    cell = small_audit.run.read_plan()["cell"].iloc[4]
+    saved = tmp_path / "cell.png"
+    shown = audit("show", small_audit.run.folder, cell[:12], "--again", "--save", saved).stdout
+    assert "made again: the same pixels, bit for bit" in shown
+    with Image.open(saved) as picture:
+        assert picture.size == (64, 64)
+    assert "no cell" in refused("show", small_audit.run.folder, "zzz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"checkpoints": {"a": "reference:balancd"}}, ["checkpoints.a", "balancd", "'balanced'"]),
+        ({"checkpoints": {"a": "no/such/folder"}}, ["checkpoints.a", "no/such/folder"]),
+        ({"vaes": {"b": "nowhere"}}, ["vaes.b", "'nowhere'", "config.json"]),
+        ({"prompts": {"suite": "dmo"}}, ["dmo", "demo"]),
+        ({"prompts": {"template": "a {x}", "slots": {"y": ["1"]}}}, ["x"]),
+        ({"classifiers": {"c": "reference:blanced"}}, ["blanced", "'balanced'"]),
+        ({"errors": "none.csv"}, ["errors", "none.csv"]),
+    ],
+)
+def test_bad_specs_exit_2_with_one_line(tmp_path, changes, words):
+    line = refused("run", write_spec(tmp_path, **changes), "--out", tmp_path / "run")
+    for word in words:
+        assert word in line
+
+
+def test_a_missing_spec_is_named(tmp_path):
+    assert "nowhere.yaml" in refused("run", tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("name", ["cut.safetensors", "pickle.safetensors", "model.ckpt"])
+def test_bad_weights_are_refused_in_one_line(tmp_path, name):
+    content = {"cut": b"\x10\x00\x00", "pickle": b"\x80\x04K\x01.", "model": b"\x80\x04K\x01."}
+    (tmp_path / name).write_bytes(content[name.split(".")[0]])
+    line = refused("run", write_spec(tmp_path, checkpoints={"mine": name}))
+    assert name in line
+
+
+def test_a_vae_of_another_latent_space_is_refused_before_anything_is_made(tmp_path):
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(norm_num_groups=4, block_out_channels=(4,)).save_pretrained(tmp_path / "other")
+    spec = write_spec(tmp_path, vaes={"other": "other"})
+    line = refused("run", spec, "--out", tmp_path / "run")
+    assert "4 channels" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_long_prompts_are_warned_of_with_what_is_cut(tmp_path):
+    words = "a portrait of a doctor " + "with long hair " * 12 + "and a red hat"
+    spec = write_spec(tmp_path, prompts={"list": [words, "a cook"]}, seeds=1)
+    warning = audit("run", spec, "--out", tmp_path / "run").stderr
+    assert "32 fit" in warning
+    assert "red hat" in warning
+
+
+def test_another_batch_size_needs_another_folder(tmp_path):
+    audit("run", write_spec(tmp_path, seeds=1), "--out", tmp_path / "run")
+    spec = write_spec(tmp_path, seeds=1, batch_size=2)
+    assert "batch size 4 -> 2" in refused("run", spec, "--out", tmp_path / "run")
+
+
+def test_hostile_prompts_and_names_stay_text(tmp_path):
+    hostile = "</script><script>alert(1)</script>"
+    spec = write_spec(
+        tmp_path,
+        name=hostile,
+        prompts={"list": [hostile, '"><img src=x onerror=alert(1)>']},
+        checkpoints={hostile: "reference:balanced", "b": "reference:balanced"},
+        seeds=1,
+    )
+    audit("run", spec, "--out", tmp_path / "run")
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "<script" not in page
+    assert "<img src=x" not in page
+
+
+def test_score_reads_prompts_from_the_pictures(tmp_path):
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(4):
+        text = write_parameters("a portrait of a cook", "", {"Steps": "5", "CFG scale": "7"})
+        pixels = rng.integers(0, 256, (80, 60, 3), dtype=np.uint8)
+        (folder / f"{i}.png").write_bytes(png_bytes(pixels, text))
+    (folder / "broken.png").write_bytes(b"no image")
+    audit("score", folder, "--out", tmp_path / "run", *SCORE)
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    lost = [f for f in report["findings"] if f["metric"] == "not counted"]
+    assert "no picture 1" in lost[0]["note"]
+    plan = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())
+    assert "a portrait of a cook" in plan["prompts"]["list"]
+
+
+def test_score_refuses_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("score", tmp_path / "empty", "--out", tmp_path / "run", *SCORE)
+
+
+def test_doctor_and_schema():
+    assert "torchvision match" in audit("doctor").stdout
+    assert json.loads(audit("schema").stdout)["title"] == "Spec"
+
+
+def test_ctrl_c_stops_between_batches_and_says_how_to_go_on(tmp_path):
+    spec = write_spec(tmp_path, seeds=40, batch_size=1)
+    command = [sys.executable, "-m", "audit.cli", "run", str(spec), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((tmp_path / "run").glob("images/*/*")):
+        time.sleep(0.01)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "run the same command to go on" in said

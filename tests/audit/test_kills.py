@@ -1,0 +1,107 @@
+"""Kills and faults: a resumed run's tables and image bytes equal the undisturbed run's."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make, write_spec
+
+from audit.analysis import analyse
+from audit.store import Run, write_atomic
+
+FEW = {"seeds": 6, "batch_size": 3, "vaes": {"own": "own", "pale": "reference:pale"}}
+
+
+def contents(run: Run) -> dict[str, bytes]:
+    """Every file that a resumed run must hold byte for byte."""
+    kinds = ("latents", "images", "scores")
+    return {
+        str(p.relative_to(run.folder)): p.read_bytes()
+        for kind in kinds
+        for p in sorted((run.folder / kind).rglob("*"))
+        if p.is_file()
+    }
+
+
+def count(folder) -> int:
+    """Files that `contents` would hold."""
+    return sum(len(list(folder.glob(k))) for k in ("latents/*", "images/*/*", "scores/*/*/*"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    audit = make(tmp_path_factory.mktemp("undisturbed"), **FEW)
+    return contents(audit.run), pd.DataFrame(analyse(audit)[0])
+
+
+def same(audit, undisturbed) -> None:
+    files, findings = undisturbed
+    assert contents(audit.run) == files
+    pd.testing.assert_frame_equal(pd.DataFrame(analyse(audit)[0]), findings)
+    assert not list(audit.run.folder.rglob(".*.tmp"))
+
+
+def test_eight_kills_at_spread_moments(tmp_path, undisturbed):
+    spec = write_spec(tmp_path, **FEW)
+    command = [sys.executable, "-m", "audit.cli", "run", str(spec), "--out", str(tmp_path / "run")]
+    total = len(undisturbed[0])
+    killed = 0
+    for wanted in np.linspace(0, total - 1, 8).astype(int):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while process.poll() is None and count(tmp_path / "run") < wanted:
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+    assert killed >= 7
+    for leftover in (tmp_path / "run").rglob(".*.tmp"):
+        leftover.unlink()  # what a kill leaves is never read, and overwritten where it matters
+    same(make(tmp_path, **FEW), undisturbed)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_fault_at_every_fsync_and_replace(tmp_path, monkeypatch, undisturbed, call):
+    real = getattr(os, call)
+    faults = {"at": 0, "count": 0, "hit": False}
+
+    def faulty(*args, **kwargs):
+        faults["count"] += 1
+        if faults["count"] == faults["at"]:
+            faults["hit"] = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(os, call, faulty)
+    tried = 0
+    for at in range(1, 60):
+        faults.update(at=at, count=0, hit=False)
+        with suppress(OSError):
+            make(tmp_path, **FEW)
+        tried += faults["hit"]
+        if not faults["hit"]:
+            break
+    assert tried >= 5
+    faults.update(at=0)
+    same(make(tmp_path, **FEW), undisturbed)
+
+
+def test_a_write_cut_short_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    write_atomic(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

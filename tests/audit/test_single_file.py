@@ -1,0 +1,696 @@
+import gc
+import json
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from audit.single_file import (
+    CONFIGS,
+    PIPELINES,
+    clip_tokenizer,
+    load_pipeline_file,
+    load_vae_file,
+    load_vae_with_configs,
+    load_with_configs,
+)
+from audit.weights import Header, WeightsError, family_of, read_header
+
+UNET = "model.diffusion_model."
+VAE = "first_stage_model."
+CLIP_L = {"sd15": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
+CLIP_G = "conditioner.embedders.1.model."
+
+TINY_UNET = {
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "attention_head_dim": 4,
+    "sample_size": 4,
+}
+TINY_VAE = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "sample_size": 8,
+}
+TINY_TEXT = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "projection_dim": 32,
+}
+TINY = {
+    "sd15": {
+        "unet": TINY_UNET
+        | {
+            "cross_attention_dim": 32,
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        },
+        "vae": TINY_VAE,
+        "text_encoder": TINY_TEXT,
+    },
+    "sdxl": {
+        "unet": TINY_UNET
+        | {
+            "attention_head_dim": [4, 8],
+            "transformer_layers_per_block": [1, 2],
+            "cross_attention_dim": 32 + 24,
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 6 * 8 + 24,
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        },
+        "vae": TINY_VAE,
+        "text_encoder": TINY_TEXT,
+        # Another width than the first encoder's: diffusers tells the two apart by it.
+        "text_encoder_2": TINY_TEXT | {"hidden_size": 24, "projection_dim": 24},
+    },
+}
+
+
+def build(folder, component):
+    """A component with the weights its class starts from."""
+    config = json.loads((folder / component / "config.json").read_text())
+    if component == "unet":
+        return UNet2DConditionModel.from_config(config)
+    if component == "vae":
+        return AutoencoderKL.from_config(config)
+    classes = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection)}
+    return classes[config["architectures"][0]](CLIPTextConfig(**config)).eval()
+
+
+def components(folder):
+    index = json.loads((folder / "model_index.json").read_text())
+    return [c for c in ("unet", "vae", "text_encoder", "text_encoder_2") if c in index]
+
+
+def rename(name, rules):
+    for old, new in rules:
+        name = re.sub(old, new, name)
+    return name
+
+
+def ldm_unet(unet):
+    """A U-Net's tensors under the names of the original LDM code."""
+    per_block = unet.config.layers_per_block + 1
+    attends = ["Cross" in kind for kind in unet.config.up_block_types]
+    out = {}
+    for name, tensor in unet.state_dict().items():
+        if ".resnets." in name:
+            name = rename(
+                name,
+                [
+                    (r"\.norm1\.", ".in_layers.0."),
+                    (r"\.conv1\.", ".in_layers.2."),
+                    (r"\.norm2\.", ".out_layers.0."),
+                    (r"\.conv2\.", ".out_layers.3."),
+                    (r"\.time_emb_proj\.", ".emb_layers.1."),
+                    (r"\.conv_shortcut\.", ".skip_connection."),
+                ],
+            )
+        if found := re.match(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.*)", name):
+            way, i, kind, j, rest = found.groups()
+            block = int(i) * per_block + int(j) + (way == "down")
+            slot = {"resnets": 0, "attentions": 1}.get(kind)
+            if kind == "downsamplers":
+                block, slot, rest = (int(i) + 1) * per_block, 0, rest.replace("conv", "op")
+            elif kind == "upsamplers":
+                block, slot = (int(i) + 1) * per_block - 1, 1 + attends[int(i)]
+            name = f"{'input' if way == 'down' else 'output'}_blocks.{block}.{slot}.{rest}"
+        name = rename(
+            name,
+            [
+                (r"^mid_block\.resnets\.0", "middle_block.0"),
+                (r"^mid_block\.attentions\.0", "middle_block.1"),
+                (r"^mid_block\.resnets\.1", "middle_block.2"),
+                (r"^time_embedding\.linear_1", "time_embed.0"),
+                (r"^time_embedding\.linear_2", "time_embed.2"),
+                (r"^add_embedding\.linear_1", "label_emb.0.0"),
+                (r"^add_embedding\.linear_2", "label_emb.0.2"),
+                (r"^conv_in", "input_blocks.0.0"),
+                (r"^conv_norm_out", "out.0"),
+                (r"^conv_out", "out.2"),
+            ],
+        )
+        out[UNET + name] = tensor
+    return out
+
+
+def ldm_vae(vae, prefix=VAE):
+    last = len(vae.config.block_out_channels) - 1
+    out = {}
+    for name, tensor in vae.state_dict().items():
+        if ".attentions." in name and name.endswith("weight") and tensor.ndim == 2:
+            tensor = tensor[:, :, None, None]
+        name = re.sub(r"\.up_blocks\.(\d+)", lambda m: f".up.{last - int(m[1])}", name)
+        out[prefix + rename(
+            name,
+            [
+                (r"\.down_blocks\.", ".down."),
+                (r"\.mid_block\.resnets\.0", ".mid.block_1"),
+                (r"\.mid_block\.resnets\.1", ".mid.block_2"),
+                (r"\.mid_block\.attentions\.0\.", ".mid.attn_1."),
+                (r"\.resnets\.", ".block."),
+                (r"\.(down|up)samplers\.0", r".\1sample"),
+                (r"\.group_norm\.", ".norm."),
+                (r"\.to_(q|k|v)\.", r".\1."),
+                (r"\.to_out\.0\.", ".proj_out."),
+                (r"\.conv_shortcut\.", ".nin_shortcut."),
+                (r"\.conv_norm_out\.", ".norm_out."),
+            ],
+        )] = tensor  # fmt: skip
+    return out
+
+
+def ldm_text(model, prefix):
+    return {
+        f"{prefix}text_model.{name.removeprefix('text_model.')}": tensor
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def open_clip_text(model, prefix=CLIP_G):
+    old = model.state_dict()
+    out = {}
+    for name, tensor in old.items():
+        if "k_proj" in name or "v_proj" in name:
+            continue
+        if "q_proj" in name:
+            parts = [old[name.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
+            name = name.replace("q_proj.", "in_proj_")
+            tensor = torch.cat(parts)
+        if name == "text_projection.weight":
+            name, tensor = "text_projection", tensor.T.contiguous()
+        out[prefix + rename(
+            name,
+            [
+                (r"^text_model\.encoder\.layers\.", "transformer.resblocks."),
+                (r"\.self_attn\.", ".attn."),
+                (r"\.layer_norm(\d)\.", r".ln_\1."),
+                (r"\.fc1\.", ".c_fc."),
+                (r"\.fc2\.", ".c_proj."),
+                (r"^text_model\.final_layer_norm\.", "ln_final."),
+                (r"^text_model\.embeddings\.token_embedding", "token_embedding"),
+                (r"^text_model\.embeddings\.position_embedding\.weight", "positional_embedding"),
+            ],
+        )] = tensor  # fmt: skip
+    return out
+
+
+def ldm(models, family):
+    """A whole checkpoint under LDM names."""
+    out = ldm_unet(models["unet"]) | ldm_vae(models["vae"])
+    out |= ldm_text(models["text_encoder"], CLIP_L[family])
+    if "text_encoder_2" in models:
+        out |= open_clip_text(models["text_encoder_2"])
+    return out
+
+
+def header_of(tensors, path="model.safetensors", **metadata):
+    return Header(Path(path), {n: tuple(t.shape) for n, t in tensors.items()}, {}, dict(metadata))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """By family: a configuration folder, models with random weights, and their LDM file."""
+    made = {}
+    for family, changes in TINY.items():
+        root = tmp_path_factory.mktemp(family)
+        folder = root / "configs"
+        shutil.copytree(CONFIGS / family, folder)
+        for component, change in changes.items():
+            path = folder / component / "config.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        torch.manual_seed(0)
+        models = {component: build(folder, component) for component in components(folder)}
+        with torch.no_grad():  # Biases start as zeros: random ones show a mix-up.
+            for model in models.values():
+                for parameter in model.parameters():
+                    parameter.add_(0.02 * torch.randn_like(parameter))
+        save_file(ldm(models, family), root / "model.safetensors")
+        made[family] = folder, models, root / "model.safetensors"
+    return made
+
+
+@pytest.fixture(scope="module")
+def full_headers():
+    """Headers of the shipped configurations at full size, which hold no weights."""
+    headers = {}
+    for family in ("sd15", "sdxl"):
+        with init_empty_weights():
+            models = {c: build(CONFIGS / family, c) for c in components(CONFIGS / family)}
+        headers[family] = header_of(ldm(models, family))
+    return headers
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("the network was asked")
+
+    for name in ("connect", "connect_ex", "sendto"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(AssertionError, match="the network was asked"):
+        socket.create_connection(("localhost", 9), timeout=1)
+
+
+def assert_same_weights(got, want, dtype=torch.float32):
+    got, want = got.state_dict(), want.state_dict()
+    assert got.keys() == want.keys()
+    for name in want:
+        assert got[name].dtype == dtype, name
+        assert torch.equal(got[name], want[name].to(dtype)), name
+
+
+def image(pipe, pixels=16):
+    pipe.set_progress_bar_config(disable=True)
+    return pipe(
+        "a cat",
+        width=pixels,
+        height=pixels,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images[0]
+
+
+# --- the shipped configurations
+
+
+@pytest.mark.parametrize(
+    ("family", "unet", "text", "factor"),
+    [
+        ("sd15", 859_520_964, [123_060_480], 0.18215),
+        ("sdxl", 2_567_463_684, [123_060_480, 694_659_840], 0.13025),
+    ],
+)
+def test_the_shipped_configurations_have_the_published_sizes(family, unet, text, factor):
+    folder = CONFIGS / family
+    with init_empty_weights():
+        models = {component: build(folder, component) for component in components(folder)}
+    count = {c: sum(p.numel() for p in model.parameters()) for c, model in models.items()}
+    assert count.pop("unet") == unet
+    assert count.pop("vae") == 34_163_592 + 49_490_179 + 72 + 20  # Encoder, decoder, 1x1 convs.
+    assert list(count.values()) == text
+    assert models["vae"].config.scaling_factor == factor
+
+
+PROMPTS = [
+    "a photo of a cat",
+    "",
+    "It's 2024, isn't it? don't DON'T",
+    "  many   spaces\n\tand tabs",
+    "Zażółć gęślą jaźń, 日本語 😀",
+    "(masterpiece:1.2), 8k, <lora:x:1>, x_y-z",
+    "word " * 100,
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    """open_clip's own, and SDXL's two."""
+    folder = CONFIGS / "sdxl"
+    ours = [clip_tokenizer(folder / name) for name in ("tokenizer", "tokenizer_2")]
+    return open_clip.tokenizer.SimpleTokenizer(), *ours
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_tokens_are_those_of_open_clip(tokenizers, prompt):
+    reference, first, second = tokenizers
+    assert len(first) == len(second) == 49_408
+    want = reference([prompt])[0].tolist()
+    pad = {"padding": "max_length", "truncation": True}
+    assert second(prompt, **pad).input_ids == want
+    length = want.index(49_407) + 1
+    assert first(prompt, **pad).input_ids == want[:length] + [49_407] * (77 - length)
+
+
+def test_an_exclamation_mark_is_padding_to_the_second_tokenizer_as_in_the_published_folder(
+    tokenizers,
+):
+    reference, first, second = tokenizers
+    want = reference(["hello!"])[0, :4].tolist()
+    assert want == [49_406, 3_306, 256, 49_407]
+    assert first("hello!").input_ids == want
+    assert second("hello!").input_ids == [49_406, 3_306, 0, 49_407]
+
+
+# --- read_header
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "not a safetensors file"),
+        (b"\x00" * 64, "not a safetensors file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>please log in</html>", "web page"),
+        (b'\x07\x00\x00\x00\x00\x00\x00\x00{"a\nb":', "damaged safetensors"),
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_named_with_the_reason(tmp_path, data, message):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=message) as error:
+        read_header(path)
+    assert "model.safetensors" in str(error.value)
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_a_truncated_file_is_named(tmp_path, cut):
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(1000)}, path)
+    assert read_header(path).shapes == {"weight": (1000,)}
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(WeightsError, match="cut short"):
+        read_header(path)
+
+
+def test_missing_files_folders_and_wrong_names_are_told_apart(tmp_path):
+    with pytest.raises(WeightsError, match="does not exist"):
+        read_header(tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match="is a folder"):
+        read_header(tmp_path)
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.ckpt")
+    with pytest.raises(WeightsError, match=r"rename it to end in '\.safetensors'"):
+        read_header(tmp_path / "model.ckpt")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(WeightsError, match="holds no tensors"):
+        read_header(tmp_path / "empty.safetensors")
+
+
+def test_the_header_has_shapes_dtypes_and_metadata(tmp_path):
+    path = tmp_path / "model.safetensors"
+    dtypes = {"F16": torch.float16, "BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn}
+    tensors = {name: torch.zeros(2, 3, dtype=dtype) for name, dtype in dtypes.items()}
+    save_file(tensors, path, metadata={"a": "b"})
+    header = read_header(path)
+    assert header.shapes == dict.fromkeys(dtypes, (2, 3))
+    assert header.dtypes == {name: name for name in dtypes}
+    assert header.metadata == {"a": "b"}
+
+
+# --- family_of
+
+
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_the_family_of_a_full_checkpoint_is_told(full_headers, family):
+    assert family_of(full_headers[family]) == family
+
+
+def reshaped(header, ending, shape):
+    shapes = {n: shape if n.endswith(ending) else s for n, s in header.shapes.items()}
+    return header._replace(shapes=shapes)
+
+
+@pytest.mark.parametrize(
+    ("ending", "shape", "kind"),
+    [
+        ("attn2.to_k.weight", (320, 1024), "Stable Diffusion 2"),
+        ("attn2.to_k.weight", (320, 1280), "the SDXL refiner"),
+        ("input_blocks.0.0.weight", (320, 9, 3, 3), "an inpainting model"),
+        ("input_blocks.0.0.weight", (320, 8, 3, 3), "InstructPix2Pix"),
+    ],
+)
+def test_relatives_of_stable_diffusion_are_refused_by_name(full_headers, ending, shape, kind):
+    header = reshaped(full_headers["sd15"], ending, shape)
+    with pytest.raises(WeightsError, match=f"seems to be .*{kind}.*; supported: .*SDXL base"):
+        family_of(header)
+
+
+def test_models_of_another_parametrisation_are_refused(full_headers):
+    header = full_headers["sdxl"]
+    for key, kind in {"v_pred": "predict v", "edm_mean": "EDM"}.items():
+        with pytest.raises(WeightsError, match=kind):
+            family_of(header._replace(shapes=header.shapes | {key: ()}))
+    with pytest.raises(WeightsError, match="predict v"):
+        family_of(header._replace(metadata={"modelspec.prediction_type": "v"}))
+    kept = header._replace(metadata={"modelspec.prediction_type": "epsilon"})
+    assert family_of(kept) == "sdxl"
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"], "a LoRA"),
+        (["unet.mid_block.attentions.0.attn1.to_q.lora_A.weight"], "a LoRA"),
+        (["control_model.input_blocks.0.0.weight"], "a ControlNet"),
+        (["model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight"], "Stable Diffusion 3"),
+        (["double_blocks.0.img_attn.qkv.weight"], "Flux"),
+        (["encoder.down.0.block.0.conv1.weight"], "a stand-alone VAE"),
+        (["first_stage_model.decoder.up.0.block.0.conv1.weight"], "a stand-alone VAE"),
+        (["decoder.up_blocks.0.resnets.0.conv1.weight"], "a stand-alone VAE"),
+        (["decoder.layers.0.weight"], "TAESD"),
+        (["down_blocks.0.resnets.0.conv1.weight"], "one component of a diffusers folder"),
+        (["cond_stage_model.transformer.text_model.final_layer_norm.weight"], "a text encoder"),
+        (["emb_params"], "a textual-inversion embedding"),
+        (["clip_g", "clip_l"], "a textual-inversion embedding"),
+        (["a\nb", "c", "d", "e"], r"no kind known here \(it holds 'a\\nb', 'c', 'd', … 4 in all"),
+    ],
+)
+def test_other_files_are_refused_with_a_guess(names, kind):
+    header = header_of({name: torch.zeros(2, 3) for name in names})
+    with pytest.raises(WeightsError, match=f"model.safetensors.*{kind}.*; supported") as error:
+        family_of(header)
+    assert str(error.value).isprintable()
+
+
+# --- loading
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_every_tensor_is_loaded_without_a_network(tiny, no_network, family, dtype):
+    folder, models, path = tiny[family]
+    pipe = load_with_configs(read_header(path), dtype, folder)
+    for component, model in models.items():
+        assert_same_weights(getattr(pipe, component), model, dtype)
+    assert getattr(pipe, "safety_checker", None) is None
+    assert getattr(pipe, "watermark", None) is None
+
+
+# numpy 2.4 on how EulerDiscreteScheduler makes an array of a tensor.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_the_image_is_that_of_the_same_parts_put_together_by_hand(tiny, no_network, family):
+    folder, models, path = tiny[family]
+    loaded = load_with_configs(read_header(path), torch.float32, folder)
+    extra = {"add_watermarker": False} if family == "sdxl" else {"safety_checker": None}
+    if family == "sd15":
+        extra |= {"feature_extractor": None, "requires_safety_checker": False}
+    tokenizers = {t: clip_tokenizer(folder / t) for t in ("tokenizer", "tokenizer_2")
+                  if (folder / t).is_dir()}  # fmt: skip
+    by_hand = PIPELINES[type(loaded).__name__](
+        **models, **tokenizers, scheduler=loaded.scheduler, **extra
+    )
+    assert np.array_equal(image(loaded), image(by_hand))
+    with torch.no_grad():
+        loaded.unet.conv_out.bias.add_(0.1)
+    assert not np.array_equal(image(loaded), image(by_hand))
+
+
+def test_a_half_precision_file_with_ema_gives_the_model_and_not_the_ema(tiny, tmp_path):
+    folder, models, path = tiny["sd15"]
+    tensors = {name: tensor.half() for name, tensor in load_file(path).items()}
+    ema = {
+        "model_ema." + name.removeprefix("model.").replace(".", ""): torch.zeros_like(tensor)
+        for name, tensor in tensors.items()
+        if name.startswith(UNET)
+    }
+    assert len(ema) > 100
+    save_file(tensors | ema, tmp_path / "ema.safetensors")
+    pipe = load_with_configs(read_header(tmp_path / "ema.safetensors"), torch.float32, folder)
+    assert_same_weights(pipe.unet.half(), models["unet"].half(), torch.float16)
+
+
+PARTS = {
+    ("sd15", "unet"): UNET,
+    ("sd15", "vae"): VAE,
+    ("sd15", "text_encoder"): CLIP_L["sd15"],
+    ("sdxl", "unet"): UNET,
+    ("sdxl", "text_encoder"): CLIP_L["sdxl"],
+    ("sdxl", "text_encoder_2"): CLIP_G,
+}
+
+
+@pytest.mark.parametrize(("family", "component"), PARTS)
+@pytest.mark.parametrize("missing", ["all", "one"])
+def test_a_missing_component_is_named_and_never_left_random(
+    tiny, tmp_path, family, component, missing
+):
+    folder, models, path = tiny[family]
+    tensors = load_file(path)
+    names = [name for name in tensors if name.startswith(PARTS[family, component])]
+    total = len(models[component].state_dict())
+    count = r"\d+" if missing == "all" else "(1|3)"  # LDM keeps OpenCLIP's q, k and v as one.
+    for name in names if missing == "all" else names[len(names) // 2 :][:1]:
+        del tensors[name]
+    save_file(tensors, tmp_path / "part.safetensors")
+    wanted = rf"part\.safetensors' lacks (parts|{count} of {total} tensors) of its {component} \("
+    with pytest.raises(WeightsError, match=wanted):
+        load_with_configs(read_header(tmp_path / "part.safetensors"), torch.float32, folder)
+
+
+def test_a_misshapen_quantised_or_additional_tensor_is_named(tiny, tmp_path):
+    folder, _, path = tiny["sd15"]
+    tensors = load_file(path)
+    changes = {
+        r"unet conv_out\.weight is \(4, 16, 3, 3\), should be \(4, 32, 3, 3\)": {
+            f"{UNET}out.2.weight": torch.zeros(4, 16, 3, 3)
+        },
+        r"unet conv_out\.weight is quantised to integers": {
+            f"{UNET}out.2.weight": torch.zeros(4, 32, 3, 3, dtype=torch.int8)
+        },
+        r"unet has 1 tensors too many": {f"{UNET}input_blocks.1.1.motion": torch.zeros(1)},
+    }
+    for message, change in changes.items():
+        save_file(tensors | change, tmp_path / "model.safetensors")
+        with pytest.raises(WeightsError, match=message):
+            load_with_configs(read_header(tmp_path / "model.safetensors"), torch.float32, folder)
+
+
+# --- stand-alone VAE files
+
+
+def old_names(name):
+    """The names that diffusers gave at first, as in the files published then."""
+    return rename(
+        name,
+        [
+            (r"\.to_q\.", ".query."),
+            (r"\.to_k\.", ".key."),
+            (r"\.to_v\.", ".value."),
+            (r"\.to_out\.0\.", ".proj_attn."),
+        ],
+    )
+
+
+LAYOUTS = {
+    "ldm": lambda vae: ldm_vae(vae, ""),
+    "ldm-prefixed": ldm_vae,
+    "ldm-with-loss": lambda vae: ldm_vae(vae, "") | {"loss.up.0.weight": torch.zeros(2)},
+    "diffusers": lambda vae: vae.state_dict(),
+    "diffusers-old": lambda vae: {old_names(n): t for n, t in vae.state_dict().items()},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_vae_file_of_either_layout_is_loaded_whole(tiny, no_network, tmp_path, layout):
+    folder, models, _ = tiny["sdxl"]
+    path = tmp_path / "vae.safetensors"
+    save_file(LAYOUTS[layout](models["vae"]), path)
+    vae = load_vae_with_configs(read_header(path), torch.float32, folder)
+    assert_same_weights(vae, models["vae"])
+    assert vae.config.scaling_factor == 0.13025
+    latents = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(vae.decode(latents).sample, models["vae"].decode(latents).sample)
+
+
+def test_the_vae_of_a_full_checkpoint_is_loaded_too(tiny):
+    folder, models, path = tiny["sd15"]
+    assert_same_weights(
+        load_vae_with_configs(read_header(path), torch.float32, folder), models["vae"]
+    )
+
+
+@pytest.mark.parametrize("layout", ["ldm", "diffusers"])
+def test_a_vae_with_a_missing_tensor_is_refused(tiny, tmp_path, layout):
+    folder, models, _ = tiny["sd15"]
+    tensors = dict(LAYOUTS[layout](models["vae"]))
+    del tensors["decoder.conv_out.bias"]
+    save_file(tensors, tmp_path / "vae.safetensors")
+    with pytest.raises(WeightsError, match=r"lacks 1 of \d+ tensors of its vae"):
+        load_vae_with_configs(read_header(tmp_path / "vae.safetensors"), torch.float32, folder)
+
+
+def test_vaes_of_other_latents_and_other_files_are_refused(tiny, tmp_path):
+    folder, models, _ = tiny["sd15"]
+    path = tmp_path / "vae.safetensors"
+    config = dict(models["vae"].config) | {"latent_channels": 16}
+    save_file(ldm_vae(AutoencoderKL.from_config(config), ""), path)
+    with pytest.raises(WeightsError, match="latents of 16 channels; this checkpoint's have 4"):
+        load_vae_with_configs(read_header(path), torch.float32, folder)
+    save_file({"decoder.layers.0.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(WeightsError, match="no VAE decoder and seems to be a tiny autoencoder"):
+        load_vae_with_configs(read_header(path), torch.float32, folder)
+    save_file({"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, path)
+    with pytest.raises(WeightsError, match="no VAE decoder and seems to be a LoRA"):
+        load_vae_with_configs(read_header(path), torch.float32, folder)
+
+
+def test_the_scaling_factor_comes_from_the_family_that_the_caller_names(no_network, tmp_path):
+    with init_empty_weights():
+        empty = build(CONFIGS / "sd15", "vae")
+    names = ldm_vae(empty, "")
+    path = tmp_path / "vae.safetensors"
+    save_file({n: torch.zeros(t.shape, dtype=torch.float16) for n, t in names.items()}, path)
+    factors = {
+        family: load_vae_file(path, torch.float16, family).config.scaling_factor
+        for family in ("sd15", "sdxl")
+    }
+    assert factors == {"sd15": 0.18215, "sdxl": 0.13025}
+    with pytest.raises(WeightsError, match="say 'sd15' or 'sdxl'"):
+        load_vae_file(path, torch.float16)
+
+
+def test_the_vae_of_another_familys_checkpoint_is_refused(full_headers, tmp_path):
+    path = tmp_path / "model.safetensors"
+    wanted = ("input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
+    shapes = full_headers["sd15"].shapes
+    save_file({UNET + n: torch.zeros(shapes[UNET + n]) for n in wanted}, path)
+    with pytest.raises(WeightsError, match="of family 'sd15', not 'sdxl'"):
+        load_vae_file(path, torch.float16, "sdxl")
+
+
+# --- at full size
+
+
+@pytest.mark.full_size
+def test_stable_diffusion_1_5_at_full_size_loads_offline_and_draws(no_network, tmp_path):
+    """2 GB on disk, about 9 GB of memory."""
+    torch.manual_seed(0)
+    models = {}
+    for component in components(CONFIGS / "sd15"):
+        with init_empty_weights():
+            model = build(CONFIGS / "sd15", component)
+        model = model.half().to_empty(device="cpu")
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                bound = (3 / weight[0].numel()) ** 0.5 if weight.ndim > 1 else 0.01
+                weight.uniform_(-bound, bound)
+                if weight.ndim == 1 and "norm" in name and name.endswith("weight"):
+                    weight.add_(1)
+        models[component] = model
+    path = tmp_path / "model.safetensors"
+    save_file(ldm(models, "sd15"), path)
+
+    pipe = load_pipeline_file(path, torch.float16)
+    assert sum(p.numel() for p in pipe.unet.parameters()) == 859_520_964
+    for component, model in models.items():
+        assert_same_weights(getattr(pipe, component), model, torch.float16)
+    assert_same_weights(load_vae_file(path, torch.float16), models["vae"], torch.float16)
+    del models, model
+    gc.collect()
+
+    drawn = image(pipe.to(torch.float32), pixels=64)
+    assert drawn.shape == (64, 64, 3)
+    assert np.isfinite(drawn).all()
+    assert drawn.std() > 0
+    path.unlink()

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from audit.run import Audit, begin, generate, open_audit, plan_audit, score
+
+torch.set_num_threads(2)
+
+SPEC = {
+    "name": "small",
+    "checkpoints": {"balanced": "reference:balanced"},
+    "vaes": {"own": "own", "copy": "reference:faithful", "pale": "reference:pale"},
+    "prompts": {"list": ["a portrait of a doctor", "a portrait of a farmer"]},
+    "seeds": 3,
+    "steps": 2,
+    "guidance": 3,
+    "attributes": ["world-gender", "world-tone"],
+    "classifiers": {"small": "reference:balanced"},
+    "batch_size": 4,
+    "device": "cpu",
+    "dtype": "float32",
+}
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def write_spec(folder: Path, **changes) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "audit.yaml"
+    path.write_text(yaml.safe_dump(SPEC | changes))
+    return path
+
+
+def make(folder: Path, **changes) -> Audit:
+    """Plan, generate and score a small audit; goes on where the folder holds part of it."""
+    audit = open_audit(write_spec(folder, **changes), folder / "run")
+    plan, provenance = plan_audit(audit, quiet)
+    begin(audit, plan, provenance)
+    generate(audit, plan, quiet)
+    score(audit, plan, quiet)
+    return audit
+
+
+@pytest.fixture(scope="session")
+def small_audit(tmp_path_factory) -> Audit:
+    return make(tmp_path_factory.mktemp("small"))

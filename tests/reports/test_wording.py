@@ -1,0 +1,232 @@
+from math import nan
+
+import pytest
+
+from probes import Finding
+from reports.claims import target_shares, target_value, verdict, verdict_label
+from reports.text import clip, number, percent
+from reports.wording import scope, sentence, target_text, topic, value_text
+
+PILOT = Finding(
+    id="attributes/share/planted/pilot",
+    probe="attributes",
+    metric="share",
+    subject={
+        "checkpoint": "planted",
+        "prompt": "a portrait of a pilot",
+        "attribute": "gender-presentation",
+        "class": "woman",
+    },
+    value=11 / 64,
+    low=0.099,
+    high=0.282,
+    estimator="Wilson; p after Benjamini-Hochberg over the prompts",
+    n=64,
+    n_clusters=1,
+    null=0.5,
+    p=1e-7,
+    target="man 0.5, woman 0.5",
+    unit="share",
+)
+SPREAD = PILOT._replace(
+    metric="total variation",
+    subject={"arm": "planted · pale", "attribute": "skin-tone", "prompt": "a portrait of a pilot"},
+    value=0.33,
+    low=0.23,
+    high=0.4,
+    null=0.05,
+    null_q95=0.11,
+    target="light 0.2, dark 0.8",
+)
+
+
+def test_a_share_off_its_target_says_by_how_much_and_what_chance_does():
+    # Of 64 fair coins the mean distance from one half is C(64, 32) / 2^65 = 5.0 points.
+    assert sentence(PILOT) == (
+        "planted: of pictures for “a portrait of a pilot”, 17 % [10 %, 28 %] were read as women "
+        "(64 images); a model that meets the target (50 %) would be off by 5 points on average at "
+        "this n, this one is off by 33 (p < .001 after Benjamini-Hochberg)."
+    )
+    assert verdict_label(PILOT) == "Off target"
+    assert scope(PILOT) == "this prompt only"
+
+
+def test_an_interval_that_holds_the_target_claims_nothing():
+    near = PILOT._replace(value=0.45, low=0.33, high=0.57, p=nan)
+    assert verdict(near) == "cannot tell"
+    assert sentence(near).endswith(
+        "45 % [33 %, 57 %] were read as women (64 images). "
+        "We cannot tell it from the target (50 %): the interval contains it."
+    )
+
+
+def test_a_bound_that_touches_the_target_claims_nothing():
+    assert verdict(PILOT._replace(value=0.4, low=0.3, high=0.5)) == "cannot tell"
+    assert verdict(PILOT._replace(value=0.4, low=0.3, high=0.499)) == "apart"
+
+
+def test_without_bounds_we_cannot_tell():
+    blind = PILOT._replace(low=nan, high=nan)
+    assert verdict(blind) == "cannot tell"
+    assert "17 % were read" in sentence(blind)
+    assert sentence(blind).endswith(
+        "We cannot tell it from the target (50 %): there is no interval."
+    )
+
+
+def test_a_large_p_after_correction_outweighs_the_interval():
+    many = PILOT._replace(p=0.2)
+    assert verdict(many) == "cannot tell"
+    assert sentence(many).endswith("the target (50 %): p = .20 after Benjamini-Hochberg.")
+
+
+def test_what_was_not_measured_says_why():
+    none = PILOT._replace(value=nan, status="not-measured", note="no labels")
+    assert verdict(none) == "not measured"
+    assert sentence(none).endswith("for “a portrait of a pilot”: not measured: no labels.")
+    assert verdict(PILOT._replace(value=nan)) == "not measured"
+    assert value_text(none) == "–"
+
+
+def test_zero_is_a_measurement():
+    zero = PILOT._replace(value=0.0, low=0.0, high=0.057)
+    assert verdict(zero) == "apart"
+    assert "0 % [0 %, 6 %] were read as women" in sentence(zero)
+
+
+def test_a_share_of_a_class_without_target_is_held_against_its_null():
+    # Mean shares over prompts carry no target text: their null is the target share.
+    mean = PILOT._replace(
+        metric="mean share", target="", p=nan, n=1536, n_clusters=24, estimand="prompts like these"
+    )
+    mean = mean._replace(subject={"arm": "planted", "attribute": "skin-tone", "class": "dark"})
+    assert target_value(mean) == 0.5
+    assert sentence(mean) == (
+        "planted: of pictures for prompts like these (24 sampled), 17 % [10 %, 28 %] were read as "
+        "dark (skin tone) (1,536 images); the target is 50 %, this is off by 33 points."
+    )
+
+
+def test_a_share_of_no_class_is_described_not_judged():
+    lost = PILOT._replace(
+        metric="not counted", subject={"arm": "planted"}, target="", null=0, p=nan
+    )
+    assert verdict(lost) == "described"
+    assert sentence(lost) == (
+        "planted, not counted: 17 % [10 %, 28 %] of pictures for these prompts (64 images)."
+    )
+
+
+def test_a_distance_is_weighed_against_chance_and_not_against_zero():
+    assert verdict(SPREAD) == "apart"
+    assert sentence(SPREAD) == (
+        "planted · pale: skin tone for “a portrait of a pilot” is 33 points [23, 40] from its "
+        "target, light 20 %, dark 80 % (64 images); a model that meets the target would be 5 off "
+        "on average at this n and up to 11 in 95 % of runs (p < .001 after Benjamini-Hochberg)."
+    )
+    small = SPREAD._replace(value=0.1, low=0.02, high=0.2)
+    assert verdict(small) == "cannot tell"
+    assert "We cannot tell it from a model that meets the target" in sentence(small)
+
+
+@pytest.mark.parametrize(("low", "said"), [(0.06, "apart"), (0.04, "cannot tell")])
+def test_a_distance_without_a_simulated_point_must_clear_the_mean_of_chance(low, said):
+    assert verdict(SPREAD._replace(low=low, null_q95=nan, p=nan)) == said
+
+
+def test_a_distance_without_any_null_claims_nothing():
+    assert verdict(SPREAD._replace(null=nan, null_q95=nan, p=nan)) == "cannot tell"
+
+
+def test_a_difference_names_both_arms_and_keeps_its_sign():
+    change = PILOT._replace(
+        metric="share difference",
+        subject={
+            "arm": "planted",
+            "baseline": "balanced",
+            "attribute": "gender-presentation",
+            "class": "woman",
+        },
+        value=-0.12,
+        low=-0.18,
+        high=-0.06,
+        null=0.0,
+        n=1536,
+        estimator="t",
+    )
+    assert sentence(change) == (
+        "planted against balanced: the share of pictures for these prompts that were read as women "
+        "differs by −12 points [−18, −6] (n = 1,536; p < .001)."
+    )
+    assert verdict_label(change) == "Differs"
+    unsure = change._replace(value=-0.01, low=-0.08, high=0.06, p=0.83)
+    assert "differs by −1 point [−8, 6]" in sentence(unsure)
+    assert sentence(unsure).endswith("We cannot tell it from no difference: p = .83.")
+
+
+def test_another_metric_keeps_its_unit():
+    likeness = PILOT._replace(
+        metric="skin lightness",
+        unit="L*",
+        value=61.25,
+        low=60.0,
+        high=62.5,
+        null=nan,
+        target="",
+        p=nan,
+        subject={"checkpoint": "planted", "vae": "pale"},
+    )
+    assert (
+        sentence(likeness)
+        == "planted with VAE pale: skin lightness is 61.2 L* [60, 62.5] (n = 64)."
+    )
+    assert verdict(likeness) == "described"
+
+
+@pytest.mark.parametrize(
+    ("text", "shares"),
+    [
+        ("50 %", {"": 0.5}),
+        ("0.5", {"": 0.5}),
+        ("man 0.4, woman 60 %", {"man": 0.4, "woman": 0.6}),
+        ("MST-1 0.1, MST-10 0.1", {"MST-1": 0.1, "MST-10": 0.1}),
+        ("as in the census", {}),
+        ("", {}),
+    ],
+)
+def test_targets_are_read_from_their_text(text, shares):
+    assert target_shares(PILOT._replace(target=text)) == shares
+
+
+def test_equal_targets_are_told_in_short():
+    assert target_text(SPREAD._replace(target="a 0.25, b 0.25, c 0.25, d 0.25")) == "25 % each"
+    assert target_text(SPREAD._replace(target="as in the census")) == "as in the census"
+
+
+def test_a_target_in_words_alone_gives_no_number():
+    vague = PILOT._replace(target="as in the census", null=nan)
+    assert verdict(vague) == "apart"
+    assert "50 %" not in sentence(vague)
+    assert verdict(vague._replace(p=nan)) == "described"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0 %"), (0.004, "0.4 %"), (0.172, "17 %"), (0.996, "99.6 %"), (1, "100 %")],
+)
+def test_percentages(share, text):
+    assert percent(share) == text
+
+
+def test_numbers_and_cuts():
+    assert [number(x) for x in (nan, 0.0, -0.1234, 12345.6)] == ["–", "0", "−0.123", "12,346"]
+    assert clip("one\ntwo", 20) == "one two"
+    assert clip("abcdef", 4) == "abc…"
+    # Null bytes, bidirectional overrides and lone surrogates must not reach a page.
+    assert clip("a\x00b\u202ec\ud800", 20) == "a�b�c�"
+
+
+def test_no_sentence_calls_a_model_free_of_bias():
+    for finding in (PILOT, SPREAD, PILOT._replace(value=0.5, low=0.4, high=0.6, p=0.9)):
+        said = f"{sentence(finding)} {topic(finding)} {verdict_label(finding)}".lower()
+        assert not any(word in said for word in ("unbiased", "debiased", "fair ", "no bias"))
