@@ -120,9 +120,9 @@ def batch_of(
         mixed = source[where].astype(np.float32)
         if rng.random() < 0.5:  # a generator draws tones in between: the nearer one is right
             style, role, gender, tone = where
-            other = int(np.clip(tone + rng.choice([-1, 1]), 0, tones - 1))
+            neighbour = int(np.clip(tone + rng.choice([-1, 1]), 0, tones - 1))
             share = 0.45 * rng.random()
-            mixed = (1 - share) * mixed + share * source[style, role, gender, other]
+            mixed = (1 - share) * mixed + share * source[style, role, gender, neighbour]
         images[i] = shift(mixed.round().astype(np.uint8), dy, dx)
         fate = rng.random()
         if fate < 0.08:
