@@ -224,7 +224,7 @@ def test_a_huge_run_fits_the_page(monkeypatch):
         attrition=pd.DataFrame({"arm": [long] * 999, "reason": long}),
         images=lambda cell: buffer.getvalue(),
     )
-    html = render(data); print("BYTES", len(html))
+    html = render(data)
     assert len(html) < PAGE_BYTES
     text = " ".join(Page(html.decode()).text.split())
     assert "of 5,000 findings, headline ones first" in text
