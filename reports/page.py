@@ -17,15 +17,15 @@ from probes import Exhibit, Finding
 from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
 from reports.claims import Verdict, manner, target_value, verdict, verdict_label
-from reports.grids import file_name, picture, read_grid, thumbnail
-from reports.tables import Budget, Table, findings_table, make_table, show
+from reports.grids import Images, Place, file_name, picture, read_grid, thumbnail
+from reports.tables import Budget, Table, findings_table, make_table, markup_size, show
 from reports.text import clip
 from reports.wording import scope, sentence
 
-CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_500_000, 1_500_000
-MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 60
+CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_000_000, 1_200_000
+MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 40
 MAX_HEADLINES, MAX_FINDINGS, MAX_NOT_MEASURED = 40, 400, 60
-MAX_AUDITED, MAX_ENTRIES, MAX_COMMANDS, MAX_GRIDS = 24, 60, 30, 24
+MAX_AUDITED, MAX_FACTS, MAX_ENTRIES, MAX_COMMANDS, MAX_GRIDS = 24, 12, 60, 30, 24
 MOST_UNDECIDED = 6
 """Headlines of which nothing can be claimed that stand open; the rest is folded away."""
 EXHIBIT_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
@@ -174,7 +174,9 @@ def audited_cards(audited: list[dict[str, Any]]) -> list[Card]:
             word = kind if component else field
             several = word == "of" and word in values
             values[word] = f"{values[word]}, {value}" if several else value
-    cards = [Card(name, kind, entries(values)) for (name, kind, _), values in held.items()]
+    cards = [
+        Card(name, kind, entries(values)[:MAX_FACTS]) for (name, kind, _), values in held.items()
+    ]
     return sorted(cards, key=lambda c: c.kind == "VAE")
 
 
@@ -268,32 +270,36 @@ def svg_uri(source: str) -> str:
 
 
 def grid_figure(exhibit: Exhibit, data: ReportData, pictures: Budget) -> GridFigure:
-    """The corner of a grid that the page shows, as thumbnails."""
+    """The corner of a grid that the page shows, as thumbnails: whole rows, while they fit."""
     grid = read_grid(exhibit.table)
-    rows, columns = grid.rows[:GRID_ROWS], grid.columns[:GRID_COLUMNS]
-    set_rows = []
-    left_out = len(grid.rows) * len(grid.columns) - len(rows) * len(columns)
-    for row in rows:
-        places = []
-        for column in columns:
-            place = grid.places.get((row, column))
-            found = picture(place, data.images) if pictures.count else "in the grid's own file"
-            uri, reason = "", ""
-            if isinstance(found, str):
-                reason = found
-                left_out += not pictures.count
-            else:
-                uri = data_uri(thumbnail(found), "image/webp")
-                if not pictures.take(len(uri)):
-                    uri, reason = "", "in the grid's own file"
-                    left_out += 1
-            words = (clip(place.caption, 60), clip(place.cell, 80)) if place else ("", "")
-            places.append((uri, clip(reason, 80), *words))
-        set_rows.append((clip(row, 120), places))
-    note = f"{left_out:,} more in the run folder." if left_out else ""
+    columns = grid.columns[:GRID_COLUMNS]
     heads = [clip(c, 60) for c in columns]
+    rows: list[tuple[str, list[tuple[str, str, str, str]]]] = []
+    for row in grid.rows[:GRID_ROWS]:
+        if not pictures.count:
+            break
+        label = clip(row, 120)
+        places = [_place(grid.places.get((row, column)), data.images) for column in columns]
+        # A heading is set beside its picture, in its alt text and in the list of ids.
+        size = sum(
+            markup_size((*place, place[3], label, label, head, head))
+            for place, head in zip(places, heads, strict=True)
+        )
+        if not pictures.take(size, len(places)):
+            break
+        rows.append((label, places))
+    left_out = len(grid.rows) * len(grid.columns) - len(rows) * len(columns)
+    note = f"{left_out:,} more in the run folder." if left_out else ""
     about = (clip(exhibit.caption, 300), clip(exhibit.alt, 400))
-    return GridFigure(*about, f"grids/{file_name(exhibit.id)}", heads, set_rows, note)
+    return GridFigure(*about, f"grids/{file_name(exhibit.id)}", heads, rows, note)
+
+
+def _place(place: Place | None, images: Images) -> tuple[str, str, str, str]:
+    found = picture(place, images)
+    words = (clip(place.caption, 60), clip(place.cell, 80)) if place else ("", "")
+    if isinstance(found, str):
+        return ("", clip(found, 80), *words)
+    return (data_uri(thumbnail(found), "image/webp"), "", *words)
 
 
 def attrition(table: pd.DataFrame) -> pd.DataFrame:

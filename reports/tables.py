@@ -54,13 +54,13 @@ class Budget:
         self.size = size
         self.count = count
 
-    def take(self, size: int) -> bool:
-        """Take a piece of this size if it fits; once one did not, none does."""
-        if size > self.size or self.count < 1:
+    def take(self, size: int, pieces: int = 1) -> bool:
+        """Take pieces of this size together if they fit; once some did not, none do."""
+        if size > self.size or pieces > self.count:
             self.size = self.count = 0
             return False
         self.size -= size
-        self.count -= 1
+        self.count -= pieces
         return True
 
 
@@ -101,10 +101,15 @@ def fitting(rows: Iterable[list[str]], budget: Budget) -> list[list[str]]:
     """The rows up to the first that does not fit the budget."""
     out = []
     for row in rows:
-        if not budget.take(sum(MARKUP + len(escape(cell).encode()) for cell in row)):
+        if not budget.take(markup_size(row)):
             break
         out.append(row)
     return out
+
+
+def markup_size(cells: Iterable[str]) -> int:
+    """Bytes of these texts in the page, each within its tags."""
+    return sum(MARKUP + len(escape(cell).encode()) for cell in cells)
 
 
 def show(value: Any) -> str:
