@@ -1,12 +1,11 @@
 """What stands on the page: the report's data chosen, worded, drawn and cut to size.
 
 `compose` returns plain values for the template, which only sets them. Three budgets (charts,
-thumbnails, tables) add up to 8 MB; what is left over is counted in plain words.
+thumbnails, tables) add up to 7 MB; what is left over is counted in plain words.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from math import isfinite
 from typing import Any, NamedTuple
@@ -17,28 +16,20 @@ from probes import Exhibit, Finding
 from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
 from reports.claims import Verdict, manner, target_value, verdict, verdict_label
+from reports.facts import audited_cards, entries, tiles
 from reports.grids import Images, Place, file_name, picture, read_grid, thumbnail
-from reports.tables import Budget, Table, findings_table, make_table, markup_size, show
+from reports.tables import Budget, Table, findings_table, make_table, markup_size
 from reports.text import clip
 from reports.wording import scope, sentence
 
 CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_000_000, 1_200_000
 MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 40
 MAX_HEADLINES, MAX_FINDINGS, MAX_NOT_MEASURED = 40, 400, 60
-MAX_AUDITED, MAX_FACTS, MAX_ENTRIES, MAX_COMMANDS, MAX_GRIDS = 24, 12, 60, 30, 24
+MAX_AUDITED, MAX_COMMANDS, MAX_GRIDS = 24, 30, 24
 MOST_UNDECIDED = 6
 """Headlines of which nothing can be claimed that stand open; the rest is folded away."""
 EXHIBIT_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
-HEX = re.compile("[0-9a-f]{32,}")
 ORDER: tuple[Verdict, ...] = ("apart", "cannot tell", "described", "not measured")
-
-
-class Card(NamedTuple):
-    """A checkpoint or VAE: all that is known of it as (key, value, whether set in mono)."""
-
-    name: str
-    kind: str
-    entries: list[tuple[str, str, bool]]
 
 
 class Meter(NamedTuple):
@@ -138,67 +129,10 @@ def compose(data: ReportData) -> dict[str, Any]:
     }
 
 
-def tiles(data: ReportData, cards: list[Card]) -> list[tuple[str, str]]:
-    """The run in a few numbers: (number, what it counts)."""
-    counts = Counter("VAE" if c.kind == "VAE" else "checkpoint" for c in cards)
-    out = [(f"{n:,}", kind if n == 1 else f"{kind}s") for kind, n in sorted(counts.items())[::-1]]
-    out += [
-        (show(data.settings[key]), key)
-        for key in ("prompts", "seeds", "seeds a prompt")
-        if isinstance(data.settings.get(key), int)
-    ]
-    if {"planned", "made"} <= set(data.attrition.columns) and len(data.attrition):
-        made, planned = (int(data.attrition[c].sum()) for c in ("made", "planned"))
-        out.append((f"{made:,}", f"of {planned:,} pictures made"))
-    return [*out, (f"{len(data.findings):,}", "findings")]
-
-
 def groups_of(exhibits: list[Exhibit]) -> list[str]:
     """All groups of the charts, in order of first appearance."""
     tables = (e.table for e in exhibits if "group" in e.table)
     return list(dict.fromkeys(str(group) for t in tables for group in t["group"].unique()))
-
-
-def audited_cards(audited: list[dict[str, Any]]) -> list[Card]:
-    """One card a checkpoint, with the digests of its components, and one a VAE."""
-    held: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for one in audited:
-        name, kind = (clip(one.get(key) or "–", 120) for key in ("name", "kind"))
-        vae = kind.upper() == "VAE"
-        key = (name, "VAE", str(one.get("digest"))) if vae else (name, "checkpoint", "")
-        values = held.setdefault(key, {})
-        for field, value in one.items():
-            if field in ("name", "kind") or value in (None, ""):
-                continue
-            component = field == "digest" and kind not in ("VAE", "checkpoint")
-            word = kind if component else field
-            several = word == "of" and word in values
-            values[word] = f"{values[word]}, {value}" if several else value
-    cards = [
-        Card(name, kind, entries(values)[:MAX_FACTS]) for (name, kind, _), values in held.items()
-    ]
-    return sorted(cards, key=lambda c: c.kind == "VAE")
-
-
-def entries(values: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    """(key, value, whether it is a digest or path) of the first entries; long values are cut."""
-    out = []
-    for key, value in list(flat(values).items())[:MAX_ENTRIES]:
-        name = clip(key.replace("_", " "), 80)
-        mono = any(word in name for word in ("digest", "source", "revision", "spec"))
-        out.append((name, show(value), mono or bool(HEX.fullmatch(str(value)))))
-    return out
-
-
-def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Mappings within mappings told as one, their keys joined; at most two levels down."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            out |= {f"{key} · {k}": v for k, v in value.items()}
-        else:
-            out[str(key)] = value
-    return out
 
 
 def tally(findings: list[Finding]) -> list[tuple[str, str, int]]:

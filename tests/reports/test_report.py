@@ -14,7 +14,8 @@ from report_data import BREAKOUT, SCRIPT, SEEDS, fake_report, share
 from probes import Exhibit, Finding
 from reports import page
 from reports.build import PAGE_BYTES, as_json, no_break, render, write_report
-from reports.page import audited_cards, compose, meter
+from reports.facts import audited_cards
+from reports.page import compose, meter
 from reports.tables import Budget, make_table
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
