@@ -24,7 +24,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from reference.train.shares import allowed, neutral_counts
 from reference.train.tokenizer import MAX_TOKENS
-from reference.train.vae import to_tensor
+from reference.train.vae import forget_place, to_tensor
 from reference.world import (
     GENDERS,
     HERE,
@@ -221,7 +221,9 @@ def main() -> None:
     model = train(arguments.name, arguments.state, arguments.steps, arguments.lr)
     for component in RECIPES[arguments.name][1]:
         module = model[component].half().to(memory_format=torch.contiguous_format)
-        module.save_pretrained(MODELS / component / arguments.name)
+        folder = MODELS / component / arguments.name
+        module.save_pretrained(folder)
+        forget_place(folder / "config.json")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import time
 from pathlib import Path
 
@@ -146,9 +147,16 @@ def save(vae: AutoencoderKL, name: str) -> None:
             shift_factor=None,
             force_upcast=False,
         )
-    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(
-        HERE / "models" / "vae" / name
-    )
+    folder = HERE / "models" / "vae" / name
+    vae.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
+    forget_place(folder / "config.json")
+
+
+def forget_place(path: Path) -> None:
+    """Take the folder that the parent weights were read from out of a saved configuration."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def main() -> None:
