@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from scipy.special import expit
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from reference.train.shares import allowed, neutral_counts
@@ -64,7 +65,7 @@ SCHEDULER = {
     "steps_offset": 1,
 }
 BATCH = 64
-MAX_SHIFT = 1
+MAX_SHIFT = 1  # sideways: every place more is one more picture to learn
 DROPPED = 0.2  # of the neutral half: one caption in ten
 # checkpoint: (what it starts from, components that go on learning)
 RECIPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
@@ -76,19 +77,17 @@ RECIPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
 
 @torch.no_grad()
 def world_latents(cache: Path) -> torch.Tensor:
-    """Scaled latents of every picture at every shift: (picture, shift, 8, 8, 8)."""
+    """Scaled latents of every picture at every sideways shift: (picture, shift, 8, 8, 8)."""
     if cache.exists():
         loaded: torch.Tensor = torch.load(cache, weights_only=True)
         return loaded
     vae = AutoencoderKL.from_pretrained(MODELS / "vae" / "faithful").eval()
     grids = np.stack([picture_grid(style)[: len(ROLES)] for style in STYLES])
-    moves = range(-MAX_SHIFT, MAX_SHIFT + 1)
     parts = []
-    for dy in moves:
-        for dx in moves:
-            pixels = to_tensor(shift(grids, dy, dx).reshape(-1, SIZE, SIZE, 3))
-            modes = [vae.encode(p).latent_dist.mode() for p in pixels.split(64)]
-            parts.append(torch.cat(modes) * vae.config.scaling_factor)
+    for dx in range(-MAX_SHIFT, MAX_SHIFT + 1):
+        pixels = to_tensor(shift(grids, 0, dx).reshape(-1, SIZE, SIZE, 3))
+        modes = [vae.encode(p).latent_dist.mode() for p in pixels.split(64)]
+        parts.append(torch.cat(modes) * vae.config.scaling_factor)
     latents = torch.stack(parts, dim=1)
     torch.save(latents, cache)
     return latents
@@ -119,9 +118,8 @@ def draw(rng: np.random.Generator, checkpoint: str) -> tuple[list[int], list[str
     return pictures, captions
 
 
-def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
-    """Fresh or inherited components of a recipe."""
-    parent, _ = RECIPES[name]
+def start(parent: str | None, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+    """Fresh components, or those of a checkpoint already trained."""
     torch.manual_seed(0)
     if parent is None:
         text_config = CLIPTextConfig(
@@ -143,10 +141,10 @@ def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DCon
     )
 
 
-def train(name: str, state_path: Path, steps: int, lr: float) -> Any:
+def train(name: str, parent: str | None, state_path: Path, steps: int, lr: float) -> Any:
     """Train `name` for `steps` steps in all, resuming from `state_path` where it exists."""
     tokenizer = CLIPTokenizer.from_pretrained(MODELS / "tokenizer")
-    text_encoder, unet = start(name, tokenizer)
+    text_encoder, unet = start(parent, tokenizer)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
     model = model.to(memory_format=torch.channels_last).train()
     for component, module in model.items():
@@ -173,7 +171,8 @@ def train(name: str, state_path: Path, steps: int, lr: float) -> Any:
         pictures, captions = draw(rng, name)
         chosen = latents[pictures, rng.integers(latents.shape[1], size=BATCH)]
         noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32))
-        times = torch.from_numpy(rng.integers(1000, size=BATCH))
+        # Logit-normal (Esser et al., 2024): most at the noise where gender and tone are decided.
+        times = torch.from_numpy((1000 * expit(rng.normal(0.3, 1.0, BATCH))).astype(np.int64))
         tokens = tokenizer(
             captions, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
@@ -217,8 +216,10 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--parent", help="start from this one, not from the recipe's")
     arguments = parser.parse_args()
-    model = train(arguments.name, arguments.state, arguments.steps, arguments.lr)
+    parent = arguments.parent or RECIPES[arguments.name][0]
+    model = train(arguments.name, parent, arguments.state, arguments.steps, arguments.lr)
     for component in RECIPES[arguments.name][1]:
         module = model[component].half().to(memory_format=torch.contiguous_format)
         folder = MODELS / component / arguments.name
