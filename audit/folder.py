@@ -99,7 +99,9 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
             try:
                 pixels = given.load_image(image.path)
             except given.GivenError as error:
-                record = {"cell": row.cell, "png": None, "sha256": None, "reason": str(error)}
+                # The report names the file, not where it lay on this machine.
+                reason = str(error).replace(f"{folder}/", "")
+                record = {"cell": row.cell, "png": None, "sha256": None, "reason": reason}
             else:
                 text = write_parameters(image.prompt, image.negative, image.settings)
                 png = png_bytes(pixels, text)

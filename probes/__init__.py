@@ -84,11 +84,18 @@ class Batch(NamedTuple):
         cells: one id an image.
         prompts: the prompt of each image.
         images: each (height, width, 3), uint8 sRGB; sizes may differ.
+        references: the picture that each is held against, of the same size: the original of a
+            round trip, or what the first VAE made of the same latents. Empty unless an
+            instrument needs "references"; None where there is none.
+        latents: final latents, each (channels, height, width) float32, before scaling is undone.
+            Empty unless an instrument needs "latents"; None where there are none.
     """
 
     cells: tuple[str, ...]
     prompts: tuple[str, ...]
     images: tuple[NDArray[np.uint8], ...]
+    references: tuple[NDArray[np.uint8] | None, ...] = ()
+    latents: tuple[NDArray[np.float32] | None, ...] = ()
 
 
 class Context(NamedTuple):
@@ -104,7 +111,7 @@ class Instrument(Protocol):
     name: str
     version: str
     needs: frozenset[str]
-    """Of {"images", "latents", "attention", "steps", "activations", "text", "weights"}."""
+    """Of {"images", "references", "latents"}."""
 
     def identity(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""

@@ -1,7 +1,11 @@
+import errno
 import json
+import os
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -151,6 +155,42 @@ def test_score_reads_prompts_from_the_pictures(tmp_path):
     assert "no picture 1" in lost[0]["note"]
     plan = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())
     assert "a portrait of a cook" in plan["prompts"]["list"]
+
+
+def test_score_counts_a_picture_of_100k_by_100k_as_missing(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (64, 64), "red").save(folder / "fine.png")
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(b""), b"IEND": b""}
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks.items():
+        data += struct.pack(">I", len(body)) + kind + body
+        data += struct.pack(">I", zlib.crc32(kind + body))
+    (folder / "huge.png").write_bytes(data)
+    audit("score", folder, "--out", tmp_path / "run", *SCORE)
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    assert report["attrition"][0]["failed"] == 1
+    assert report["attrition"][0]["reason"].startswith("huge.png: more than 64 megapixels")
+
+
+def test_a_full_disk_fails_the_unit_and_the_run_goes_on_later(tmp_path, monkeypatch):
+    spec = write_spec(tmp_path, seeds=1)
+    real, full = os.replace, [True]
+
+    def replace(source, target):
+        if full and "images" in str(target):
+            full.clear()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    said = audit("run", spec, "--out", tmp_path / "run", code=1)
+    assert "disk full; free some space" in said.stderr
+    again = audit("run", spec, "--out", tmp_path / "run")
+    assert "failed" not in again.stderr
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    assert [row["failed"] for row in report["attrition"]] == [0, 0, 0]
 
 
 def test_score_refuses_an_empty_folder(tmp_path):
