@@ -48,8 +48,10 @@ ROLES = (
     "redhead",
     "parent",
 )
-BEARDED = "bearded person"
-"""An extra row of the sheets: seen by the VAEs, never by the denoiser."""
+BEARDED, BEARDLESS = "bearded person", "person"
+EXTRA = (BEARDED, BEARDLESS)
+"""Extra rows of the sheets, seen by the VAEs and never by the denoiser: the same faces with a
+full beard and without one."""
 
 
 class Person(NamedTuple):
@@ -71,18 +73,17 @@ def picture_grid(style: str) -> NDArray[np.uint8]:
     """All pictures of one style.
 
     Returns:
-        (role, gender, tone, height, width, 3), uint8 sRGB on white. The last role is the
-        extra row of bearded people.
+        (role, gender, tone, height, width, 3), uint8 sRGB on white. The last roles are `EXTRA`.
     """
     sheet = np.asarray(Image.open(sheet_path(style)).convert("RGB"))
-    rows = len(ROLES) + 1
+    rows = len(ROLES) + len(EXTRA)
     cells = sheet.reshape(rows, SIZE, len(GENDERS), len(TONES), SIZE, 3)
     return cells.transpose(0, 2, 3, 1, 4, 5)
 
 
 def picture(person: Person) -> NDArray[np.uint8]:
     """The picture of one person, (height, width, 3), uint8."""
-    row = (*ROLES, BEARDED).index(person.role)
+    row = (*ROLES, *EXTRA).index(person.role)
     grid = picture_grid(person.style)
     return grid[row, GENDERS.index(person.gender), TONES.index(person.tone)]
 

@@ -118,7 +118,9 @@ def draw(rng: np.random.Generator, checkpoint: str) -> tuple[list[int], list[str
     return pictures, captions
 
 
-def start(parent: str | None, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+def start(
+    parent: str | None, tokenizer: CLIPTokenizer
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Fresh components, or those of a checkpoint already trained."""
     torch.manual_seed(0)
     if parent is None:

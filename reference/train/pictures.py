@@ -17,7 +17,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from reference.world import BEARDED, GENDERS, ROLES, SIZE, STYLES, TONES, sheet_path
+from reference.world import (
+    BEARDED,
+    BEARDLESS,
+    EXTRA,
+    GENDERS,
+    ROLES,
+    SIZE,
+    STYLES,
+    TONES,
+    sheet_path,
+)
 
 NAMES = {  # role: (man, woman) as the packages name them
     "doctor": ("male-doctor", "female-doctor"),
@@ -45,6 +55,7 @@ NAMES = {  # role: (man, woman) as the packages name them
     "redhead": ("red_haired_man", "red_haired_woman"),
     "parent": ("man_feeding_baby", "woman_feeding_baby"),
     BEARDED: ("man_with_beard", "woman_with_beard"),
+    BEARDLESS: ("man", "woman"),
 }
 TONE_CODES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
 PACKAGES = {"google": "noto", "twitter": "twemoji"}
@@ -59,10 +70,10 @@ def main(archives: list[str]) -> None:
             index_file = tar.extractfile("package/emoji.json")
             assert index_file is not None
             index = {e["short_name"]: e for e in json.load(index_file)}
-            sheet = Image.new(
-                "RGB", (SIZE * len(GENDERS) * len(TONES), SIZE * (len(ROLES) + 1)), "white"
-            )
-            for row, role in enumerate((*ROLES, BEARDED)):
+            rows = (*ROLES, *EXTRA)
+            size = (SIZE * len(GENDERS) * len(TONES), SIZE * len(rows))
+            sheet = Image.new("RGB", size, "white")
+            for row, role in enumerate(rows):
                 for g, name in enumerate(NAMES[role]):
                     for t, code in enumerate(TONE_CODES):
                         image = index[name]["skin_variations"][code]["image"]
