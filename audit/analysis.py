@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from audit.plan import ARM
-from audit.prompts import nearest
+from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
-from probes import Exhibit, Finding, findings_frame, registry
+from probes import Exhibit, Finding, findings_frame, probes_of
 from reports import ReportData
 from reports.build import write_report
-
-FACTORS = ("prompt", "seed", *ARM)
-MOST_GRIDS = 4
-MOST_ROWS, MOST_COLUMNS = 8, 8
 
 
 def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
@@ -35,7 +29,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
     failures, labels = audit.run.missing_images(), _labels(audit)
     findings: list[Finding] = []
     exhibits: list[Exhibit] = []
-    for probe in registry().values():
+    for probe in probes_of(audit.spec):
         found, shown = probe.analyse(tables, plan, failures, labels, audit.spec)
         findings += found
         exhibits += shown
@@ -60,11 +54,6 @@ def report(
     """
     plan = audit.run.read_plan()
     assert plan is not None
-    where = plan.drop_duplicates("cell").set_index("cell")[["unit", "vae_file"]]
-
-    def image(cell: str) -> bytes | None:
-        return audit.run.image(str(where.at[cell, "unit"]), str(where.at[cell, "vae_file"]), cell)
-
     provenance = audit.run.read_json("provenance.json")
     spec = audit.spec
     data = ReportData(
@@ -81,7 +70,9 @@ def report(
             **provenance["made with"],
         },
         findings=findings,
-        exhibits=exhibits + grid_exhibits(plan, grids),
+        exhibits=exhibits
+        + grid_exhibits(plan, grids)
+        + difference_grid(plan, _tables(audit, plan)),
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
         | {
@@ -92,24 +83,9 @@ def report(
             f"audit show {audit.run.folder.name} CELL",
             f"audit show {audit.run.folder.name} {plan['cell'].iloc[0][:12]}",
         ],
-        images=image,
+        images=Pictures(audit.run, plan),
     )
     return write_report(data, audit.run.folder / "report")
-
-
-def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibit]:
-    """Labelled X/Y grids: two factors vary, all others stay at their first level.
-
-    Raises:
-        SpecError: A factor that does not exist or does not vary.
-    """
-    varying = [f for f in FACTORS if plan[f].nunique() > 1]
-    pairs = [_pair(text, plan) for text in wanted]
-    if not wanted:
-        arms = [f for f in varying if f not in ("prompt", "seed")]
-        pairs = [("prompt", f) for f in arms] + list(combinations(arms, 2))
-        pairs = (pairs or [("prompt", "seed")])[:MOST_GRIDS]
-    return [_grid(plan, row, column) for row, column in pairs]
 
 
 def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
@@ -129,42 +105,6 @@ def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
         reason = max(set(why), key=why.count) if why else ""
         rows.append((f"{checkpoint} · {vae}", len(part), len(part) - len(lost), len(lost), reason))
     return pd.DataFrame(rows, columns=["arm", "planned", "made", "failed", "reason"])
-
-
-def _pair(text: str, plan: pd.DataFrame) -> tuple[str, str]:
-    parts = [p.strip() for p in text.split(",")]
-    if len(parts) != 2:
-        raise SpecError(f"--grid {text!r}: name two factors, such as 'prompt,checkpoint'")
-    for part in parts:
-        if part not in FACTORS:
-            raise SpecError(f"--grid {text!r}: {part!r} is no factor; {nearest(part, FACTORS)}")
-    return parts[0], parts[1]
-
-
-def _grid(plan: pd.DataFrame, row: str, column: str) -> Exhibit:
-    rest = plan
-    for factor in FACTORS:
-        if factor not in (row, column):
-            rest = rest[rest[factor] == rest[factor].iloc[0]]
-    rows = list(dict.fromkeys(rest[row]))[:MOST_ROWS]
-    columns = list(dict.fromkeys(rest[column]))[:MOST_COLUMNS]
-    rest = rest[rest[row].isin(rows) & rest[column].isin(columns)]
-    fixed = ", ".join(
-        f"{f} {rest[f].iloc[0]}"
-        for f in ("prompt", "checkpoint", "vae", "guidance", "steps", "seed")
-        if f not in (row, column)
-    )
-    table = pd.DataFrame(
-        {
-            "row": rest[row].astype(str),
-            "column": rest[column].astype(str),
-            "cell": rest["cell"],
-            "caption": "",
-        }
-    )
-    caption = f"{row} by {column}, same starting noise in every row; {fixed}"
-    alt = f"A grid of pictures: rows are {row}, columns are {column}."
-    return Exhibit(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)
 
 
 def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -134,6 +134,42 @@ def score_command(
     click.echo(analysis.report(audit, *analysis.analyse(audit)))
 
 
+@main.command("vae")
+@click.argument("images", type=FOLDER)
+@click.option(
+    "--vae",
+    "vaes",
+    multiple=True,
+    required=True,
+    help="Folder, .safetensors file or reference:NAME; NAME=SOURCE names it. Repeat for more.",
+)
+@click.option("--csv", type=FILE, help="Columns file, label …; `mask` names a picture of skin.")
+@click.option("--out", type=FOLDER, default=Path("vae-run"), show_default=True)
+@click.option("--longest", default=1024, show_default=True, help="Scale larger pictures down.")
+@click.option("--batch", default=4, show_default=True, help="Pictures a forward.")
+@click.option("--attribute", "attributes", multiple=True, help="Also measure it before and after.")
+@click.option("--classifier", "classifiers", multiple=True, help="As in `audit score`.")
+@one_line_errors
+def vae_command(
+    images: Path,
+    vaes: tuple[str, ...],
+    csv: Path | None,
+    out: Path,
+    longest: int,
+    batch: int,
+    attributes: tuple[str, ...],
+    classifiers: tuple[str, ...],
+) -> None:
+    """Send IMAGES, a folder or a run, through VAEs and back: what is lost, and whose pictures."""
+    from audit import analysis, trial
+
+    audit = trial.run(images, csv, vaes, out, longest, batch, attributes, classifiers, say)
+    findings, exhibits = analysis.analyse(audit)
+    for line in trial.table(findings):
+        click.echo(line)
+    click.echo(analysis.report(audit, findings, exhibits))
+
+
 @main.command("report")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.option(
@@ -160,6 +196,18 @@ def show_command(run_folder: Path, cell: str, save: Path | None, again: bool) ->
     from audit import show
 
     for line in show.lines(run_folder, cell, save, again):
+        click.echo(line)
+
+
+@main.command("convert")
+@click.argument("file", type=FILE)
+@click.option("--out", type=FILE, help="Default: beside FILE, ending in .safetensors.")
+@one_line_errors
+def convert_command(file: Path, out: Path | None) -> None:
+    """Write FILE's tensors (.ckpt, .pt, .pth, .bin) as safetensors; nothing in it is run."""
+    from audit import convert
+
+    for line in convert.lines(convert.convert(file, out)):
         click.echo(line)
 
 

@@ -50,7 +50,7 @@ def given_audit(
         "checkpoints": dict.fromkeys(arms, FILE),
         "prompts": {"list": prompts},
         "attributes": list(attributes),
-        "classifiers": {_name(c): _classifier(c) for c in classifiers},
+        "classifiers": {_name(c): classifier_spec(c) for c in classifiers},
         "batch_size": BATCH,
     }
     spec = parse_spec(raw, folder)
@@ -152,7 +152,8 @@ def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.
     return plan
 
 
-def _classifier(text: str) -> dict[str, str]:
+def classifier_spec(text: str) -> dict[str, str]:
+    """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix."""
     if text.startswith(("hf-hub:", "local-dir:", "reference:")) or ":" not in text:
         return {"model": text}
     model, pretrained = text.split(":", 1)

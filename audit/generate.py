@@ -158,7 +158,8 @@ class GenerateWorker:
                     name, self.spec.checkpoints[name], self.base, self.device, self.dtype
                 )
             self.vaes = {
-                vae: models.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype)
+                # Their latent spaces were compared when the plan was made.
+                vae: models.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype, True)
                 for vae, source in self.spec.vaes.items()
             }
             self.generator = Generator(checkpoint.pipe, self.spec.batch_size)

@@ -57,7 +57,10 @@ class GivenImage(NamedTuple):
 
 
 def read_folder(
-    folder: Path, csv: Path | None = None, labels: Mapping[str, Sequence[str]] | None = None
+    folder: Path,
+    csv: Path | None = None,
+    labels: Mapping[str, Sequence[str]] | None = None,
+    needed: Sequence[str] = ("file", "prompt"),
 ) -> list[GivenImage]:
     """All images in a folder and its subfolders, in the order of their names.
 
@@ -70,6 +73,7 @@ def read_folder(
         csv: table with the columns `file` (relative to the folder) and `prompt`, if wanted
             `negative`, and labels. An empty prompt, or a file that is not in the table, gets
             the prompt in the file.
+        needed: columns that the table must have.
         labels: classes of the label columns that must be there; a value is matched whatever
             its case. Of other columns, the first spelling of a value is taken for all.
 
@@ -87,7 +91,7 @@ def read_folder(
     }
     if not paths:
         raise GivenError(f"{folder}: no images ({' '.join(SUFFIXES)})")
-    rows = {} if csv is None else _rows(csv, paths, labels or {})
+    rows = {} if csv is None else _rows(csv, paths, labels or {}, needed)
     images = []
     for name in sorted(paths):
         row = dict(rows.get(name, {}))
@@ -118,7 +122,10 @@ def _sha256(path: Path) -> str:
 
 
 def _rows(
-    csv: Path, files: Mapping[str, Path], labels: Mapping[str, Sequence[str]]
+    csv: Path,
+    files: Mapping[str, Path],
+    labels: Mapping[str, Sequence[str]],
+    needed: Sequence[str],
 ) -> dict[str, dict[str, str]]:
     """The table's rows by file, without the column `file`, values spelled as declared."""
     try:
@@ -127,7 +134,7 @@ def _rows(
         raise GivenError(str(error)) from None
     names = {slug(name): name for name in (*labels, "negative", "prompt", "file")}
     spelled = {column: names.get(slug(column), column) for column in columns}
-    for name in ("file", "prompt", *labels):
+    for name in (*needed, *labels):
         if name not in spelled.values():
             raise GivenError(f"{csv}: no column {name!r}; {nearest(name, columns)}")
     known = {name: {c.casefold(): c for c in classes} for name, classes in labels.items()}
@@ -176,6 +183,17 @@ def load_image(path: Path) -> NDArray[np.uint8]:
             rgba = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         return np.array(upright.convert("RGB"))
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height as `load_image` gives them, from the header; (0, 0) where it would fail."""
+    try:
+        with _opened(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5
+            return (height, width) if turned else (width, height)
+    except GivenError:
+        return (0, 0)
 
 
 @contextmanager

@@ -17,9 +17,7 @@ import diffusers
 import torch
 import transformers
 from diffusers import (
-    AsymmetricAutoencoderKL,
     AutoencoderKL,
-    AutoencoderTiny,
     DDIMScheduler,
     DiffusionPipeline,
     StableDiffusionPipeline,
@@ -29,10 +27,11 @@ from diffusers import (
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
-from audit.single_file import WeightsError, load_pipeline_file, load_vae_file
+from audit.single_file import WeightsError, load_pipeline_file
 from audit.spec import CheckpointSpec, canonical_digest
+from audit.vae_files import VaeFamily, load_vae_source
+from audit.vaes import LEAST_ALIKE, legal, same_space
 
-VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
 PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
 # A bar for each component's weights would drown the run's own progress.
 diffusers.utils.logging.disable_progress_bar()
@@ -146,50 +145,45 @@ def scheduler_digest(scheduler: Any) -> str:
     return canonical_digest([type(scheduler).__name__, json.loads(json.dumps(kept, default=str))])
 
 
-def load_vae(name: str, source: str, base: Path, pipe: Any, dtype: torch.dtype) -> Any:
+def load_vae(
+    name: str, source: str, base: Path, pipe: Any, dtype: torch.dtype, any_space: bool = False
+) -> Any:
     """Load a VAE to decode the latents of `pipe` ('own': the checkpoint's).
 
     Raises:
-        WeightsError: It cannot be read, or has another latent space than `pipe`.
+        WeightsError: It cannot be read, its latents are of another shape than the denoiser's
+            or, unless `any_space`, of another latent space.
     """
     if source == "own":
         vae = pipe.vae
     else:
+        family: VaeFamily = "sdxl" if isinstance(pipe, StableDiffusionXLPipeline) else "sd15"
         try:
-            vae = _load_vae_source(source, base, pipe, dtype)
+            vae = load_vae_source(source, base, dtype, family)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"vaes.{name}: {source!r}: {reason}") from None
-    check_latent_space(name, vae, pipe)
+    check_latent_space(name, vae, pipe, any_space)
     if dtype == torch.float16 and isinstance(pipe, StableDiffusionXLPipeline):
         # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
         vae = vae.to(torch.float32) if vae.config.get("force_upcast", False) else vae
     return vae.to(pipe.device).eval()
 
 
-def check_latent_space(name: str, vae: Any, pipe: Any) -> None:
-    """Refuse a VAE whose latents are of another shape than the denoiser's."""
-    channels = vae.config.latent_channels
-    wanted = pipe.unet.config.out_channels
-    if channels != wanted:
+def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) -> None:
+    """Refuse a VAE whose latents are of another shape or space than the checkpoint's own."""
+    reason = legal(vae, pipe.unet.config.out_channels, pipe.vae_scale_factor)
+    if reason:
+        raise WeightsError(f"vaes.{name}: {reason}")
+    if vae is pipe.vae or any_space:
+        return
+    alike = same_space(vae.to(pipe.device), pipe.vae)
+    if alike < LEAST_ALIKE:  # NaN where one overflows in this precision: not known
         raise WeightsError(
-            f"vaes.{name}: its latents have {channels} channels, the denoiser's {wanted}: "
-            "another latent space, no swap is possible"
+            f"vaes.{name}: another latent space than the checkpoint's: of the same pictures its "
+            f"latents correlate with those of the own VAE by {alike:.2f} (needed: {LEAST_ALIKE}); "
+            "to decode with it all the same, set other_latent_spaces: true"
         )
-    factor = spatial_factor(vae)
-    if factor != pipe.vae_scale_factor:
-        raise WeightsError(
-            f"vaes.{name}: one latent covers {factor} x {factor} pixels, the checkpoint's "
-            f"{pipe.vae_scale_factor} x {pipe.vae_scale_factor}: no swap is possible"
-        )
-
-
-def spatial_factor(vae: Any) -> int:
-    """Pixels a latent covers in each direction."""
-    blocks = vae.config.get("block_out_channels") or vae.config.get("down_block_out_channels")
-    if isinstance(vae, AutoencoderTiny):
-        blocks = vae.config.encoder_block_out_channels
-    return int(2 ** (len(blocks) - 1))
 
 
 @torch.no_grad()
@@ -260,22 +254,6 @@ def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def _load_vae_source(source: str, base: Path, pipe: Any, dtype: torch.dtype) -> Any:
-    if source.startswith("reference:"):
-        path = reference.component("vae", source.removeprefix("reference:"))
-    else:
-        path = base / Path(source).expanduser()
-    if path.is_file() or path.suffix in {".safetensors", *PICKLES}:
-        xl = isinstance(pipe, StableDiffusionXLPipeline)
-        return load_vae_file(path, dtype, "sdxl" if xl else "sd15")
-    if not (path / "config.json").exists():
-        raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
-    class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    if class_name not in VAE_CLASSES:
-        raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
-    return VAE_CLASSES[class_name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True)
 
 
 def _component(source: str, kind: str, base: Path) -> Path:

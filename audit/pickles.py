@@ -46,5 +46,5 @@ def refusal(path: Path) -> str:
     asks = f" (this one asks for {names}{more})" if found else ""
     return (
         f"{str(path)!r} is a pickle (or zip) as torch.save writes it, which can run any code "
-        f"when loaded{asks}: convert it to safetensors first"
+        f"when loaded{asks}: run `audit convert FILE`"
     )

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 import reference
@@ -31,7 +32,7 @@ from audit.plan import Arm, Unit, make_plan, units_of
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, canonical_digest, load_spec, parse_spec
 from audit.store import Run
-from probes import Batch, Context, Instrument, registry
+from probes import Batch, Context, Instrument, probes_of
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 Say = Callable[[str], None]
@@ -97,9 +98,8 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     for key, source in (("errors", audit.spec.errors), ("labels", audit.spec.labels)):
         if source is not None:
             read_table(audit, key, source)
-    for probe in registry().values():
-        for instrument in probe.instruments(audit.spec):
-            instrument.identity()  # a classifier that cannot be loaded is found out now
+    for instrument in instruments_of(audit.spec):
+        instrument.identity()  # a classifier that cannot be loaded is found out now
     arms: dict[str, Arm] = {}
     audited: list[dict[str, str | None]] = []
     for name, spec in audit.spec.checkpoints.items():
@@ -108,7 +108,14 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
         names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
         vaes = {}
         for vae_name, source in audit.spec.vaes.items():
-            vae = models.load_vae(vae_name, source, audit.base, checkpoint.pipe, audit.dtype)
+            vae = models.load_vae(
+                vae_name,
+                source,
+                audit.base,
+                checkpoint.pipe,
+                audit.dtype,
+                audit.spec.other_latent_spaces,
+            )
             vaes[vae_name] = models.digest_of(vae)
             digest = vaes[vae_name]
             audited.append(
@@ -206,7 +213,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     Raises:
         Stopped: Ctrl-C; what is done is kept.
     """
-    instruments = [i for p in registry().values() for i in p.instruments(audit.spec)]
+    instruments = instruments_of(audit.spec)
     if not instruments:
         return
     folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
@@ -222,7 +229,8 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     progress = Progress("score", len(work), say)
     with stopping() as stopped:
         for unit, vae, missing in _until(work, stopped):
-            batch = read_batch(audit.run, unit, vae)
+            needs = frozenset().union(*(i.needs for i in missing))
+            batch = read_batch(audit.run, unit, vae, needs)
             for instrument in missing:
                 rows = instrument.measure(batch, context)
                 audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
@@ -231,14 +239,55 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
         raise Stopped
 
 
-def read_batch(run: Run, unit: Unit, vae: str) -> Batch:
-    """The images of one unit by one VAE, as instruments take them."""
-    prompts = unit.rows.drop_duplicates("cell").set_index("cell")["prompt"]
-    table = run.read_images(unit.id, vae)
-    table = table[table["png"].notna() & table["cell"].isin(prompts.index)]
-    images = tuple(np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in table["png"])
-    cells = tuple(str(c) for c in table["cell"])
-    return Batch(cells, tuple(str(prompts[c]) for c in cells), images)
+def instruments_of(spec: Spec) -> list[Instrument]:
+    """The instruments of all probes that the spec names, each once."""
+    made = [i for probe in probes_of(spec) for i in probe.instruments(spec)]
+    return list({i.name: i for i in made}.values())
+
+
+def read_batch(
+    run: Run, unit: Unit, vae: str, needs: frozenset[str] = frozenset({"images"})
+) -> Batch:
+    """The images of one unit by one VAE, as instruments take them.
+
+    The reference of an image is what the plan's first VAE made of the same trajectory.
+    """
+    rows = unit.rows[unit.rows["vae_file"] == vae].drop_duplicates("cell").set_index("cell")
+    images = _pixels(run, unit.id, vae, set(rows.index))
+    cells = tuple(images)
+    trajectories = [str(rows.at[c, "trajectory"]) for c in cells]
+    batch = Batch(cells, tuple(str(rows.at[c, "prompt"]) for c in cells), tuple(images.values()))
+    if "references" in needs:
+        held = unit.rows.drop_duplicates("trajectory").set_index("trajectory")
+        known: dict[str, NDArray[np.uint8]] = {}
+        for file, part in held.groupby("vae_file"):
+            known |= _pixels(run, unit.id, str(file), set(part["cell"]))
+        batch = batch._replace(
+            references=tuple(known.get(str(held.at[t, "cell"])) for t in trajectories)
+        )
+    if "masks" in needs:
+        batch = batch._replace(masks=tuple(run.read_mask(t) for t in trajectories))
+    # A round trip has latents of its own by every VAE.
+    of_vae = f"{unit.id}-{vae}"
+    name = of_vae if run.latents_path(of_vae).exists() else unit.id
+    if "latents" in needs and run.latents_path(name).exists():
+        stored = run.read_latents(name)
+        batch = batch._replace(
+            latents=tuple(stored[t].float().numpy() if t in stored else None for t in trajectories)
+        )
+    return batch
+
+
+def _pixels(run: Run, unit: str, vae: str, cells: set[str]) -> dict[str, NDArray[np.uint8]]:
+    """Pixels of the cells that one images file holds."""
+    if not run.images_path(unit, vae).exists():
+        return {}
+    table = run.read_images(unit, vae)
+    table = table[table["png"].notna() & table["cell"].isin(cells)]
+    return {
+        str(cell): np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        for cell, png in zip(table["cell"], table["png"], strict=True)
+    }
 
 
 def read_table(audit: Audit, key: str, source: str) -> pd.DataFrame:

@@ -102,7 +102,7 @@ def load_with_configs(
     }
     for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if component in index:
-            _convert(header.path, component, tensors, folder)
+            _convert(header.path, component, tensors, _config(folder / component))
     tokenizers = {
         name: clip_tokenizer(folder / name)
         for name in ("tokenizer", "tokenizer_2")
@@ -153,38 +153,50 @@ def load_vae_file(path: Path, dtype: torch.dtype, family: Family | None = None) 
 
 
 def load_vae_with_configs(header: Header, dtype: torch.dtype, folder: Path) -> AutoencoderKL:
-    """Load a VAE as the `vae` of the pipeline that `folder` describes.
+    """Load a VAE as the `vae` of the pipeline that `folder` describes; see `load_vae_as`."""
+    return load_vae_as(header, dtype, _config(folder / "vae"))
+
+
+def load_vae_as(header: Header, dtype: torch.dtype, config: dict[str, Any]) -> AutoencoderKL:
+    """Load a VAE with a configuration of AutoencoderKL.
 
     Raises:
         WeightsError: No VAE, other latent channels, or a tensor is missing or misshapen.
     """
-    # In the file: name in the model. The rest (a discriminator, EMA, a U-Net) is left out.
-    names = {name: _vae_name(name) for name in header.shapes}
-    names = {name: new for name, new in names.items() if _VAE_PART.match(new)}
+    names = vae_names(header)
     shapes = {new: header.shapes[name] for name, new in names.items()}
-    entry = shapes.get("decoder.conv_in.weight", ())
-    if len(entry) != 4:
+    found, channels = shapes["decoder.conv_in.weight"][1], config["latent_channels"]
+    if found != channels:
         raise WeightsError(
-            f"{str(header.path)!r} has no VAE decoder and {seems_to_be(header)}; "
-            "name the file of an AutoencoderKL"
-        )
-    channels = _config(folder / "vae")["latent_channels"]
-    if entry[1] != channels:
-        raise WeightsError(
-            f"{str(header.path)!r} is a VAE for latents of {entry[1]} channels; "
+            f"{str(header.path)!r} is a VAE for latents of {found} channels; "
             f"this checkpoint's have {channels}"
         )
     with safe_open(header.path, framework="pt") as file:
         tensors = {new: file.get_tensor(name) for name, new in names.items()}
-    # Under the model's own names, diffusers takes them as they are.
-    vae: AutoencoderKL = AutoencoderKL.from_single_file(
-        _convert(header.path, "vae", tensors, folder),
-        config=str(folder),
-        subfolder="vae",
-        local_files_only=True,
-        torch_dtype=dtype,
-    )
-    return vae
+    tensors = _convert(header.path, "vae", tensors, config)
+    with init_empty_weights():
+        vae: AutoencoderKL = AutoencoderKL.from_config(config)
+    vae.load_state_dict({name: t.to(dtype) for name, t in tensors.items()}, assign=True)
+    return vae.eval()
+
+
+def vae_names(header: Header) -> dict[str, str]:
+    """Tensors of a VAE: the name in the file, and without prefix and outdated names.
+
+    The rest of the file (a discriminator, EMA, a U-Net) is left out.
+
+    Raises:
+        WeightsError: No decoder of an AutoencoderKL.
+    """
+    names = {name: current_name(name) for name in header.shapes}
+    names = {name: new for name, new in names.items() if _VAE_PART.match(new)}
+    entry = {new: header.shapes[name] for name, new in names.items()}.get("decoder.conv_in.weight")
+    if entry is None or len(entry) != 4:
+        raise WeightsError(
+            f"{str(header.path)!r} has no VAE decoder and {seems_to_be(header)}; "
+            "name the file of an AutoencoderKL"
+        )
+    return names
 
 
 def clip_tokenizer(folder: Path) -> CLIPTokenizer:
@@ -214,12 +226,11 @@ def _bpe() -> tuple[dict[str, int], list[Any]]:
     return {special.get(t, t): i for t, i in table.encoder.items()}, list(table.bpe_ranks)
 
 
-def _convert(path: Path, component: str, tensors: Tensors, folder: Path) -> Tensors:
+def _convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]) -> Tensors:
     """A component's tensors from a file's, under the model's own names, all there and checked.
 
     On tensors with shapes but no data this rehearses the conversion that loading does.
     """
-    config = _config(folder / component)
     with init_empty_weights():
         if component == "unet":
             model = UNet2DConditionModel.from_config(config)
@@ -245,11 +256,11 @@ def _convert(path: Path, component: str, tensors: Tensors, folder: Path) -> Tens
     # transformers 5.6 dropped this prefix from one of its two text encoders.
     found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
     expected = {name.removeprefix("text_model."): t for name, t in model.state_dict().items()}
-    _check(path, component, expected, found)
+    check_tensors(path, component, expected, found)
     return {name: found[name] for name in expected}
 
 
-def _check(path: Path, component: str, expected: Tensors, found: Tensors) -> None:
+def check_tensors(path: Path, component: str, expected: Tensors, found: Tensors) -> None:
     """Refuse a component with tensors missing, misshapen, quantised, or (U-Net) left over.
 
     Quantised weights are integers with a scale kept elsewhere: cast as they are they would
@@ -284,7 +295,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _vae_name(name: str) -> str:
+def current_name(name: str) -> str:
     """A VAE tensor's name without prefix, its attention layers as diffusers names them now."""
     plain = _VAE_PREFIX.sub("", name)
     return _OLD_ATTENTION.sub(lambda m: f"{m[1]}{_NEW_NAME[m[2]]}.", plain)

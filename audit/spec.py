@@ -128,6 +128,7 @@ class Spec(Strict):
     )
     vaes: dict[str, str] = Field(default={"own": "own"}, min_length=1)
     prompts: PromptsSpec
+    other_latent_spaces: bool = Field(False, description="also decode what no VAE here encoded")
     negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
     seeds: Annotated[
         SeedsSpec, BeforeValidator(lambda v: {"count": v} if isinstance(v, int) else v)
@@ -142,6 +143,7 @@ class Spec(Strict):
     sizes: list[tuple[int, int]] = Field(default=[], description="width, height; empty: own")
     attributes: list[AttributeSpec] = []
     classifiers: dict[str, Annotated[ClassifierSpec, BeforeValidator(_from_model)]] = {}
+    probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")

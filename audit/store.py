@@ -19,7 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
 IMAGE_ROW_GROUP = 16
 
@@ -155,7 +157,19 @@ class Run:
             return pd.DataFrame({"cell": pd.Series(dtype=str)})
         return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)
 
-    # --- failures and labels ---
+    # --- masks, failures and labels ---
+
+    def write_mask(self, trajectory: str, png: bytes) -> None:
+        """Write where skin is in the pictures of a trajectory: a PNG, white on black."""
+        write_atomic(self.folder / "masks" / f"{trajectory}.png", png)
+
+    def read_mask(self, trajectory: str) -> NDArray[np.bool_] | None:
+        """The mask of a trajectory's pictures, (height, width), or None."""
+        import numpy as np
+        from PIL import Image
+
+        path = self.folder / "masks" / f"{trajectory}.png"
+        return np.asarray(Image.open(path).convert("L")) > 127 if path.exists() else None
 
     def write_failure(self, unit: str, reason: str) -> None:
         """Say why a unit could not be made; overwritten at the next try."""

@@ -87,14 +87,16 @@ class Batch(NamedTuple):
         references: the picture that each is held against, of the same size: the original of a
             round trip, or what the first VAE made of the same latents. Empty unless an
             instrument needs "references"; None where there is none.
-        latents: final latents, each (channels, height, width) float32, before scaling is undone.
-            Empty unless an instrument needs "latents"; None where there are none.
+        masks: where skin is, each (height, width) bool; as `references` by need.
+        latents: final latents, each (channels, height, width) float32, before scaling is undone;
+            as `references` by need.
     """
 
     cells: tuple[str, ...]
     prompts: tuple[str, ...]
     images: tuple[NDArray[np.uint8], ...]
     references: tuple[NDArray[np.uint8] | None, ...] = ()
+    masks: tuple[NDArray[np.bool_] | None, ...] = ()
     latents: tuple[NDArray[np.float32] | None, ...] = ()
 
 
@@ -111,7 +113,7 @@ class Instrument(Protocol):
     name: str
     version: str
     needs: frozenset[str]
-    """Of {"images", "references", "latents"}."""
+    """Of {"images", "references", "masks", "latents"}: all that is not named is left out."""
 
     def identity(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
@@ -158,12 +160,29 @@ def register(probe: type[Probe]) -> type[Probe]:
 
 def registry() -> dict[str, Probe]:
     """All probes by name: ours, and those of the entry point group `diffusion_audit.probes`."""
-    import probes.attributes  # noqa: F401
+    import probes.attributes
+    import probes.spectrum
+    import probes.vae  # noqa: F401
 
     for entry in entry_points(group="diffusion_audit.probes"):
         load: Callable[[], Any] = entry.load
         load()
     return dict(_REGISTRY)
+
+
+def probes_of(spec: Spec) -> list[Probe]:
+    """The probes that a spec names, in its order.
+
+    Raises:
+        ValueError: No such probe; quotes the nearest.
+    """
+    from audit.prompts import nearest
+
+    known = registry()
+    for name in spec.probes:
+        if name not in known:
+            raise ValueError(f"probes: {name!r} is no probe; {nearest(name, tuple(known))}")
+    return [known[name] for name in dict.fromkeys(spec.probes)]
 
 
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:

@@ -89,16 +89,35 @@ def read(pixels: NDArray[np.uint8]) -> pd.DataFrame:
         One row a picture: role, gender, tone, style (each may be 'unreadable'), distance (root
         mean square, in [0, 1]), lightness (median L* of the skin, 0 to 100; NaN if unreadable).
     """
+    rows = [_read_one(image, *place) for image, place in zip(pixels, _places(pixels), strict=True)]
+    return pd.DataFrame(rows, columns=["role", "gender", "tone", "style", "distance", "lightness"])
+
+
+def skin_masks(pixels: NDArray[np.uint8]) -> list[NDArray[np.bool_] | None]:
+    """Where skin is in pictures (n, 64, 64, 3): (64, 64) each, None where gender is unreadable."""
+    masks: list[NDArray[np.bool_] | None] = []
+    for gender, place in zip(read(pixels)["gender"], _places(pixels), strict=True):
+        if gender == UNREADABLE:
+            masks.append(None)
+            continue
+        style, role, dy, dx = place
+        mask = template(style, role).skin_mask[GENDERS.index(gender)]
+        # shift() fills with 255, so the mask is moved as a picture of 0 and 1.
+        moved = shift(np.repeat(mask[..., None], 3, axis=2).astype(np.uint8), dy, dx)
+        masks.append(moved[..., 0] == 1)
+    return masks
+
+
+def _places(pixels: NDArray[np.uint8]) -> list[tuple[str, str, int, int]]:
+    """Style, role and shift of the picture of the world that is nearest to each."""
     templates, whose = _coarse_templates()
     squared = (templates**2).sum(axis=1)
-    rows = []
+    places = []
     for start in range(0, len(pixels), 256):
-        part = pixels[start : start + 256]
-        coarse = _block_means(part)
+        coarse = _block_means(pixels[start : start + 256])
         distances = squared - 2 * coarse @ templates.T
-        for image, nearest in zip(part, distances.argmin(axis=1), strict=True):
-            rows.append(_read_one(image, *whose[nearest]))
-    return pd.DataFrame(rows, columns=["role", "gender", "tone", "style", "distance", "lightness"])
+        places += [whose[i] for i in distances.argmin(axis=1)]
+    return places
 
 
 def _read_one(

@@ -40,9 +40,7 @@ def save(path, content, form):
 def test_a_pickle_under_any_name_is_refused_and_nothing_runs(tmp_path, proof, name, form):
     path = tmp_path / name
     save(path, {"weight": torch.zeros(2), "callback": Runs(proof)}, form)
-    with pytest.raises(
-        WeightsError, match=r"is a pickle .*convert it to safetensors first"
-    ) as error:
+    with pytest.raises(WeightsError, match=r"is a pickle .*run `audit convert FILE`") as error:
         read_header(path)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
@@ -72,7 +70,7 @@ def test_a_broken_pickle_is_refused_without_an_error_of_its_own(tmp_path, data):
     path = tmp_path / "model.ckpt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", data)
-    assert "convert it" in refusal(path)
+    assert "audit convert FILE" in refusal(path)
 
 
 def test_names_from_a_hostile_pickle_stay_on_one_short_line(tmp_path):

@@ -1,0 +1,140 @@
+"""`audit vae`: round trips from the command line, and their table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from audit import run as runs
+from audit.folder import classifier_spec
+from audit.models import digest_of
+from audit.originals import pictures_of_folder, pictures_of_run
+from audit.plan import Unit, units_of
+from audit.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
+from audit.run import Audit, Progress, Say
+from audit.vaes import compare, identify
+from probes import Finding
+
+COLUMNS = (
+    ("PSNR", "PSNR dB", 1),
+    ("SSIM", "SSIM", 3),
+    ("MS-SSIM", "MS-SSIM", 3),
+    ("colour difference (CIEDE2000)", "ΔE", 2),
+    ("loss of detail", "detail lost", 3),
+    ("lightness shift", "L* shift", 2),
+)
+
+
+def run(
+    images: Path,
+    csv: Path | None,
+    vaes: tuple[str, ...],
+    out: Path,
+    longest: int,
+    batch: int,
+    attributes: tuple[str, ...],
+    classifiers: tuple[str, ...],
+    say: Say,
+) -> Audit:
+    """Send the pictures round and measure them; run again to resume.
+
+    Raises:
+        ValueError: Something that the user gave cannot be used.
+    """
+    if (images / "plan.parquet").exists():
+        pictures = pictures_of_run(images)
+    else:
+        pictures = pictures_of_folder(images, csv)
+    audit, plan, provenance, loaded = round_trip_audit(
+        images.name,
+        pictures,
+        named(vaes),
+        out,
+        longest,
+        batch,
+        attributes,
+        {text.rstrip("/").split("/")[-1]: classifier_spec(text) for text in classifiers},
+    )
+    for line in kinships(audit, loaded):
+        say(line)
+    runs.begin(audit, plan, provenance)
+    store_originals(audit, plan, pictures)
+    worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
+    units = [u for u in units_of(plan) if _unmade(audit, u)]
+    progress = Progress("round trip", len(units), say)
+    for unit in units:
+        outcome = worker(unit)
+        progress.step(outcome.unit, outcome.images, outcome.reason)
+    runs.score(audit, plan, say)
+    return audit
+
+
+def kinships(audit: Audit, vaes: Mapping[str, Any]) -> list[str]:
+    """Which of the VAEs are copies of others or share a part with them, one line each."""
+    known = [
+        identify(name, audit.spec.vaes[name], vae, digest_of(vae)) for name, vae in vaes.items()
+    ]
+    lines = []
+    for i, one in enumerate(known):
+        for other in known[:i]:
+            kind = compare(other, one)
+            if kind in ("the same file", "a copy"):
+                lines.append(f"{one.name} is {other.name} under another name ({kind})")
+                break
+            if kind != "different":
+                lines.append(f"{one.name} and {other.name}: {kind}")
+    return lines
+
+
+def named(vaes: tuple[str, ...]) -> dict[str, str]:
+    """NAME=SOURCE, or the last part of the source as its name.
+
+    Raises:
+        ValueError: Two VAEs of one name, or one that is called 'original'.
+    """
+    out: dict[str, str] = {}
+    for text in vaes:
+        name, _, source = text.rpartition("=")
+        source = source or text
+        name = name or source.rstrip("/").split("/")[-1].removeprefix("reference:")
+        if name in out or name == ORIGINAL:
+            raise ValueError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
+        out[name] = source
+    return out
+
+
+def table(findings: list[Finding]) -> list[str]:
+    """One line a VAE: what it costs, with 95 % intervals."""
+    values = {
+        (f.subject["vae"], f.metric): f
+        for f in findings
+        if f.probe == "vae"
+        and "group" not in f.subject
+        and "baseline" not in f.subject
+        and "vae" in f.subject
+    }
+    names = list(dict.fromkeys(vae for vae, _ in values))
+    rows = [["VAE", *(title for _, title, _ in COLUMNS)]]
+    for name in names:
+        row = [name]
+        for metric, _, digits in COLUMNS:
+            f = values.get((name, metric))
+            if f is None or f.status != "measured":
+                exact = values.get((name, "squared error"))
+                same = metric == "PSNR" and exact is not None and exact.value == 0
+                row.append("exact" if same else "–")
+            elif f.low == f.low:
+                row.append(f"{f.value:.{digits}f} [{f.low:.{digits}f}, {f.high:.{digits}f}]")
+            else:
+                row.append(f"{f.value:.{digits}f}")
+        rows.append(row)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def _unmade(audit: Audit, unit: Unit) -> bool:
+    files = unit.rows["vae_file"].unique()
+    return any(not audit.run.images_path(unit.id, file).exists() for file in files)

@@ -1,0 +1,326 @@
+"""What one VAE makes of the same pictures as another: shifts, their disparity between groups.
+
+Every picture is its own control: the numbers are those of one arm, against its reference, and
+compared between arms picture by picture. A group pays more where its pictures shift more than
+those of the others. Who is compared with whom: pictures that agree in all other labels, or in
+the prompt, where at least ten such matches exist; otherwise all with all.
+
+A number can be claimed only beyond its resolution: what rounding to 8 bits alone could do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import inf, nan
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from audit.plan import arm_labels
+from audit.prompts import slug
+from audit.stats import FEWEST_PROMPTS, benjamini_hochberg, mean_over_prompts
+from probes import Estimand, Finding
+
+FEWEST_MATCHES = 10
+
+
+class Measure(NamedTuple):
+    """One number a picture: a column of the table that is analysed.
+
+    Attributes:
+        column: its column.
+        metric: its name in findings.
+        unit: its unit.
+        better: whether higher is better; None: neither.
+        resolution: a mean effect up to this size is what rounding to 8 bits could do.
+        level: it is never negative (an error); else it is a shift around zero.
+    """
+
+    column: str
+    metric: str
+    unit: str
+    better: bool | None
+    resolution: float
+    level: bool = False
+
+
+class Effect(NamedTuple):
+    """A mean with its 95 % interval and the p of 'no larger than the resolution'."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    clusters: int
+    estimator: str
+    note: str = ""
+
+
+def with_clusters(plan: pd.DataFrame) -> pd.DataFrame:
+    """The plan with `arm`, and `cluster`: the prompt, or the picture where it was given."""
+    given = plan["kind"] != "made"
+    return plan.assign(
+        arm=arm_labels(plan), cluster=plan["trajectory"].where(given, plan["prompt"])
+    )
+
+
+def describe(
+    rows: pd.DataFrame, measures: Iterable[Measure], probe: str, instrument: str
+) -> list[Finding]:
+    """The mean of every measure by arm, over all pictures.
+
+    Args:
+        rows: one row a picture and arm: trajectory, arm, checkpoint, vae, cluster, and the
+            measures' columns (NaN: not measured).
+        measures: which columns.
+        probe: name of the probe.
+        instrument: name of what measured.
+    """
+    findings = []
+    for _, part in rows.groupby("arm", sort=False):
+        for m in measures:
+            effect = mean_effect(part, m)
+            blank = _finding(part, m, probe, instrument)
+            finding = _filled(blank, effect)._replace(
+                headline=not m.level, estimand=_estimand(part), n_clusters=effect.clusters
+            )
+            findings.append(finding)
+    return findings
+
+
+def of_groups(
+    rows: pd.DataFrame,
+    groups: pd.DataFrame,
+    measures: Sequence[Measure],
+    probe: str,
+    instrument: str,
+) -> list[Finding]:
+    """The mean of every measure in each class of each label, by arm; arguments as below."""
+    findings = []
+    for _, part in rows.groupby("arm", sort=False):
+        held = part.join(groups, on="trajectory")
+        for label in groups.columns:
+            for name in sorted({str(v) for v in groups[label].dropna()} - {""}):
+                own = held[held[label].astype(str) == name]
+                for m in measures:
+                    blank = _finding(part, m, probe, instrument)
+                    blank = blank._replace(
+                        id=f"{blank.id}/{slug(label)}/{slug(name)}/own",
+                        metric=f"{m.metric} of a group",
+                        subject=blank.subject | {"group": label, "class": name},
+                        estimand=_estimand(part),
+                    )
+                    effect = mean_effect(own, m)
+                    findings.append(_filled(blank, effect)._replace(n_clusters=effect.clusters))
+    return findings
+
+
+def disparities(
+    rows: pd.DataFrame,
+    groups: pd.DataFrame,
+    measures: Sequence[Measure],
+    probe: str,
+    instrument: str,
+) -> list[Finding]:
+    """How much more each group's pictures shift than the others', by arm.
+
+    Args:
+        rows: as in `describe`.
+        groups: labels by trajectory (index), one column a label; empty strings and NaN are
+            pictures without that label.
+        measures: which columns.
+        probe: name of the probe.
+        instrument: name of what measured.
+
+    Returns:
+        A finding for every arm, measure and class of every label; p is adjusted over the
+        classes and measures of an arm and label (Benjamini and Hochberg).
+    """
+    findings = []
+    for _, part in rows.groupby("arm", sort=False):
+        held = part.join(groups, on="trajectory")
+        for label in groups.columns:
+            found = [
+                _disparity(held, list(groups.columns), label, name, m, probe, instrument)
+                for name in classes_of(groups[label])
+                for m in measures
+            ]
+            adjusted = benjamini_hochberg([f.p for f in found])
+            findings += [
+                f._replace(p=float(p), headline=bool(p <= 0.05))
+                for f, p in zip(found, adjusted, strict=True)
+            ]
+    return findings
+
+
+def against(rows: pd.DataFrame, measures: Iterable[Measure], base: str) -> pd.DataFrame:
+    """Every other VAE's numbers minus those of the VAE `base` on the same picture."""
+    columns = [m.column for m in measures]
+    own = rows[rows["vae"] == base].drop_duplicates("trajectory").set_index("trajectory")[columns]
+    others = rows[rows["vae"] != base].assign(against=base)
+    others[columns] = others[columns].to_numpy(float) - own.reindex(others["trajectory"]).to_numpy(
+        float
+    )
+    return others
+
+
+def classes_of(labels: pd.Series) -> list[str]:
+    """The classes that findings name: of two, the second in order says all."""
+    known = sorted({str(v) for v in labels.dropna()} - {""})
+    return known[1:] if len(known) == 2 else known
+
+
+def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
+    """Mean of one measure over the clusters (prompts, or pictures where each is its own)."""
+    known = part.dropna(subset=[m.column])
+    values = [g[m.column].to_numpy(float) for _, g in known.groupby("cluster", sort=False)]
+    if not values:
+        return Effect(nan, nan, nan, nan, 0, 0, "", "no picture could be measured")
+    flat = np.concatenate(values)
+    if (flat == flat[0]).all() and np.isfinite(flat[0]):
+        note = f"the same in every one of {len(flat)} pictures"
+        return Effect(float(flat[0]), nan, nan, nan, len(flat), len(values), "mean", note)
+    estimand = _estimand(part)
+    found = mean_over_prompts(values, estimand)
+    few = estimand == "prompts like these" and len(values) < FEWEST_PROMPTS
+    note = f"{len(values)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
+    estimator = "mean over pictures, t" if estimand != "this suite" else "mean over prompts, t"
+    se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
+    p = _minimal_p(found.value, se, len(flat) - 1, m.resolution)
+    return Effect(found.value, found.low, found.high, p, len(flat), len(values), estimator, note)
+
+
+def _disparity(
+    held: pd.DataFrame,
+    labels: list[str],
+    label: str,
+    name: str,
+    m: Measure,
+    probe: str,
+    instrument: str,
+) -> Finding:
+    known = held[held[label].notna() & (held[label] != "")].dropna(subset=[m.column])
+    inside = known[label].astype(str) == name
+    blank = _finding(known if len(known) else held, m, probe, instrument)
+    blank = blank._replace(
+        id=f"{blank.id}/{slug(label)}/{slug(name)}",
+        metric=f"{m.metric}: difference between groups",
+        subject=blank.subject | {"group": label, "class": name, "against": "all others"},
+        estimand="prompts like these",
+        null=0.0,
+    )
+    one, rest = int(inside.sum()), int((~inside).sum())
+    if min(one, rest) < 2:
+        return blank._replace(
+            status="not-measured",
+            n=one,
+            note=f"{one} picture{'s' * (one != 1)} of {name!r} against {rest} others: at least "
+            "two of each are needed",
+        )
+    keys = [c for c in labels if c != label and known[c].notna().all()]
+    if known["cluster"].nunique() < len(known):
+        keys = ["cluster"]
+    effect = _matched(known, inside, keys, m) or _unmatched(known, inside, m)
+    return _filled(blank, effect)._replace(n_clusters=effect.clusters)
+
+
+def _matched(known: pd.DataFrame, inside: pd.Series, keys: list[str], m: Measure) -> Effect | None:
+    if not keys:
+        return None
+    means = (
+        known.assign(inside=inside)
+        .groupby([*keys, "inside"], sort=False)[m.column]
+        .mean()
+        .unstack("inside")
+        .dropna()
+    )
+    if means.shape[1] < 2 or len(means) < FEWEST_MATCHES:
+        return None
+    difference = (means[True] - means[False]).to_numpy(float)
+    what = "prompt" if keys == ["cluster"] else ", ".join(keys)
+    return _t(difference, len(known), m, f"matched by {what}: {len(means)} matches, t")
+
+
+def _unmatched(known: pd.DataFrame, inside: pd.Series, m: Measure) -> Effect:
+    a = known.loc[inside, m.column].to_numpy(float)
+    b = known.loc[~inside, m.column].to_numpy(float)
+    value = float(a.mean() - b.mean())
+    if np.ptp(a) == 0 and np.ptp(b) == 0:
+        note = "no picture of a group differs from another of it"
+        return Effect(value, nan, nan, nan, len(known), len(known), "difference of means", note)
+    test = stats.ttest_ind(a, b, equal_var=False)
+    bounds = test.confidence_interval(0.95)
+    se = (bounds.high - bounds.low) / 2 / stats.t.ppf(0.975, test.df)
+    p = _minimal_p(value, se, float(test.df), m.resolution)
+    return Effect(
+        value,
+        float(bounds.low),
+        float(bounds.high),
+        p,
+        len(known),
+        len(known),
+        "difference of means, not matched, Welch's t",
+    )
+
+
+def _t(difference: np.ndarray, n: int, m: Measure, estimator: str) -> Effect:
+    value, matches = float(difference.mean()), len(difference)
+    if np.ptp(difference) == 0:
+        note = f"the same in all {matches} matches"
+        return Effect(value, nan, nan, nan, n, matches, estimator, note)
+    test = stats.ttest_1samp(difference, 0)
+    bounds = test.confidence_interval(0.95)
+    se = float(difference.std(ddof=1) / np.sqrt(matches))
+    p = _minimal_p(value, se, matches - 1, m.resolution)
+    return Effect(value, float(bounds.low), float(bounds.high), p, n, matches, estimator)
+
+
+def _minimal_p(value: float, se: float, df: float, resolution: float) -> float:
+    """Two-sided p of 'the effect is at most the resolution' (minimal-effect test)."""
+    if not np.isfinite(se) or se <= 0:
+        return nan
+    beyond = (abs(value) - resolution) / se
+    return float(min(1.0, 2 * stats.t.sf(beyond, df)))
+
+
+def _estimand(part: pd.DataFrame) -> Estimand:
+    """Pictures that are each their own cluster are a sample; prompts with seeds are a suite."""
+    alone = part["cluster"].nunique() == part["trajectory"].nunique()
+    return "prompts like these" if alone else "this suite"
+
+
+def _finding(part: pd.DataFrame, m: Measure, probe: str, instrument: str) -> Finding:
+    first = part.iloc[0]
+    subject = {k: str(first[k]) for k in ("checkpoint", "vae", "arm")}
+    if "against" in part:
+        subject["baseline"] = str(first["against"])
+    versus = f"/{slug(subject['baseline'])}" if "baseline" in subject else ""
+    return Finding(
+        id=f"{probe}/{slug(m.metric)}/{subject['arm']}{versus}",
+        probe=probe,
+        metric=m.metric + (" difference" if versus else ""),
+        subject=subject,
+        value=nan,
+        null=nan if m.level and not versus else 0.0,
+        null_q95=m.resolution,
+        unit=m.unit,
+        higher_is_better=m.better,
+        instrument=instrument,
+    )
+
+
+def _filled(blank: Finding, effect: Effect) -> Finding:
+    measured = np.isfinite(effect.value) or effect.value == inf
+    return blank._replace(
+        value=effect.value,
+        low=effect.low,
+        high=effect.high,
+        p=effect.p,
+        n=effect.n,
+        estimator=effect.estimator,
+        note=effect.note,
+        status="measured" if measured else "not-measured",
+    )
