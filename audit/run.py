@@ -267,11 +267,10 @@ def read_batch(
         )
     if "masks" in needs:
         batch = batch._replace(masks=tuple(run.read_mask(t) for t in trajectories))
-    # A round trip has latents of its own by every VAE.
-    of_vae = f"{unit.id}-{vae}"
-    name = of_vae if run.latents_path(of_vae).exists() else unit.id
-    if "latents" in needs and run.latents_path(name).exists():
-        stored = run.read_latents(name)
+    if "latents" in needs:
+        of_vae = f"{unit.id}-{vae}"  # a round trip has latents of its own by every VAE
+        name = of_vae if run.latents_path(of_vae).exists() else unit.id
+        stored = run.read_latents(name) if run.latents_path(name).exists() else {}
         batch = batch._replace(
             latents=tuple(stored[t].float().numpy() if t in stored else None for t in trajectories)
         )

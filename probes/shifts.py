@@ -217,8 +217,7 @@ def _disparity(
         return blank._replace(
             status="not-measured",
             n=one,
-            note=f"{one} picture{'s' * (one != 1)} of {name!r} against {rest} others: at least "
-            "two of each are needed",
+            note=f"pictures of {name!r}: {one}, others: {rest}; at least two of each are needed",
         )
     keys = [c for c in labels if c != label and known[c].notna().all()]
     if known["cluster"].nunique() < len(known):

@@ -85,7 +85,7 @@ def test_without_enough_matches_all_are_compared_with_all():
 def test_a_group_of_one_is_not_measured_and_says_why():
     found = disparities(rows([1.0, 2.0, 3.0]), labels(g=["a", "a", "b"]), [ERROR], "v", "p")
     assert found[0].status == "not-measured"
-    assert found[0].note.startswith("1 picture of 'b' against 2 others")
+    assert found[0].note.startswith("pictures of 'b': 1, others: 2")
     own = of_groups(rows([1.0, 2.0, 3.0]), labels(g=["a", "a", "b"]), [ERROR], "v", "p")
     assert [f.value for f in own] == [1.5, 3.0]
 
