@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from audit import examine
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
@@ -72,7 +73,8 @@ def report(
         findings=findings,
         exhibits=exhibits
         + grid_exhibits(plan, grids)
-        + difference_grid(plan, _tables(audit, plan)),
+        + difference_grid(plan, _tables(audit, plan))
+        + examine.exhibits(audit.run),
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
         | {

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from audit import run as runs
+from audit.examine import examine
 from audit.folder import classifier_spec
-from audit.models import digest_of
 from audit.originals import pictures_of_folder, pictures_of_run
 from audit.plan import Unit, units_of
 from audit.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
 from audit.run import Audit, Progress, Say
-from audit.vaes import compare, identify
 from probes import Finding
 
 COLUMNS = (
@@ -56,10 +53,10 @@ def run(
         attributes,
         {text.rstrip("/").split("/")[-1]: classifier_spec(text) for text in classifiers},
     )
-    for line in kinships(audit, loaded):
-        say(line)
     runs.begin(audit, plan, provenance)
     store_originals(audit, plan, pictures)
+    for line in examine(audit, plan, loaded):
+        say(line)
     worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
     units = [u for u in units_of(plan) if _unmade(audit, u)]
     progress = Progress("round trip", len(units), say)
@@ -68,23 +65,6 @@ def run(
         progress.step(outcome.unit, outcome.images, outcome.reason)
     runs.score(audit, plan, say)
     return audit
-
-
-def kinships(audit: Audit, vaes: Mapping[str, Any]) -> list[str]:
-    """Which of the VAEs are copies of others or share a part with them, one line each."""
-    known = [
-        identify(name, audit.spec.vaes[name], vae, digest_of(vae)) for name, vae in vaes.items()
-    ]
-    lines = []
-    for i, one in enumerate(known):
-        for other in known[:i]:
-            kind = compare(other, one)
-            if kind in ("the same file", "a copy"):
-                lines.append(f"{one.name} is {other.name} under another name ({kind})")
-                break
-            if kind != "different":
-                lines.append(f"{one.name} and {other.name}: {kind}")
-    return lines
 
 
 def named(vaes: tuple[str, ...]) -> dict[str, str]:
