@@ -248,10 +248,13 @@ def demo_command(out: Path) -> None:
 @one_line_errors
 def validate_command(quick: bool, out: Path) -> None:
     """Check the instruments on models whose bias is known; exit 1 where one fails its bar."""
-    from reference import validation
+    from itertools import chain
+
+    from reference import vae_validation, validation
 
     passed = True
-    for check in validation.run(out, quick, say):
+    checks = chain(validation.run(out, quick, say), vae_validation.run(out / "vae", quick, say))
+    for check in checks:
         passed &= check.passed
         click.echo(check.line())
     sys.exit(0 if passed else 1)

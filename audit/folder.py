@@ -17,11 +17,13 @@ from audit.plan import Cell
 from audit.prompts import Prompt
 from audit.run import LIBRARIES, Audit, Say
 from audit.spec import Spec, canonical_digest, parse_spec
-from audit.store import Run, sha256
+from audit.store import LABEL_COLUMNS, Run, sha256
 
 BATCH = 16
 FILE = "given"
 NO_PROMPT = "(no prompt found)"
+NO_LABELS = ("model", "mask")
+"""Columns of the CSV that say something else: the arm, and where skin is."""
 
 
 def given_audit(
@@ -54,6 +56,8 @@ def given_audit(
         "batch_size": BATCH,
     }
     spec = parse_spec(raw, folder)
+    if all(a.instrument != "clip" for a in spec.attributes):
+        spec = spec.model_copy(update={"classifiers": {}})  # colours need none
     plan = _plan(images, spec, prompts)
     device = pick_device(spec.device)
     audit = Audit(
@@ -85,9 +89,12 @@ def given_audit(
 
 
 def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | None) -> None:
-    """Copy the images into the run, as PNG without their own text chunks.
+    """Copy the images into the run, as PNG without their own text chunks, with masks and labels.
 
     A file that is no image, is cut off or too large is missing with its reason.
+
+    Raises:
+        ValueError: A mask that the CSV names is not there or cannot be read.
     """
     by_digest = {canonical_digest(["given", i.sha256]): i for i in given.read_folder(folder, csv)}
     for unit, rows in plan.groupby("unit", sort=False):
@@ -108,7 +115,19 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
                 record = {"cell": row.cell, "png": png, "sha256": sha256(pixels.tobytes())}
                 record["reason"] = None
             records.append(record)
+            mask = image.labels.get("mask")
+            if mask:
+                pixels = given.load_image(folder / mask)
+                audit.run.write_mask(str(row.trajectory), png_bytes(pixels, "mask"))
         audit.run.write_images(str(unit), FILE, records)
+    rows = [
+        (cell, label, value, "given")
+        for cell, image in by_digest.items()
+        for label, value in image.labels.items()
+        if label not in NO_LABELS
+    ]
+    if rows:
+        audit.run.write_labels("given", pd.DataFrame(rows, columns=list(LABEL_COLUMNS)))
 
 
 def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.DataFrame:

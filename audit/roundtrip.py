@@ -29,7 +29,7 @@ from audit.plan import Cell, Unit
 from audit.prompts import Prompt
 from audit.run import LIBRARIES, Audit
 from audit.spec import canonical_digest, parse_spec
-from audit.store import Run, sha256
+from audit.store import LABEL_COLUMNS, Run, sha256
 from audit.vaes import Codec, codec, load_vae_alone
 
 ORIGINAL = "original"
@@ -135,8 +135,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
         for label, value in p.labels.items()
     ]
     if rows:
-        table = pd.DataFrame(rows, columns=["cell", "attribute", "class", "rater"])
-        audit.run.write_table("labels/given.parquet", table)
+        audit.run.write_labels("given", pd.DataFrame(rows, columns=list(LABEL_COLUMNS)))
 
 
 class RoundTripWorker:

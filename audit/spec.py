@@ -182,7 +182,7 @@ class Spec(Strict):
             raise ValueError(
                 f"baseline: {self.baseline!r} is no checkpoint; {nearest(self.baseline, known)}"
             )
-        if self.attributes and not self.classifiers:
+        if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
             raise ValueError("attributes: name at least one classifier to measure them with")
 
     def digest(self) -> str:

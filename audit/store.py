@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 IMAGE_ROW_GROUP = 16
+LABEL_COLUMNS = ("cell", "attribute", "class", "rater")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -184,10 +185,14 @@ class Run:
         files = sorted((self.folder / "failures").glob("*.txt"))
         return {p.stem: p.read_text(encoding="utf-8").strip() for p in files}
 
+    def write_labels(self, name: str, rows: pd.DataFrame) -> None:
+        """Write a table of labels, replacing the one of that name."""
+        write_atomic(self.folder / "labels" / f"{name}.parquet", parquet_bytes(rows))
+
     def labels(self) -> pd.DataFrame:
         """All labels: cell, attribute, class, rater."""
         files = sorted((self.folder / "labels").glob("*.parquet"))
-        columns = ["cell", "attribute", "class", "rater"]
+        columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
         return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)[columns]

@@ -20,8 +20,9 @@ from audit.spec import Spec
 from probes import Exhibit, Finding, Instrument, register
 from probes.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.comparisons import attrition, compare_arms, disagreement, guards, intersections
-from probes.outcomes import measured_errors, outcome_frame, prompt_targets
+from probes.outcomes import measured_errors, monk_frame, outcome_frame, prompt_targets
 from probes.shares import by_prompt, over_prompts, with_labels
+from probes.skin import Skin
 
 PROBE = "attributes"
 
@@ -39,6 +40,8 @@ class Attributes:
             model = ClipModel(name, classifier)
             made.append(ClipLikeness(model))
             made += [ClipAttribute(model, a) for a in spec.attributes if a.instrument == "clip"]
+        if any(a.instrument == "colorimetry" for a in spec.attributes):
+            made.append(Skin())
         return tuple(made)
 
     def cells(self, spec: Spec) -> Iterable[Cell]:
@@ -66,11 +69,19 @@ class Attributes:
         plan = plan.assign(arm=arm_labels(plan))
         findings: list[Finding] = []
         exhibits: list[Exhibit] = []
+        for attribute in spec.attributes:
+            if attribute.instrument == "colorimetry":
+                frame = monk_frame(tables, plan, labels, attribute)
+                if frame["outcome"].isna().all():
+                    findings.append(_needs_mask(attribute))
+                    continue
+                found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec)
+                findings += found
+                exhibits += shown
         for name, classifier in spec.classifiers.items():
             frames: dict[str, pd.DataFrame] = {}
             for attribute in spec.attributes:
                 if attribute.instrument != "clip":
-                    findings.append(_needs_mask(attribute))
                     continue
                 instrument = f"{slug(name)}.{attribute.name}"
                 frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)

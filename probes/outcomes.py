@@ -158,6 +158,23 @@ def outcome_frame(
     return plan.assign(outcome=plan["cell"].map(outcome), label=plan["cell"].map(label))
 
 
+def monk_frame(
+    tables: Mapping[str, pd.DataFrame],
+    plan: pd.DataFrame,
+    labels: pd.DataFrame,
+    attribute: AttributeSpec,
+) -> pd.DataFrame:
+    """As `outcome_frame`, by colorimetry: the nearest Monk swatch, NaN without a mask of skin."""
+    scores = tables["skin"]
+    outcome = pd.Series(dtype=object)
+    if len(scores):
+        tones = scores.dropna(subset=["monk"]).drop_duplicates("cell").set_index("cell")["monk"]
+        outcome = tones.map(lambda t: attribute.class_names[int(t)])
+    own = labels[labels["attribute"] == attribute.name].drop_duplicates("cell")
+    label = own.set_index("cell")["class"]
+    return plan.assign(outcome=plan["cell"].map(outcome), label=plan["cell"].map(label))
+
+
 def prompt_targets(
     tables: Mapping[str, pd.DataFrame], attribute: AttributeSpec
 ) -> dict[str, dict[str, float]]:

@@ -1,8 +1,9 @@
 """`audit validate`: the instruments on models whose bias is known.
 
 Planted shares come from `planted.yaml`, true ones from `truth.yaml` (the oracle's counts on
-seeds that no audit uses), measured ones from an ordinary run of the suite. Controls that must
-fail do fail, or the validation fails: shuffled labels and a classifier with swapped classes.
+seeds that no audit uses), measured ones from an ordinary run of the suite with the demo's
+settings (guidance 1). Controls that must fail do fail, or the validation fails: shuffled labels
+and a classifier with swapped classes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ from scipy import stats
 from audit.correction import corrected_shares, simulate_absolute_error
 from audit.plan import arm_labels
 from audit.run import Audit, begin, generate, open_audit, plan_audit, score
-from audit.stats import benjamini_hochberg, total_variation_null
+from audit.stats import benjamini_hochberg, total_variation, total_variation_null
 from probes.outcomes import counts_of, measured_errors, outcome_frame
 from reference import oracle
 from reference.train.shares import planted_role
 from reference.world import GENDERS, HERE, ROLES, TONES, neutral_prompt
 
 SEEDS = 32
-SETS_QUICK, SETS_FULL = 2, 6
+"""Pictures a role in one set, from which shares are corrected."""
+FLAG_SEEDS = 48
+"""As in the demo."""
+SETS_QUICK, SETS_FULL = 4, 12
 FIRST_SEED = 10_000
 ATTRIBUTES = {"world-gender": ("gender", GENDERS), "world-tone": ("tone", TONES)}
 SPEC = """
@@ -38,7 +42,7 @@ checkpoints: {{{checkpoint}: reference:{checkpoint}}}
 prompts: {{suite: demo}}
 seeds: {{count: {seeds}, start: {start}}}
 steps: {steps}
-guidance: 3
+guidance: 1
 attributes: [world-gender, world-tone]
 classifiers: {{small: reference:balanced}}
 batch_size: 32
@@ -90,13 +94,14 @@ def run(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Check
     yield from truth_checks()
     sets = SETS_QUICK if quick else SETS_FULL
     planted = make_run(folder / "planted-unet", "planted-unet", SEEDS * sets, say)
-    balanced = make_run(folder / "balanced", "balanced", SEEDS, say)
+    balanced = make_run(folder / "balanced", "balanced", FLAG_SEEDS, say)
     labels = pd.concat([oracle_labels(planted), oracle_labels(balanced)])
     frames = {
         name: pd.concat([frame_of(planted, name), frame_of(balanced, name)]) for name in ATTRIBUTES
     }
     yield from classifier_checks(frames, labels)
-    yield from flag_checks(frames["world-gender"])
+    for name, (kind, classes) in ATTRIBUTES.items():
+        yield from flag_checks(frames[name], kind, classes)
     yield from share_checks(frames, sets)
     for line in side_by_side(frames["world-gender"]):
         say(line)
@@ -210,29 +215,33 @@ def classifier_checks(frames: dict[str, pd.DataFrame], labels: pd.DataFrame) -> 
         )
 
 
-def flag_checks(frame: pd.DataFrame) -> Iterator[Check]:
-    """Which roles an audit of 32 seeds a role flags, against the truth."""
-    first = frame[frame["seed"] < FIRST_SEED + SEEDS]
+def flag_checks(frame: pd.DataFrame, kind: str, classes: tuple[str, ...]) -> Iterator[Check]:
+    """Which roles an audit with the demo's settings flags, against the truth."""
+    first = frame[frame["seed"] < FIRST_SEED + FLAG_SEEDS]
+    even = np.full(len(classes), 1 / len(classes))
     for checkpoint, part in first.groupby("checkpoint", sort=False):
         p = [
             total_variation_null(
-                counts_of(part.loc[part["prompt"] == neutral_prompt(r), "outcome"], GENDERS),
-                (0.5, 0.5),
+                counts_of(part.loc[part["prompt"] == neutral_prompt(r), "outcome"], classes), even
             ).p
             for r in ROLES
         ]
         flagged = benjamini_hochberg(p) <= 0.05
         if checkpoint == "balanced":
             share = float(flagged.mean())
-            yield Check("balanced: roles flagged", f"{share:.1%}", "at most 5%", share <= 0.05)
+            yield Check(
+                f"balanced, {kind}: roles flagged",
+                f"{int(flagged.sum())} of {len(ROLES)}",
+                "at most 5%",
+                share <= 0.05,
+            )
             continue
-        off = np.array(
-            [abs(true_shares(str(checkpoint), "3", r, "gender")[1] - 0.5) >= 0.2 for r in ROLES]
-        )
+        true = [true_shares(str(checkpoint), "1", r, kind) for r in ROLES]
+        off = np.array([total_variation(t, even) >= 0.2 for t in true])
         share = float(flagged[off].mean())
         yield Check(
-            f"{checkpoint}: roles flagged of the {int(off.sum())} truly .2 or more off target",
-            f"{share:.1%}",
+            f"{checkpoint}, {kind}: roles flagged, of those truly .2 or more off target",
+            f"{int(flagged[off].sum())} of {int(off.sum())}",
             "at least 80%",
             share >= 0.8,
         )
@@ -276,7 +285,7 @@ def _shares(frame: pd.DataFrame, name: str, kind: str, sets: int) -> dict[str, f
     assert errors is not None
     misses, held, expected = [], [], []
     for role in ROLES:
-        wanted = true_shares("planted-unet", "3", role, kind)
+        wanted = true_shares("planted-unet", "1", role, kind)
         expected.append(simulate_absolute_error(wanted, errors.table, SEEDS, draws=200, seed=0))
         own = frame[frame["prompt"] == neutral_prompt(role)]
         for s in range(sets):
@@ -297,7 +306,7 @@ def _shares(frame: pd.DataFrame, name: str, kind: str, sets: int) -> dict[str, f
 def side_by_side(frame: pd.DataFrame) -> list[str]:
     """Planted, true and measured shares of women of `planted-unet`, one line a role."""
     own = frame[frame["checkpoint"] == "planted-unet"]
-    lines = [f"{'role':<22}{'planted':>9}{'true w=1':>10}{'true w=3':>10}{'measured w=3':>14}"]
+    lines = [f"{'role':<22}{'planted':>9}{'true w=1':>10}{'true w=3':>10}{'measured w=1':>14}"]
     for role in sorted(ROLES, key=lambda r: planted_role("planted-unet", r)[0]):
         counts = counts_of(own.loc[own["prompt"] == neutral_prompt(role), "outcome"], GENDERS)
         lines.append(

@@ -18,6 +18,7 @@ from audit.cli import main
 from audit.generate import png_bytes
 from audit.parameters import write_parameters
 
+MONK = ["--attribute", "monk-skin-tone"]
 SCORE = ["--attribute", "world-gender", "--classifier", "reference:balanced"]
 
 
@@ -155,6 +156,30 @@ def test_score_reads_prompts_from_the_pictures(tmp_path):
     assert "no picture 1" in lost[0]["note"]
     plan = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())
     assert "a portrait of a cook" in plan["prompts"]["list"]
+
+
+def test_score_measures_the_monk_tone_inside_masks(tmp_path):
+    folder = tmp_path / "pictures"
+    (folder / ".masks").mkdir(parents=True)
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:30, 10:30] = 255
+    Image.fromarray(mask).save(folder / ".masks" / "m.png")
+    for i, swatch in enumerate(["#292420", "#292420", "#d7bd96"]):
+        pixels = np.zeros((40, 40, 3), np.uint8)
+        pixels[:, :, 2] = 100 + i  # blue all around
+        pixels[10:30, 10:30] = list(bytes.fromhex(swatch[1:]))
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    table = tmp_path / "labels.csv"
+    rows = [f"{i}.png,a cook,.masks/m.png" for i in range(3)]
+    table.write_text("\n".join(["file,prompt,mask", *rows]))
+    audit("score", folder, "--csv", table, "--out", tmp_path / "run", *MONK)
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    shares = {
+        f["subject"]["class"]: f["value"] for f in report["findings"] if f["metric"] == "share"
+    }
+    assert shares["MST-10"] == pytest.approx(2 / 3)
+    assert shares["MST-5"] == pytest.approx(1 / 3)
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 def test_score_counts_a_picture_of_100k_by_100k_as_missing(tmp_path):
