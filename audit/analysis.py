@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -60,16 +61,7 @@ def report(
     data = ReportData(
         title=spec.name,
         audited=provenance["audited"],
-        settings={
-            "prompts": len(audit.prompts),
-            "seeds a prompt": spec.seeds.count,
-            "pictures": int(plan["cell"].nunique()),
-            "sampler": sorted(plan["sampler"].unique()),
-            "steps": sorted(int(s) for s in plan["steps"].unique()),
-            "guidance": sorted(float(g) for g in plan["guidance"].unique()),
-            "size": sorted({f"{w} x {h}" for w, h in zip(plan.width, plan.height, strict=True)}),
-            **provenance["made with"],
-        },
+        settings=settings_of(audit, plan) | provenance["made with"],
         findings=findings,
         exhibits=exhibits
         + grid_exhibits(plan, grids)
@@ -88,6 +80,21 @@ def report(
         images=Pictures(audit.run, plan),
     )
     return write_report(data, audit.run.folder / "report")
+
+
+def settings_of(audit: Audit, plan: pd.DataFrame) -> dict[str, Any]:
+    """What held for all pictures; of pictures made elsewhere it is not known how."""
+    known: dict[str, Any] = {"prompts": len(audit.prompts)}
+    if (plan["kind"] != "made").all():
+        return known | {"pictures": int(plan["trajectory"].nunique())}
+    return known | {
+        "seeds a prompt": audit.spec.seeds.count,
+        "pictures": int(plan["cell"].nunique()),
+        "sampler": sorted(plan["sampler"].unique()),
+        "steps": sorted(int(s) for s in plan["steps"].unique()),
+        "guidance": sorted(float(g) for g in plan["guidance"].unique()),
+        "size": sorted({f"{w} x {h}" for w, h in zip(plan.width, plan.height, strict=True)}),
+    }
 
 
 def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:

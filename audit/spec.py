@@ -119,6 +119,47 @@ class ClassifierSpec(Strict):
     faces: bool = False
 
 
+MARGINS = {
+    "distance": 0.1,
+    "share": 0.05,
+    "not-counted": 0.05,
+    "likeness": 0.05,
+    "diversity": 0.1,
+}
+"""What the gate accepts unless told otherwise; docs/gate.md has the reasons."""
+
+
+class GateSpec(Strict):
+    """What `audit gate` accepts of a candidate; read from the baseline's spec.
+
+    Attributes:
+        estimand: the question that the verdict answers.
+        margins: how much worse a metric may get, by its kind (such as 'share') or by its full
+            id (such as 'share/clip.gender-presentation/woman'), which goes first. Likeness and
+            diversity: as a part of the baseline's own mean.
+        common: the share of the cells planned by both arms that both must have made; with less
+            the verdict is ERROR.
+    """
+
+    estimand: Literal["this suite", "prompts like these"] = "this suite"
+    margins: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    common: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+    @field_validator("margins")
+    @classmethod
+    def _known_kinds(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            kind = name.split("/")[0]
+            if kind not in MARGINS:
+                raise ValueError(f"{name!r}: {kind!r} is no metric; {nearest(kind, MARGINS)}")
+        return value
+
+    def margin(self, metric: str) -> float:
+        """The margin of a metric by its id."""
+        kind = metric.split("/")[0]
+        return self.margins.get(metric, self.margins.get(kind, MARGINS[kind]))
+
+
 class Spec(Strict):
     """All of one audit. See the module's docstring for an example."""
 
@@ -145,6 +186,7 @@ class Spec(Strict):
     classifiers: dict[str, Annotated[ClassifierSpec, BeforeValidator(_from_model)]] = {}
     probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
+    gate: GateSpec = GateSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -246,6 +288,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "seeds": SeedsSpec,
         "prompts": PromptsSpec,
         "attributes": AttributeSpec,
+        "gate": GateSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)

@@ -186,7 +186,10 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
 
 def _check(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> list[Floats]:
     if estimand not in ("this suite", "prompts like these"):
-        raise ValueError(f"estimand {estimand!r} is neither 'this suite' nor 'prompts like these'")
+        raise ValueError(
+            f"estimand {estimand!r} is neither 'this suite' nor 'prompts like these'; where each "
+            "picture is a sample of its own, it is its own prompt"
+        )
     values = [np.asarray(v, float) for v in by_prompt]
     for i, v in enumerate(values):
         if v.ndim != 1 or v.size == 0 or np.isnan(v).any():

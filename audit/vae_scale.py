@@ -192,7 +192,8 @@ def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, s
     rows: list[dict[str, Any]] = []
     latents: torch.Tensor | None = None
     for dtype in DTYPES:
-        model = copy.deepcopy(vae).to(dtype).eval()
+        # nn.Module's own, since that of diffusers warns of layers that it would keep in fp32.
+        model = torch.nn.Module.to(copy.deepcopy(vae), dtype).eval()
         seen: dict[str, list[tuple[float, float]]] = {}
         hooks = [m.register_forward_hook(_recorder(n, seen)) for n, m in model.named_modules() if n]
         runner = codec(model)

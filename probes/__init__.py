@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from audit.plan import Cell
     from audit.spec import Spec
 
-Estimand = Literal["this suite", "prompts like these"]
+Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid", "table"]
 
 

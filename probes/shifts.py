@@ -35,7 +35,7 @@ class Measure(NamedTuple):
         unit: its unit.
         better: whether higher is better; None: neither.
         resolution: a mean effect up to this size is what rounding to 8 bits could do.
-        level: it is never negative (an error); else it is a shift around zero.
+        level: it has no zero to be held against (an error, a likeness); else it is a shift.
     """
 
     column: str
@@ -109,7 +109,6 @@ def of_groups(
                     blank = _finding(part, m, probe, instrument)
                     blank = blank._replace(
                         id=f"{blank.id}/{slug(label)}/{slug(name)}/own",
-                        metric=f"{m.metric} of a group",
                         subject=blank.subject | {"group": label, "class": name},
                         estimand=_estimand(part),
                     )
@@ -183,13 +182,14 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     if (flat == flat[0]).all() and np.isfinite(flat[0]):
         note = f"the same in every one of {len(flat)} pictures"
         return Effect(float(flat[0]), nan, nan, nan, len(flat), len(values), "mean", note)
-    estimand = _estimand(part)
-    found = mean_over_prompts(values, estimand)
-    few = estimand == "prompts like these" and len(values) < FEWEST_PROMPTS
+    alone = _estimand(part) == "pictures like these"
+    found = mean_over_prompts(values, "prompts like these" if alone else "this suite")
+    few = alone and len(values) < FEWEST_PROMPTS
     note = f"{len(values)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
-    estimator = "mean over pictures, t" if estimand != "this suite" else "mean over prompts, t"
+    estimator = "mean over pictures, t" if alone else "mean over prompts, t"
     se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
-    p = _minimal_p(found.value, se, len(flat) - 1, m.resolution)
+    claimed = not m.level or "against" in part
+    p = _minimal_p(found.value, se, len(flat) - 1, m.resolution) if claimed else nan
     return Effect(found.value, found.low, found.high, p, len(flat), len(values), estimator, note)
 
 
@@ -207,9 +207,9 @@ def _disparity(
     blank = _finding(known if len(known) else held, m, probe, instrument)
     blank = blank._replace(
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
-        metric=f"{m.metric}: difference between groups",
+        metric=f"extra {blank.metric}",
         subject=blank.subject | {"group": label, "class": name, "against": "all others"},
-        estimand="prompts like these",
+        estimand="pictures like these",
         null=0.0,
     )
     one, rest = int(inside.sum()), int((~inside).sum())
@@ -288,7 +288,7 @@ def _minimal_p(value: float, se: float, df: float, resolution: float) -> float:
 def _estimand(part: pd.DataFrame) -> Estimand:
     """Pictures that are each their own cluster are a sample; prompts with seeds are a suite."""
     alone = part["cluster"].nunique() == part["trajectory"].nunique()
-    return "prompts like these" if alone else "this suite"
+    return "pictures like these" if alone else "this suite"
 
 
 def _finding(part: pd.DataFrame, m: Measure, probe: str, instrument: str) -> Finding:

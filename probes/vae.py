@@ -26,13 +26,13 @@ ONE_LEVEL = 1 / 255
 MOST_HEADLINES = 8
 FIDELITY = (
     Measure("mse", "squared error", "of full range", False, ONE_LEVEL**2, level=True),
-    Measure("ssim", "SSIM", "", True, 0.005),
-    Measure("ms_ssim", "MS-SSIM", "", True, 0.005),
+    Measure("ssim", "SSIM", "of 1", True, 0.005, level=True),
+    Measure("ms_ssim", "MS-SSIM", "of 1", True, 0.005, level=True),
     Measure("delta_e", "colour difference (CIEDE2000)", "ΔE", False, 0.4, level=True),
     Measure("detail_loss", "loss of detail", "of edge energy", False, 0.01),
     Measure("lightness_shift", "lightness shift", "L*", None, 0.4),
     Measure("chroma_shift", "chroma shift", "C*", None, 0.4),
-    Measure("lpips", "LPIPS", "", False, 0.005, level=True),
+    Measure("lpips", "LPIPS", "of 1", False, 0.005, level=True),
 )
 SKIN = (
     Measure("skin lightness", "skin lightness shift", "L*", None, 0.4),
@@ -118,7 +118,7 @@ def paired(
                 hits = (told["outcome"] == one).astype(float).where(known)
                 column = f"{instrument}: {one}"
                 plan[column] = _minus_first(plan.assign(value=hits), first)
-                moves.append(Measure(column, f"share shift, {column}", "share", None, 0.0))
+                moves.append(Measure(column, f"difference of share, {column}", "share", None, 0.0))
     return plan[plan["vae"] != first].reset_index(drop=True), moves
 
 
@@ -199,7 +199,9 @@ def _exhibits(findings: list[Finding]) -> list[Exhibit]:
     rows = [
         (f.subject["arm"], f.value, f.low, f.high, f.metric)
         for f in findings
-        if f.metric in charted and f.status == "measured" and "baseline" not in f.subject
+        if f.metric in charted
+        and f.status == "measured"
+        and not {"baseline", "group"} & {*f.subject}
     ]
     exhibits = []
     for metric in charted:
@@ -226,7 +228,7 @@ def _exhibits(findings: list[Finding]) -> list[Exhibit]:
                 {
                     "VAE": f.subject["arm"],
                     "against": f.subject.get("baseline", "the reference"),
-                    "metric": f.metric.removesuffix(": difference between groups"),
+                    "metric": f.metric.removeprefix("extra "),
                     "group": f"{f.subject['group']}: {f.subject['class']}",
                     "extra": f.value,
                     "low": f.low,

@@ -78,7 +78,7 @@ def run(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Check
 
 def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
     """Each planted fault, the copy, and `faithful` against its parent in fp32."""
-    shift = _only(findings, "skin lightness shift of a group", vae="pale", group="tone")
+    shift = _only(findings, "skin lightness shift", vae="pale", group="tone")
     seen = _oracle(audit)
     for tone in DARK:
         found = next(f for f in shift if f.subject["class"] == tone)
@@ -87,7 +87,7 @@ def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
         yield _holds(f"round trip, pale: lightness of {tone} skin", found, truth)
     beards = _only(
         findings,
-        "squared error difference: difference between groups",
+        "extra squared error difference",
         vae="no-beards",
         group="beard",
         baseline="faithful",
@@ -95,7 +95,7 @@ def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
     yield _above(
         "no-beards: extra error on bearded over beardless faces, beyond faithful's", beards[0]
     )
-    style = _only(findings, "share shift, balanced.world-style: twemoji", vae="flat")
+    style = _only(findings, "difference of share, balanced.world-style: twemoji", vae="flat")
     yield _above("flat: share of Twemoji style, after minus before", style[0])
     energy = _only(findings, "high-frequency energy", vae="coarse")[0]
     yield Check(
@@ -158,7 +158,7 @@ def swap_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
             "after": oracle.read(np.stack(list(after.values())))["lightness"],
         }
     )
-    shift = _only(findings, "skin lightness shift of a group", vae="pale")
+    shift = _only(findings, "skin lightness shift", vae="pale", group="small.world-tone as told")
     for tone in DARK:
         found = next(f for f in shift if f.subject["class"] == tone)
         part = told[told["tone"] == tone].dropna()
@@ -193,8 +193,9 @@ def _only(findings: list[Finding], metric: str, **subject: str) -> list[Finding]
         for f in findings
         if f.metric == metric and all(f.subject.get(k) == v for k, v in subject.items())
     ]
-    if "baseline" not in subject:
-        found = [f for f in found if "baseline" not in f.subject]
+    for key in ("baseline", "group"):
+        if key not in subject:
+            found = [f for f in found if key not in f.subject]
     assert found, f"no finding {metric!r} of {subject}"
     return found
 

@@ -36,7 +36,7 @@ OUTCOMES = {
 ATTRIBUTES = {"gender presentation": "perceived gender presentation"}
 AS_COUNTED = ("share", "mean share")
 ARM = ("checkpoint", "vae", "negative")
-NAMED = {*ARM, "arm", "prompt", "attribute", "class", *AGAINST}
+NAMED = {*ARM, "arm", "prompt", "attribute", "group", "class", *AGAINST}
 ADJUSTED = re.compile(r"benjamini|fdr", re.IGNORECASE)
 
 
@@ -51,8 +51,8 @@ def sentence(finding: Finding) -> str:
 
 def scope(finding: Finding) -> str:
     """Of what the claim is made: these prompts only, or prompts like these."""
-    if finding.estimand == "prompts like these":
-        return "prompts like these"
+    if finding.estimand != "this suite":
+        return finding.estimand
     return "this prompt only" if "prompt" in finding.subject else "these prompts only"
 
 
@@ -62,6 +62,7 @@ def topic(finding: Finding) -> str:
     if "attribute" in finding.subject:
         what = f"{what} of {attribute(finding)}"
         what += f" ({finding.subject['class']})" if "class" in finding.subject else ""
+    what += group(finding)
     if "prompt" in finding.subject:
         what += f" for {quoted(finding.subject['prompt'])}"
     return f"{who(finding)}: {what}"
@@ -78,6 +79,13 @@ def who(finding: Finding) -> str:
         name, swaps = subject["arm"], []
     parts = ", ".join(swaps + others)
     return f"{name} with {parts}" if name and parts else name or parts or "all arms"
+
+
+def group(finding: Finding) -> str:
+    """Of whose pictures: ' where tone is dark'; '' where it is all of them."""
+    if "group" not in finding.subject:
+        return ""
+    return f" where {_words(finding.subject['group'])} is {_words(finding.subject['class'])}"
 
 
 def attribute(finding: Finding) -> str:
@@ -175,12 +183,12 @@ def _difference(finding: Finding, claim: Verdict) -> str:
     subject = finding.subject
     other = next((clip(subject[key], 80) for key in AGAINST if key in subject), "")
     against = f" against {other}" if other else ""
-    if "class" in subject and "share" in finding.metric:
+    if "class" in subject and "group" not in subject and "share" in finding.metric:
         about = f"the share of pictures {_where(finding)} that {_read(finding)} differs by"
     else:
         of = f" of {attribute(finding)}" if attribute(finding) else ""
-        of += f" ({subject['class']})" if "class" in subject else ""
-        about = f"{_words(finding.metric)}{of} {_where(finding)} is"
+        of += f" ({subject['class']})" if "class" in subject and "group" not in subject else ""
+        about = f"{_words(finding.metric)}{of}{group(finding)} {_where(finding)} is"
     told = f"{who(finding)}{against}: {about} {value_text(finding)} (n = {finding.n:,})"
     return _close(finding, claim, told, "no difference")
 
@@ -226,7 +234,7 @@ def _where(finding: Finding) -> str:
     if finding.estimand == "this suite":
         return "for these prompts"
     sampled = f" ({finding.n_clusters:,} sampled)" if finding.n_clusters else ""
-    return f"for prompts like these{sampled}"
+    return f"for {finding.estimand}{sampled}"
 
 
 def _images(finding: Finding) -> str:

@@ -32,7 +32,7 @@ def test_the_mean_and_its_t_interval():
     assert finding.value == pytest.approx(0.2)
     half = 2.0860 * errors.std(ddof=1) / np.sqrt(21)
     assert finding.low == pytest.approx(0.2 - half, rel=1e-4)
-    assert finding.estimand == "prompts like these"
+    assert finding.estimand == "pictures like these"
     assert finding.n == finding.n_clusters == 21
 
 
