@@ -19,6 +19,7 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.vae
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -83,9 +84,21 @@ def work(audit: Any) -> Path:
 @main.command("plan")
 @click.argument("spec", type=FILE)
 @click.option("--out", type=FOLDER, help="Run folder, to count what is there already.")
+@click.option(
+    "--detect",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="A change of a share, such as 0.1: say instead how many prompts and seeds the gate "
+    "needs to fail it, from what the run folder holds as a pilot.",
+)
 @one_line_errors
-def plan_command(spec: Path, out: Path | None) -> None:
+def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     """Say what SPEC will cost, from a timed warm-up, and what it can show. Writes nothing."""
+    if detect is not None:
+        from audit import detect as detection
+
+        for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
+            click.echo(line)
+        return
     from audit import estimate
     from audit.run import open_audit, plan_audit
 
@@ -209,6 +222,68 @@ def convert_command(file: Path, out: Path | None) -> None:
 
     for line in convert.lines(convert.convert(file, out)):
         click.echo(line)
+
+
+@main.group("baseline")
+def baseline_group() -> None:
+    """Keep what a gate needs of a run in one small file."""
+
+
+@baseline_group.command("save")
+@click.argument("run_folder", metavar="RUN", type=FOLDER)
+@click.argument("file", type=FILE)
+@click.option("--arm", help="CHECKPOINT or CHECKPOINT,VAE, where RUN holds several.")
+@one_line_errors
+def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None:
+    """Write RUN's scores, digests and findings (no images) to FILE, to commit beside a model."""
+    from audit import baseline
+
+    side = baseline.side_of_run(run_folder, arm)
+    baseline.save(side, file)
+    click.echo(f"{file}: {side.arm}, {len(side.cells)} cells, {file.stat().st_size / 1e3:,.0f} kB")
+
+
+@main.command("gate")
+@click.argument("baseline_path", metavar="BASELINE", type=click.Path(path_type=Path))
+@click.argument("candidate_path", metavar="CANDIDATE", type=click.Path(path_type=Path))
+@click.option("--baseline-arm", help="CHECKPOINT or CHECKPOINT,VAE, where there are several.")
+@click.option("--candidate-arm", help="CHECKPOINT or CHECKPOINT,VAE, where there are several.")
+@click.option("--run", "folder", type=FOLDER, help="Run folder of a CANDIDATE that is a spec.")
+@click.option("--out", type=FOLDER, default=Path("gate"), show_default=True)
+@click.option("--allow-inconclusive", is_flag=True, help="Exit 0, not 3, where undecided.")
+def gate_command(
+    baseline_path: Path,
+    candidate_path: Path,
+    baseline_arm: str | None,
+    candidate_arm: str | None,
+    folder: Path | None,
+    out: Path,
+    allow_inconclusive: bool,
+) -> None:
+    """May CANDIDATE ship after BASELINE? Exit 0 pass, 1 regression, 2 error, 3 inconclusive.
+
+    BASELINE is a run or a file of `audit baseline save`; CANDIDATE is a run, such a file, or a
+    spec (.yaml), which is then made and measured first.
+    """
+    from audit import baseline, verdict
+
+    try:
+        before = baseline.read_side(baseline_path, baseline_arm)
+        if candidate_path.suffix in (".yaml", ".yml"):
+            made = folder or Path(f"{candidate_path.stem}-run")
+            after = verdict.make_candidate(candidate_path, made, before, candidate_arm, say)
+        else:
+            after = baseline.read_side(candidate_path, candidate_arm)
+        record = verdict.decide(before, after)
+    except (ValueError, OSError) as error:
+        record = verdict.error(str(error))
+    except Exception as error:  # Python's own exit code 1 would be read as a regression
+        traceback.print_exc()
+        record = verdict.error(f"{type(error).__name__}: {error}")
+    verdict.write(record, out)
+    for line in verdict.lines(record):
+        click.echo(line)
+    sys.exit(verdict.exit_code(record, allow_inconclusive))
 
 
 @main.command("schema")

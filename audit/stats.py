@@ -200,7 +200,7 @@ def _check(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> list[Floats]:
     return values
 
 
-def _varies(x: Floats) -> bool:
+def varies(x: Floats) -> bool:
     """Whether x holds more than one number, rounding aside."""
     return bool(np.ptp(x) > 1e-12 * np.abs(x).max())
 
@@ -213,7 +213,7 @@ def _t_mean(values: list[Floats], estimand: Estimand) -> Difference:
     mean = float(means.mean())
     cannot_tell = Difference(mean, nan, nan, nan)
     if estimand == "prompts like these":
-        if len(means) < FEWEST_PROMPTS or not _varies(means):
+        if len(means) < FEWEST_PROMPTS or not varies(means):
             return cannot_tell
         test = stats.ttest_1samp(means, 0)
         bounds = test.confidence_interval(LEVEL)
@@ -221,7 +221,7 @@ def _t_mean(values: list[Floats], estimand: Estimand) -> Difference:
     n = np.array([len(v) for v in values])
     if n.min() < 2:
         return cannot_tell
-    part = np.array([v.var(ddof=1) / len(v) if _varies(v) else 0.0 for v in values])
+    part = np.array([v.var(ddof=1) / len(v) if varies(v) else 0.0 for v in values])
     if not part.any():
         return cannot_tell
     df = part.sum() ** 2 / (part**2 / (n - 1)).sum()
@@ -277,7 +277,7 @@ def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Esti
     value = float(shares.mean())
     if estimand == "prompts like these":
         enough, size, df = len(n) >= FEWEST_PROMPTS, float(len(n)), len(n) - 1.0
-        variance = float(shares.var(ddof=1)) / len(n) if len(n) > 1 and _varies(shares) else 0.0
+        variance = float(shares.var(ddof=1)) / len(n) if len(n) > 1 and varies(shares) else 0.0
     else:
         enough, size, df = bool(n.min() >= 2), float(len(n) * n.min()), float((n - 1).sum())
         variance = float((shares * (1 - shares) / np.maximum(n - 1, 1)).sum()) / len(n) ** 2

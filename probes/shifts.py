@@ -20,7 +20,7 @@ from scipy import stats
 
 from audit.plan import arm_labels
 from audit.prompts import slug
-from audit.stats import FEWEST_PROMPTS, benjamini_hochberg, mean_over_prompts
+from audit.stats import FEWEST_PROMPTS, benjamini_hochberg, mean_over_prompts, varies
 from probes import Estimand, Finding
 
 FEWEST_MATCHES = 10
@@ -247,7 +247,7 @@ def _unmatched(known: pd.DataFrame, inside: pd.Series, m: Measure) -> Effect:
     a = known.loc[inside, m.column].to_numpy(float)
     b = known.loc[~inside, m.column].to_numpy(float)
     value = float(a.mean() - b.mean())
-    if np.ptp(a) == 0 and np.ptp(b) == 0:
+    if not varies(a) and not varies(b):
         note = "no picture of a group differs from another of it"
         return Effect(value, nan, nan, nan, len(known), len(known), "difference of means", note)
     test = stats.ttest_ind(a, b, equal_var=False)
@@ -267,7 +267,7 @@ def _unmatched(known: pd.DataFrame, inside: pd.Series, m: Measure) -> Effect:
 
 def _t(difference: np.ndarray, n: int, m: Measure, estimator: str) -> Effect:
     value, matches = float(difference.mean()), len(difference)
-    if np.ptp(difference) == 0:
+    if not varies(difference):
         note = f"the same in all {matches} matches"
         return Effect(value, nan, nan, nan, n, matches, estimator, note)
     test = stats.ttest_1samp(difference, 0)

@@ -1,0 +1,129 @@
+"""Round trips against a plain encode-decode loop: `python -m benchmarks.vae`.
+
+Both arms read the same pictures, take the posterior's mode and write PNG files. They take turns
+over batches of pictures; a row gives the median ratio of the turns with the exact 95 % interval
+of a median. Peak memory is that of a process of its own for each arm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import stats
+from skimage import data
+
+from audit.originals import Picture
+from audit.plan import units_of
+from audit.roundtrip import RoundTripWorker, round_trip_audit, store_originals
+from audit.run import begin
+from audit.vaes import load_vae_alone
+
+SOURCE = "reference:faithful"
+
+
+def photographs(count: int, side: int) -> list[NDArray[np.uint8]]:
+    """Crops of a photograph, enlarged where it is smaller."""
+    whole = Image.fromarray(data.astronaut()).resize((2 * side, 2 * side))
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, side + 1, size=(count, 2))
+    return [np.asarray(whole.crop((x, y, x + side, y + side))) for x, y in corners.tolist()]
+
+
+def plain(pictures: list[NDArray[np.uint8]], folder: Path, first: int) -> None:
+    """Encode and decode one batch by hand."""
+    vae = _vae()
+    tensor = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float()
+    with torch.no_grad():
+        latents = vae.encode(tensor / 127.5 - 1).latent_dist.mode()
+        drawn = (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
+    pixels = (drawn.permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{first + i}.png")
+
+
+def times(count: int, side: int, batch: int, arms: tuple[str, ...]) -> NDArray[np.float64]:
+    """Seconds (batches, arms), arms in turns."""
+    pictures = photographs(count, side)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        held = [
+            Picture(str(i), "", {}, (side, side), lambda p=p: p, lambda: None)  # type: ignore[misc]
+            for i, p in enumerate(pictures)
+        ]
+        sources = {"faithful": SOURCE}
+        audit, plan, provenance, vaes = round_trip_audit(
+            "bench", held, sources, folder / "run", side, batch
+        )
+        begin(audit, plan, provenance)
+        store_originals(audit, plan, held)
+        worker = RoundTripWorker(audit.run, vaes, batch, "cpu")
+        rows = []
+        for number, unit in enumerate(units_of(plan)):
+            taken = {}
+            for arm in arms if number % 2 == 0 else arms[::-1]:
+                started = time.perf_counter()
+                if arm == "plain":
+                    start = number * batch
+                    plain(pictures[start : start + batch], folder, start)
+                else:
+                    assert worker(unit).ok
+                taken[arm] = time.perf_counter() - started
+            rows.append([taken[arm] for arm in arms])
+    return np.array(rows)
+
+
+def peak(arguments: argparse.Namespace, arm: str) -> int:
+    """Peak resident memory of one arm, MiB."""
+    command = [sys.executable, "-m", "benchmarks.vae", "--arm", arm]
+    for key in ("count", "side", "batch"):
+        command += [f"--{key}", str(getattr(arguments, key))]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--arm", choices=("plain", "suite"), help="run this alone; print memory")
+    arguments = parser.parse_args()
+    size = (arguments.count, arguments.side, arguments.batch)
+    if arguments.arm:
+        times(*size, (arguments.arm,))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        return
+    taken = times(*size, ("plain", "suite"))[1:]  # the first batch warms up
+    ratios = taken[:, 1] / taken[:, 0]
+    test = stats.quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
+    print(
+        f"round trip / plain loop, time, {arguments.count} pictures of {arguments.side} pixels, "
+        f"{SOURCE}: {np.median(ratios):.3f} [{test.low:.3f}, {test.high:.3f}], "
+        f"{len(ratios)} pairs (aim <= 1.15)"
+    )
+    memory = [peak(arguments, arm) for arm in ("plain", "suite")]
+    print(
+        f"round trip / plain loop, peak memory: {memory[1] / memory[0]:.3f} "
+        f"({memory[1]} and {memory[0]} MiB)"
+    )
+
+
+@cache
+def _vae() -> Any:
+    return load_vae_alone("faithful", SOURCE, Path())
+
+
+if __name__ == "__main__":
+    main()
