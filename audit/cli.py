@@ -183,6 +183,33 @@ def vae_command(
     click.echo(analysis.report(audit, findings, exhibits))
 
 
+@main.command("attribute")
+@click.argument("spec", type=FILE)
+@click.argument("a")
+@click.argument("b")
+@click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -attribute.")
+@one_line_errors
+def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
+    """Say which component of checkpoint B of SPEC carries its difference from checkpoint A.
+
+    Text encoder, denoiser and VAE are exchanged in all eight combinations (4 denoisings and 8
+    decodes for every picture).
+    """
+    from audit import analysis, attribution, run
+
+    try:
+        audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
+    except run.Stopped:
+        say("stopped; run the same command to go on")
+        sys.exit(130)
+    found = attribution.findings(audit)
+    for line in attribution.table(found):
+        click.echo(line)
+    others, exhibits = analysis.analyse(audit)
+    page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
+    click.echo(page)
+
+
 @main.command("report")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.option(

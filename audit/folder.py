@@ -52,7 +52,7 @@ def given_audit(
         "checkpoints": dict.fromkeys(arms, FILE),
         "prompts": {"list": prompts},
         "attributes": list(attributes),
-        "classifiers": {_name(c): classifier_spec(c) for c in classifiers},
+        "classifiers": {classifier_name(c): classifier_spec(c) for c in classifiers},
         "batch_size": BATCH,
     }
     spec = parse_spec(raw, folder)
@@ -179,5 +179,6 @@ def classifier_spec(text: str) -> dict[str, str]:
     return {"model": model, "pretrained": pretrained}
 
 
-def _name(text: str) -> str:
-    return text.rstrip("/").split("/")[-1]
+def classifier_name(text: str) -> str:
+    """What a classifier of the command line is called: the last part of its source."""
+    return text.rstrip("/").split("/")[-1].removeprefix("reference:")

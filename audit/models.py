@@ -27,6 +27,7 @@ from diffusers import (
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
+from audit.pickles import PICKLE_SUFFIXES
 from audit.single_file import WeightsError, load_pipeline_file
 from audit.spec import CheckpointSpec, canonical_digest
 from audit.vae_files import VaeFamily, load_vae_source
@@ -36,8 +37,6 @@ PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
 # A bar for each component's weights would drown the run's own progress.
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
-
-PICKLES = {".ckpt", ".pt", ".pth", ".bin"}
 
 
 class Checkpoint(NamedTuple):
@@ -95,24 +94,7 @@ def load_checkpoint(
     """
     try:
         pipe, revision = _load_pipeline(spec, base, dtype)
-        if spec.text_encoder is not None:
-            pipe.text_encoder = _swap(
-                pipe.text_encoder,
-                CLIPTextModel.from_pretrained(
-                    _component(spec.text_encoder, "text_encoder", base), torch_dtype=dtype
-                ),
-                "text_encoder",
-                ("hidden_size", "vocab_size"),
-            )
-        if spec.denoiser is not None:
-            pipe.unet = _swap(
-                pipe.unet,
-                UNet2DConditionModel.from_pretrained(
-                    _component(spec.denoiser, "unet", base), torch_dtype=dtype
-                ),
-                "denoiser",
-                ("in_channels", "cross_attention_dim"),
-            )
+        _exchange(pipe, spec, base, dtype)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None
@@ -223,7 +205,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             safety_checker=None,
             local_files_only=True,
         ), None
-    if path.is_file() or path.suffix in {".safetensors", *PICKLES}:
+    if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         return load_pipeline_file(path, dtype), None
     if spec.source.count("/") == 1 and not spec.source.startswith((".", "/", "~")):
         from huggingface_hub import model_info
@@ -256,10 +238,40 @@ def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     )
 
 
-def _component(source: str, kind: str, base: Path) -> Path:
+def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> None:
+    """Put in the components that the spec names in place of the checkpoint's own."""
+    if spec.text_encoder is not None:
+        for kind in ("text_encoder", "text_encoder_2"):
+            old = getattr(pipe, kind, None)
+            if old is not None:
+                new = _part(spec.text_encoder, kind, base, dtype, type(old))
+                setattr(pipe, kind, _swap(old, new, kind, ("hidden_size", "vocab_size")))
+    if spec.denoiser is not None:
+        new = _part(spec.denoiser, "unet", base, dtype, type(pipe.unet))
+        keys = ("in_channels", "cross_attention_dim")
+        pipe.unet = _swap(pipe.unet, new, "denoiser", keys)
+    if spec.vae is not None:
+        family: VaeFamily = "sdxl" if isinstance(pipe, StableDiffusionXLPipeline) else "sd15"
+        vae = load_vae_source(spec.vae, base, dtype, family)
+        check_latent_space("own", vae, pipe)
+        pipe.vae = vae
+
+
+def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -> Any:
+    """One component: of a whole checkpoint, or from a folder of its own."""
     if source.startswith("reference:"):
-        return reference.component(kind, source.removeprefix("reference:"))
-    return base / Path(source).expanduser()
+        name = source.removeprefix("reference:")
+        whole = name in reference.names()
+        path = reference.components(name)[kind] if whole else reference.component(kind, name)
+        return wanted.from_pretrained(path, torch_dtype=dtype)
+    path = base / Path(source).expanduser()
+    if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
+        return getattr(load_pipeline_file(path, dtype), kind)
+    if (path / "model_index.json").exists():
+        path = path / kind
+    return wanted.from_pretrained(
+        path, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+    )
 
 
 def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:

@@ -70,8 +70,9 @@ class CheckpointSpec(Strict):
     Attributes:
         source: diffusers folder, .safetensors file, hub id or 'reference:NAME'.
         revision: commit of a hub id.
-        text_encoder: folder of the text encoder to use in place of the checkpoint's own.
-        denoiser: folder of the U-Net to use in place of the checkpoint's own.
+        text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
+        denoiser: another checkpoint, or a folder of a U-Net, to take it from.
+        vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
         trigger: words put before every prompt.
         negative: the negative to use in place of the crossed ones.
         sampler: sampler to use in place of the crossed ones; so with steps and guidance.
@@ -81,6 +82,7 @@ class CheckpointSpec(Strict):
     revision: str | None = None
     text_encoder: str | None = None
     denoiser: str | None = None
+    vae: str | None = None
     trigger: str = ""
     negative: str | None = None
     sampler: str | None = None

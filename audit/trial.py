@@ -6,7 +6,7 @@ from pathlib import Path
 
 from audit import run as runs
 from audit.examine import examine
-from audit.folder import classifier_spec
+from audit.folder import classifier_name, classifier_spec
 from audit.originals import pictures_of_folder, pictures_of_run
 from audit.plan import Unit, units_of
 from audit.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
@@ -51,7 +51,7 @@ def run(
         longest,
         batch,
         attributes,
-        {text.rstrip("/").split("/")[-1]: classifier_spec(text) for text in classifiers},
+        {classifier_name(text): classifier_spec(text) for text in classifiers},
     )
     runs.begin(audit, plan, provenance)
     store_originals(audit, plan, pictures)

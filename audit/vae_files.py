@@ -54,7 +54,9 @@ KNOWN: dict[VaeFamily, Known] = {
 
 
 def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFamily | None) -> Any:
-    """Load 'reference:NAME', a folder with config.json or a .safetensors file, on the CPU.
+    """Load 'reference:NAME', a folder or a .safetensors file, on the CPU.
+
+    A checkpoint gives its own VAE.
 
     A stand-alone file is read as of `family`; without one, as Stable Diffusion 1.x (4 latent
     channels) or 3 (16), with `ASSUMED` in its configuration.
@@ -65,9 +67,13 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
         OSError: A folder without weights in safetensors.
     """
     if source.startswith("reference:"):
-        path = reference.component("vae", source.removeprefix("reference:"))
+        name = source.removeprefix("reference:")
+        whole = name in reference.names()
+        path = reference.components(name)["vae"] if whole else reference.component("vae", name)
     else:
         path = base / Path(source).expanduser()
+        if (path / "model_index.json").exists():
+            path = path / "vae"
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         return _load_file(path, dtype, family)
     if not (path / "config.json").exists():

@@ -300,7 +300,7 @@ def _finding(part: pd.DataFrame, m: Measure, probe: str, instrument: str) -> Fin
     return Finding(
         id=f"{probe}/{slug(m.metric)}/{subject['arm']}{versus}",
         probe=probe,
-        metric=m.metric + (" difference" if versus else ""),
+        metric=m.metric + (" difference" if versus and "difference of" not in m.metric else ""),
         subject=subject,
         value=nan,
         null=nan if m.level and not versus else 0.0,

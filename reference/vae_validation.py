@@ -104,12 +104,19 @@ def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
         "less than half",
         energy.high < 10 * np.log10(0.5),
     )
-    again = [f for f in findings if f.subject.get("vae") == "again" and "baseline" in f.subject]
+    again = [
+        f
+        for f in findings
+        if f.probe == "vae"
+        and f.subject.get("vae") == "again"
+        and f.subject.get("baseline") == "faithful"
+        and f.status == "measured"
+    ]
     yield Check(
         "a VAE against itself under another name",
         f"{sum(f.value != 0 for f in again)} of {len(again)} numbers are not exactly 0",
         "none",
-        bool(again) and all(f.value == 0 for f in again if f.status == "measured"),
+        bool(again) and all(f.value == 0 for f in again),
     )
     parent = [
         f for f in findings if f.subject.get("vae") == "faithful-fp32" and "baseline" in f.subject

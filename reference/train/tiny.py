@@ -9,6 +9,7 @@ those latents. The state file is rewritten every 100 steps and a later call goes
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def main() -> None:
     folder = HERE / "models" / "vae" / "tiny"
     tiny.half().to(memory_format=torch.contiguous_format).save_pretrained(folder)
     forget_place(folder / "config.json")
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("block_out_channels")  # AutoencoderTiny writes it and warns of it on reading
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
