@@ -1,0 +1,267 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from click.testing import CliRunner
+from conftest import write_spec
+
+from audit.baseline import Side, load, read_side, save, side_of_run
+from audit.cli import main
+from audit.detect import need
+from audit.gate import Metric
+from audit.spec import SpecError, load_spec
+from audit.verdict import decide
+
+PROMPTS = [f"a portrait of a {job}" for job in "abcdefghijklmnopqrstuvwx"]
+
+
+def audit(*arguments, code):
+    result = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spec")
+    return load_spec(write_spec(folder, attributes=["world-gender"], prompts={"list": PROMPTS}))
+
+
+def side(spec, arm="a,own", shares=0.5, seeds=48, seed=0, mush=False, **changes) -> Side:
+    """An arm whose pictures show women in a share of `shares`, by seed index not independent."""
+    rng, noise = np.random.default_rng(seed), np.random.default_rng(99)
+    rows = []
+    for i, prompt in enumerate(PROMPTS):
+        share = np.broadcast_to(shares, len(PROMPTS))[i]
+        latent = 0.8 * noise.random(seeds) + 0.2 * rng.random(seeds)
+        away = np.quantile(latent, 1 - share) if 0 < share < 1 else 2.0 * (share == 0) - 0.5
+        shown = rng.normal(size=(seeds, 6)) if not mush else np.ones((seeds, 6))
+        shown = shown / np.linalg.norm(shown, axis=1, keepdims=True)
+        cosines = (shown @ shown.T).round(6).tolist()
+        for s in range(seeds):
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "seed": s,
+                    "cell": f"{arm}-{i}-{s}",
+                    "made": True,
+                    "likeness:small": (0.1 if mush else 0.8) + 0.01 * float(rng.normal()),
+                    "cosines:small": cosines[s],
+                    "outcome:small.world-gender": "woman" if latent[s] > away else "man",
+                }
+            )
+    return Side(
+        arm=arm,
+        cells=pd.DataFrame(rows),
+        settings={"negative": "", "sampler": "own", "steps": 2, "guidance": 1.0}
+        | {"width": 64, "height": 64},
+        targets={},
+        spec=spec,
+        instruments={"small.likeness": "small.likeness@1", "small.world-gender": "g@1"},
+        made_with={"batch size": 4, "device": "cpu"},
+        audited=[],
+        findings=[],
+    )._replace(**changes)
+
+
+def saved(folder, name, made: Side):
+    save(made, folder / name)
+    return folder / name
+
+
+# --- exit codes ---
+
+
+def test_exit_codes_of_files(tmp_path, spec):
+    base = saved(tmp_path, "base.json", side(spec))
+    out = ["--out", tmp_path / "gate"]
+    same = saved(tmp_path, "same.json", side(spec, "b,own", seed=1))
+    result = audit("gate", base, same, *out, code=0)
+    assert "PASS" in result.stdout
+    assert "A/A" in result.stdout
+    # Half of the prompts go up, half down: the mean share stays, the distance does not
+    shares = np.where(np.arange(24) % 2, 0.95, 0.05)
+    worse = saved(tmp_path, "worse.json", side(spec, "c,own", shares, seed=1))
+    audit("gate", base, worse, *out, code=1)
+    record = json.loads((tmp_path / "gate" / "gate.json").read_text())
+    by_id = {m["id"]: m for m in record["metrics"]}
+    distance = by_id["distance/small.world-gender"]
+    assert distance["verdict"] == "FAIL"
+    assert by_id["share/small.world-gender/woman"]["verdict"] == "PASS"
+    assert distance["candidate"] == pytest.approx(0.81, abs=0.05)
+    assert distance["worst"][0]["candidate"].startswith("c,own-")
+    assert record["false_fail_rate"] <= 0.05
+    few = saved(tmp_path, "few.json", side(spec, "d,own", seeds=2))
+    audit("gate", base, few, *out, code=3)
+    audit("gate", base, few, *out, "--allow-inconclusive", code=0)
+    base.write_text(base.read_text()[:-50])
+    audit("gate", base, same, *out, code=2)
+
+
+def test_a_fair_but_broken_candidate_fails_by_its_guards(spec):
+    record = decide(side(spec), side(spec, "mush,own", mush=True))
+    verdicts = {m["id"]: m["verdict"] for m in record["metrics"]}
+    assert record["verdict"] == "FAIL"
+    assert verdicts["likeness/small"] == "FAIL"
+    assert verdicts["diversity/small"] == "FAIL"
+    assert verdicts["share/small.world-gender/woman"] == "PASS"
+
+
+def test_a_candidate_that_shows_nobody_fails(spec):
+    empty = side(spec, "empty,own")
+    empty.cells["outcome:small.world-gender"] = "nobody"
+    record = decide(side(spec), empty)
+    verdicts = {m["id"]: m["verdict"] for m in record["metrics"]}
+    assert record["verdict"] == "FAIL"
+    assert verdicts["not-counted/small.world-gender"] == "FAIL"
+    assert verdicts["share/small.world-gender/woman"] == "ERROR"
+
+
+def test_groups_go_by_name_and_order_does_not_matter(spec):
+    base, other = side(spec), side(spec, "b,own", 0.6, seed=1)
+    shuffled = other._replace(cells=other.cells.sample(frac=1, random_state=3))
+    # Cosines are held in the rows' order: shuffle them along
+    for _, own in shuffled.cells.groupby("prompt", sort=False):
+        for at in own.index:
+            row = other.cells.at[at, "cosines:small"]
+            shuffled.cells.at[at, "cosines:small"] = [row[s] for s in own["seed"]]
+    one, two = decide(base, other), decide(base, shuffled)
+    for a, b in zip(one["metrics"], two["metrics"], strict=True):
+        assert a["value"] == pytest.approx(b["value"], abs=1e-9), a["id"]
+
+
+# --- what cannot be compared ---
+
+
+def without(made: Side, cells: int) -> Side:
+    made.cells.loc[made.cells.index[:cells], "made"] = False
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"settings": {"negative": "", "sampler": "ddim", "steps": 2}}, ["sampler", "'ddim'"]),
+        ({"instruments": {"small.world-gender": "g@2"}}, ["instrument", "g@1 -> g@2"]),
+        ({"targets": {PROMPTS[0]: {"world-gender": {"woman": 0.2}}}}, ["targets"]),
+    ],
+)
+def test_other_settings_instruments_and_targets_are_errors(spec, changes, words):
+    record = decide(side(spec), side(spec, "b,own", **changes))
+    assert record["verdict"] == "ERROR"
+    assert "\n" not in record["message"]
+    for word in words:
+        assert word in record["message"]
+
+
+def test_other_prompts_are_an_error_that_names_one(spec):
+    other = side(spec, "b,own")
+    other.cells["prompt"] = other.cells["prompt"].replace(PROMPTS[3], "a cat")
+    message = decide(side(spec), other)["message"]
+    assert PROMPTS[3] in message
+    assert "a cat" in message
+
+
+def test_missing_cells_are_told_and_too_many_are_an_error(spec):
+    record = decide(side(spec), without(side(spec, "b,own", seed=1), 40))
+    assert record["cells"]["candidate_lacks"] == 40
+    assert record["cells"]["made_by_both"] == 24 * 48 - 40
+    assert record["verdict"] in ("PASS", "INCONCLUSIVE")
+    record = decide(side(spec), without(side(spec, "b,own"), 400))
+    assert record["verdict"] == "ERROR"
+    assert "400" in record["message"]
+    record = decide(side(spec), without(side(spec, "b,own"), 24 * 48))
+    assert record["verdict"] == "ERROR"
+
+
+def test_a_margin_that_names_nothing_is_an_error(spec, tmp_path):
+    with pytest.raises(SpecError, match="'shares' is no metric; the nearest is 'share'"):
+        load_spec(write_spec(tmp_path, gate={"margins": {"shares": 0.1}}))
+    gate = spec.gate.model_copy(update={"margins": {"share/small.world-gendr/woman": 0.1}})
+    wrong = side(spec.model_copy(update={"gate": gate}))
+    with pytest.raises(ValueError, match=r"'share/small\.world-gender/woman'"):
+        decide(wrong, side(spec))
+
+
+def test_the_margin_of_one_metric_goes_before_that_of_its_kind(spec):
+    key = "share/small.world-gender/woman"
+    gate = spec.gate.model_copy(update={"margins": {"share": 0.2, key: 0.001}})
+    assert gate.margin(key) == 0.001
+    assert gate.margin("share/other/woman") == 0.2
+    assert gate.margin("distance/other") == 0.1
+
+
+# --- the file ---
+
+
+def test_a_run_and_its_file_give_the_same_verdict(tmp_path, small_audit):
+    folder, file = small_audit.run.folder, tmp_path / "base.json"
+    audit("baseline", "save", folder, file, "--arm", "balanced,own", code=0)
+    assert file.stat().st_size < 40_000
+    assert "png" not in file.read_text()
+    pale = side_of_run(folder, "balanced,pale")
+    by_file = decide(read_side(file), pale)
+    assert by_file == decide(side_of_run(folder, "balanced,own"), pale)
+    assert by_file["metrics"]
+    with pytest.raises(ValueError, match="holds the arm"):
+        read_side(file, "balanced,pale")
+
+
+def test_a_file_cut_off_edited_or_of_another_kind_is_told(tmp_path, spec):
+    file = saved(tmp_path, "base.json", side(spec, seeds=3))
+    whole = file.read_text()
+    assert load(file).arm == "a,own"
+    file.write_text(whole[:-9])
+    with pytest.raises(ValueError, match="no whole baseline file"):
+        load(file)
+    file.write_text(whole.replace('"woman"', '"man"', 1))
+    with pytest.raises(ValueError, match="was edited"):
+        load(file)
+    file.write_text(yaml.safe_dump({"a": 1}))
+    with pytest.raises(ValueError, match="no whole baseline file"):
+        load(file)
+
+
+def test_a_spec_as_candidate_is_made_first_and_refused_before_it_costs(tmp_path, small_audit):
+    folder = small_audit.run.folder
+    file = tmp_path / "base.json"
+    audit("baseline", "save", folder, file, "--arm", "balanced,own", code=0)
+    candidate = write_spec(tmp_path / "c", vaes={"pale": "reference:pale"})
+    where = ["--run", tmp_path / "c" / "run", "--out", tmp_path / "gate"]
+    audit("gate", file, candidate, *where, code=3)
+    record = json.loads((tmp_path / "gate" / "gate.json").read_text())
+    assert record["cells"]["made_by_both"] == 6
+    other = write_spec(tmp_path / "d", vaes={"pale": "reference:pale"}, steps=3)
+    where = ["--run", tmp_path / "d" / "run", "--out", tmp_path / "gate"]
+    result = audit("gate", file, other, *where, code=2)
+    assert "steps: 2 -> 3" in result.stdout
+    assert not (tmp_path / "d" / "run" / "images").exists()
+
+
+# --- plan --detect ---
+
+
+def test_the_n_is_that_of_the_variance():
+    rng = np.random.default_rng(0)
+    a, b = ((rng.random((30, 400)) < 0.5) * 1.0 for _ in range(2))
+    share = Metric("share/x/y", a, b, "away from the target", 0.05, 0.5, 1.0)
+    found = need(share, 0.1, 16, 1, alone=False)
+    # Variance of a cell's difference .5. Pass: (1.96 + 1.645)² .5 / 30 / .05²; fail: by
+    # (1.96 + 1.282)² .5 / 30 / .1², or 1.282² .5 / 30 / (.1 - .05)² where that is more
+    assert found.to_pass == pytest.approx(3.605**2 * 0.5 / 30 / 0.05**2, rel=0.03)
+    assert found.to_fail == pytest.approx(3.242**2 * 0.5 / 30 / 0.1**2, rel=0.03)
+    twice = need(share, 0.1, 16, 1, alone=True)
+    assert twice.to_pass == pytest.approx(found.to_pass, rel=0.05)
+
+
+def test_detect_names_the_n_from_a_pilot(tmp_path, small_audit):
+    spec_path = write_spec(tmp_path)
+    shown = audit("plan", spec_path, "--out", tmp_path / "none", "--detect", 0.1, code=0).stdout
+    assert "no pilot" in shown
+    found = audit("plan", spec_path, "--out", small_audit.run.folder, "--detect", 0.1, code=0)
+    assert "this suite:" in found.stdout
+    assert "prompts like these" in found.stdout
+    result = audit("plan", spec_path, "--out", tmp_path / "none", "--detect", 0.04, code=2)
+    assert "lies inside the margin" in result.stderr
