@@ -112,6 +112,8 @@ def paired(
             if attribute.instrument != "clip":
                 continue
             instrument = f"{slug(name)}.{attribute.name}"
+            if instrument not in tables:  # the spec does not name the probe `attributes`
+                continue
             told = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
             known = told["outcome"].isin(attribute.class_names)
             for one in reported_classes(attribute):
@@ -147,6 +149,8 @@ def groups_of(
             if attribute.instrument != "clip" or attribute.name in groups:
                 continue
             instrument = f"{slug(name)}.{attribute.name}"
+            if instrument not in tables:
+                continue
             told = outcome_frame(
                 tables, base.reset_index(), labels, attribute, instrument, classifier
             ).set_index("trajectory")["outcome"]

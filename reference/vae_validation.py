@@ -38,7 +38,7 @@ prompts: {{suite: demo}}
 seeds: {seeds}
 steps: 12
 guidance: 1
-probes: [vae]
+probes: [attributes, vae]
 attributes: [world-tone]
 classifiers: {{small: reference:balanced}}
 batch_size: 32
