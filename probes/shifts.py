@@ -183,6 +183,11 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
         note = f"the same in every one of {len(flat)} pictures"
         return Effect(float(flat[0]), nan, nan, nan, len(flat), len(values), "mean", note)
     alone = _estimand(part) == "pictures like these"
+    if not alone and min(len(v) for v in values) < 2 <= len(values):
+        # Seeds of a prompt with one picture have no variance; prompts have, which is more.
+        means = np.array([v.mean() for v in values])
+        known_by = "mean over prompts, t over prompts (some have one picture)"
+        return _t(means, len(flat), m, known_by)
     found = mean_over_prompts(values, "prompts like these" if alone else "this suite")
     few = alone and len(values) < FEWEST_PROMPTS
     note = f"{len(values)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""

@@ -171,8 +171,15 @@ def swap_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
         part = told[told["tone"] == tone].dropna()
         truth = float((part["after"] - part["before"]).mean())
         yield _holds(f"decode swap, pale: lightness of {tone} skin", found, truth)
-    copy = [f for f in findings if f.subject.get("vae") == "copy" and f.status == "measured"]
-    shifts = [f for f in copy if "SSIM" not in f.metric and "baseline" not in f.subject]
+    shifts = [
+        f
+        for f in findings
+        if f.probe == "vae"
+        and f.subject.get("vae") == "copy"
+        and f.status == "measured"
+        and "baseline" not in f.subject
+        and not (f.metric == "SSIM" and f.value == 1)  # equal pictures score 1
+    ]
     yield Check(
         "decode swap, the checkpoint's own VAE under another name",
         f"{sum(f.value != 0 for f in shifts)} of {len(shifts)} shifts are not exactly 0",
