@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.models import digest_of
 from audit.run import Audit
 from audit.store import Run
 from audit.vae_files import VAE_CLASSES
@@ -37,11 +36,13 @@ def examine(audit: Audit, plan: pd.DataFrame, vaes: Mapping[str, Any]) -> list[s
     if audit.run.read_json(FILE) is not None:
         return []
     pictures = _pictures(audit.run, plan)
+    audited = audit.run.read_json("provenance.json")["audited"]
+    digests = {a["name"]: str(a["digest"]) for a in audited}
     known: list[VaeIdentity] = []
     rows: list[dict[str, Any]] = []
     lines: list[str] = []
     for name, vae in vaes.items():
-        one = identify(name, audit.spec.vaes[name], vae, digest_of(vae))
+        one = identify(name, audit.spec.vaes[name], vae, digests[name])
         row: dict[str, Any] = dict(one._asdict())
         kin = [(other, compare(other, one)) for other in known]
         row["kin"] = "; ".join(f"{kind} as {o.name}" for o, kind in kin if kind != "different")

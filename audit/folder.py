@@ -17,7 +17,7 @@ from audit.plan import Cell
 from audit.prompts import Prompt
 from audit.run import LIBRARIES, Audit, Say
 from audit.spec import Spec, canonical_digest, parse_spec
-from audit.store import LABEL_COLUMNS, Run, sha256
+from audit.store import Run, sha256
 
 BATCH = 16
 FILE = "given"
@@ -126,8 +126,7 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
         for label, value in image.labels.items()
         if label not in NO_LABELS
     ]
-    if rows:
-        audit.run.write_labels("given", pd.DataFrame(rows, columns=list(LABEL_COLUMNS)))
+    audit.run.write_labels("given", rows)
 
 
 def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.executors import Outcome
+from audit.folder import FILE, NO_PROMPT
 from audit.generate import png_bytes
 from audit.models import digest_of, pick_device
 from audit.originals import Picture
@@ -29,12 +30,10 @@ from audit.plan import Cell, Unit
 from audit.prompts import Prompt
 from audit.run import LIBRARIES, Audit
 from audit.spec import canonical_digest, parse_spec
-from audit.store import LABEL_COLUMNS, Run, sha256
+from audit.store import Run, sha256
 from audit.vaes import Codec, codec, load_vae_alone
 
 ORIGINAL = "original"
-FILE = "given"
-NO_PROMPT = "(no prompt found)"
 
 
 def round_trip_audit(
@@ -134,8 +133,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
         for p in pictures
         for label, value in p.labels.items()
     ]
-    if rows:
-        audit.run.write_labels("given", pd.DataFrame(rows, columns=list(LABEL_COLUMNS)))
+    audit.run.write_labels("given", rows)
 
 
 class RoundTripWorker:
@@ -162,9 +160,6 @@ class RoundTripWorker:
                 self.run.write_failure(unit.id, reason)
                 return Outcome(unit.id, False, made, reason)
         return Outcome(unit.id, True, made)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _make(self, unit: Unit, file: str, rows: pd.DataFrame) -> int:
         table = self.run.read_images(unit.id, FILE).set_index("cell")["png"]

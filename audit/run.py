@@ -187,7 +187,7 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
     Raises:
         Stopped: Ctrl-C; what is done is kept.
     """
-    units = [u for u in units_of(plan) if _unmade(audit.run, u)]
+    units = [u for u in units_of(plan) if unmade(audit.run, u)]
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:
@@ -367,7 +367,8 @@ def _until(items: list[Any], stopped: Callable[[], bool]) -> Iterator[Any]:
         yield item
 
 
-def _unmade(run: Run, unit: Unit) -> bool:
+def unmade(run: Run, unit: Unit) -> bool:
+    """Whether an images file of the unit is still missing."""
     files = unit.rows["vae_file"].unique()
     return any(not run.images_path(unit.id, file).exists() for file in files)
 

@@ -185,9 +185,11 @@ class Run:
         files = sorted((self.folder / "failures").glob("*.txt"))
         return {p.stem: p.read_text(encoding="utf-8").strip() for p in files}
 
-    def write_labels(self, name: str, rows: pd.DataFrame) -> None:
-        """Write a table of labels, replacing the one of that name."""
-        write_atomic(self.folder / "labels" / f"{name}.parquet", parquet_bytes(rows))
+    def write_labels(self, name: str, rows: list[tuple[str, str, str, str]]) -> None:
+        """Write labels, rows of `LABEL_COLUMNS`, replacing those of that name; none: no file."""
+        if rows:
+            table = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
+            write_atomic(self.folder / "labels" / f"{name}.parquet", parquet_bytes(table))
 
     def labels(self) -> pd.DataFrame:
         """All labels: cell, attribute, class, rater."""

@@ -8,7 +8,7 @@ from audit import run as runs
 from audit.examine import examine
 from audit.folder import classifier_name, classifier_spec
 from audit.originals import pictures_of_folder, pictures_of_run
-from audit.plan import Unit, units_of
+from audit.plan import units_of
 from audit.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
 from audit.run import Audit, Progress, Say
 from probes import Finding
@@ -58,7 +58,7 @@ def run(
     for line in examine(audit, plan, loaded):
         say(line)
     worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
-    units = [u for u in units_of(plan) if _unmade(audit, u)]
+    units = [u for u in units_of(plan) if runs.unmade(audit.run, u)]
     progress = Progress("round trip", len(units), say)
     for unit in units:
         outcome = worker(unit)
@@ -113,8 +113,3 @@ def table(findings: list[Finding]) -> list[str]:
     return [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-
-
-def _unmade(audit: Audit, unit: Unit) -> bool:
-    files = unit.rows["vae_file"].unique()
-    return any(not audit.run.images_path(unit.id, file).exists() for file in files)

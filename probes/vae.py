@@ -76,7 +76,8 @@ class Vae:
             findings += disparities(part, groups, measures, PROBE, "pixels")
         others = list(dict.fromkeys(frame["vae"]))
         if len(others) > 1:
-            apart, measures = against(frame, [*measured, *moves], others[0]), [*measured, *moves]
+            measures = [*measured, *moves]
+            apart = against(frame, measures, others[0])
             findings += describe(apart, measures, PROBE, "pixels")
             findings += disparities(apart, groups, measures, PROBE, "pixels")
         findings = few_headlines([g for f in findings for g in _with_decibels(f)])
