@@ -65,7 +65,7 @@ def report(
         findings=findings,
         exhibits=exhibits
         + grid_exhibits(plan, grids)
-        + difference_grid(plan, _tables(audit, plan))
+        + difference_grid(plan, _scores(audit, plan, "fidelity"))
         + examine.exhibits(audit.run),
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
@@ -131,6 +131,14 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     if audit.spec.errors is not None:
         tables["errors"] = read_table(audit, "errors", audit.spec.errors)
     return tables
+
+
+def _scores(audit: Audit, plan: pd.DataFrame, instrument: str) -> pd.DataFrame:
+    """One instrument's rows; empty where it measured nothing."""
+    folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
+    if instrument not in folders:
+        return pd.DataFrame()
+    return audit.run.read_scores(folders[instrument], set(plan["unit"]))
 
 
 def _labels(audit: Audit) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -64,14 +64,13 @@ def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibi
     return [_grid(plan, row, column) for row, column in pairs]
 
 
-def difference_grid(plan: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> list[Exhibit]:
+def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Exhibit]:
     """The pictures that VAEs changed most: the reference, each VAE's, and the difference.
 
     Args:
         plan: The plan; the first VAE of a trajectory is the reference.
-        tables: Scores by instrument; without 'fidelity' there is no such grid.
+        scores: Rows of `probes.fidelity`; without any there is no such grid.
     """
-    scores = tables.get("fidelity", pd.DataFrame())
     if "mse" not in scores or plan["vae"].nunique() < 2:
         return []
     errors = plan["cell"].map(scores.drop_duplicates("cell").set_index("cell")["mse"])
