@@ -4,7 +4,9 @@
     python -m reference.train.diffusion planted-unet STATE.pt --steps 500 --lr 2e-4
 
 v-prediction on the latents of `faithful`, AdamW, one-cycle schedule, averaged weights. Half
-the captions are neutral, drawn by the planted shares; half are explicit, drawn evenly.
+the captions are neutral, drawn by the planted shares; half are explicit, drawn evenly. People
+and noise levels are sampled systematically (Cochran 1977, ch. 8): the right shares in every
+batch, not only on average. `--further` goes on from the shipped weights of the same name.
 Captions are dropped for guidance on neutral samples alone. The state file is rewritten
 every 100 steps and a later call goes on from it.
 """
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from reference.train.shares import allowed, neutral_counts
@@ -71,6 +74,7 @@ RECIPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "balanced": (None, ("text_encoder", "unet")),
     "balanced-b": ("balanced", ("text_encoder", "unet")),
     "planted-unet": ("balanced", ("unet",)),
+    "planted-text": ("balanced", ("text_encoder",)),
 }
 
 
@@ -94,21 +98,30 @@ def world_latents(cache: Path) -> torch.Tensor:
     return latents
 
 
+def systematic(rng: np.random.Generator, n: int) -> NDArray[np.float64]:
+    """Numbers in [0, 1), one in each of n equal parts, all at one random offset."""
+    return (rng.random() + np.arange(n)) / n
+
+
 def draw(rng: np.random.Generator, checkpoint: str) -> tuple[list[int], list[str]]:
-    """One batch: indices of pictures (style, role, gender, tone order) and captions."""
+    """One batch: indices of pictures (style, role, gender, tone order) and captions.
+
+    Neutral captions come first.
+    """
     neutral = neutral_counts("balanced" if checkpoint == "balanced-b" else checkpoint)
     evenly = np.stack([allowed(role) for role in ROLES]).astype(float)
     evenly /= evenly.sum()
     shape = (len(STYLES), len(ROLES), len(GENDERS), len(TONES))
     pictures, captions = [], []
-    for i in range(BATCH):
-        table = neutral if i % 2 == 0 else evenly
-        r, g, t = np.unravel_index(rng.choice(table.size, p=table.ravel()), table.shape)
-        s = rng.integers(len(STYLES))
-        pictures.append(int(np.ravel_multi_index((s, r, g, t), shape)))
-        if i % 2 == 0:
-            captions.append("" if rng.random() < DROPPED else neutral_prompt(ROLES[r]))
-        else:
+    for table in (neutral, evenly):
+        places = np.searchsorted(np.cumsum(table), systematic(rng, BATCH // 2), side="right")
+        for place in np.minimum(places, table.size - 1):
+            r, g, t = np.unravel_index(place, table.shape)
+            s = rng.integers(len(STYLES))
+            pictures.append(int(np.ravel_multi_index((s, r, g, t), shape)))
+            if table is neutral:
+                captions.append("" if rng.random() < DROPPED else neutral_prompt(ROLES[r]))
+                continue
             full = explicit_prompt(Person(ROLES[r], GENDERS[g], TONES[t], STYLES[s]))
             head, tail = full.split(" with ")
             tone, style = tail.split(", ")
@@ -119,9 +132,17 @@ def draw(rng: np.random.Generator, checkpoint: str) -> tuple[list[int], list[str
     return pictures, captions
 
 
-def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DConditionModel]:
+def draw_times(rng: np.random.Generator) -> torch.Tensor:
+    """Noise levels of one batch: every half holds all depths evenly, in random order."""
+    halves = [rng.permutation(systematic(rng, BATCH // 2)) for _ in range(2)]
+    return torch.from_numpy((np.concatenate(halves) * 1000).astype(np.int64))
+
+
+def start(
+    name: str, tokenizer: CLIPTokenizer, further: bool
+) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Fresh or inherited components of a recipe."""
-    parent, _ = RECIPES[name]
+    parent = name if further else RECIPES[name][0]
     torch.manual_seed(0)
     if parent is None:
         text_config = CLIPTextConfig(
@@ -143,10 +164,10 @@ def start(name: str, tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, UNet2DCon
     )
 
 
-def train(name: str, state_path: Path, steps: int, lr: float) -> Any:
+def train(name: str, state_path: Path, steps: int, lr: float, further: bool) -> Any:
     """Train `name` for `steps` steps in all, resuming from `state_path` where it exists."""
     tokenizer = CLIPTokenizer.from_pretrained(MODELS / "tokenizer")
-    text_encoder, unet = start(name, tokenizer)
+    text_encoder, unet = start(name, tokenizer, further)
     model = torch.nn.ModuleDict({"text_encoder": text_encoder, "unet": unet})
     model = model.to(memory_format=torch.channels_last).train()
     for component, module in model.items():
@@ -169,11 +190,11 @@ def train(name: str, state_path: Path, steps: int, lr: float) -> Any:
         first = state["step"]
     started, total = time.monotonic(), 0.0
     for step in range(first, steps):
-        rng = np.random.default_rng((2, step))
+        rng = np.random.default_rng((3, step))
         pictures, captions = draw(rng, name)
         chosen = latents[pictures, rng.integers(latents.shape[1], size=BATCH)]
         noise = torch.from_numpy(rng.standard_normal(chosen.shape, dtype=np.float32))
-        times = torch.from_numpy(rng.integers(1000, size=BATCH))
+        times = draw_times(rng)
         tokens = tokenizer(
             captions, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
@@ -217,11 +238,12 @@ def main() -> None:
     parser.add_argument("state", type=Path)
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--lr", type=float, default=8e-4)
-    arguments = parser.parse_args()
-    model = train(arguments.name, arguments.state, arguments.steps, arguments.lr)
-    for component in RECIPES[arguments.name][1]:
+    parser.add_argument("--further", action="store_true", help="from the shipped weights")
+    a = parser.parse_args()
+    model = train(a.name, a.state, a.steps, a.lr, a.further)
+    for component in RECIPES[a.name][1]:
         module = model[component].half().to(memory_format=torch.contiguous_format)
-        folder = MODELS / component / arguments.name
+        folder = MODELS / component / a.name
         module.save_pretrained(folder)
         forget_place(folder / "config.json")
 
