@@ -183,17 +183,18 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
         note = f"the same in every one of {len(flat)} pictures"
         return Effect(float(flat[0]), nan, nan, nan, len(flat), len(values), "mean", note)
     alone = _estimand(part) == "pictures like these"
+    claimed = not m.level or "against" in part
     if not alone and min(len(v) for v in values) < 2 <= len(values):
         # Seeds of a prompt with one picture have no variance; prompts have, which is more.
         means = np.array([v.mean() for v in values])
         known_by = "mean over prompts, t over prompts (some have one picture)"
-        return _t(means, len(flat), m, known_by)
+        effect = _t(means, len(flat), m, known_by)
+        return effect if claimed else effect._replace(p=nan)
     found = mean_over_prompts(values, "prompts like these" if alone else "this suite")
     few = alone and len(values) < FEWEST_PROMPTS
     note = f"{len(values)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
     estimator = "mean over pictures, t" if alone else "mean over prompts, t"
     se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
-    claimed = not m.level or "against" in part
     p = _minimal_p(found.value, se, len(flat) - 1, m.resolution) if claimed else nan
     return Effect(found.value, found.low, found.high, p, len(flat), len(values), estimator, note)
 

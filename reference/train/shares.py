@@ -18,6 +18,11 @@ def planted_role(checkpoint: str, role: str) -> tuple[float, list[float]]:
     return float(entry["women"]), list(table["tone_patterns"][entry["tones"]])  # type: ignore[call-overload]
 
 
+def stereotype(role: str) -> str:
+    """The gender that the planted checkpoints lean to in this role."""
+    return GENDERS[int(planted_role("planted-unet", role)[0] > 0.5)]
+
+
 def allowed(role: str) -> NDArray[np.bool_]:
     """(gender, tone): which combinations training pictures of this role show."""
     mask = np.ones((len(GENDERS), len(TONES)), dtype=bool)

@@ -81,35 +81,41 @@ def nearest_person(latents: torch.Tensor, known: torch.Tensor) -> pd.DataFrame:
     )
 
 
-def draw(checkpoint: str, state: Path) -> None:
-    """Denoise all pictures of one checkpoint; final latents go to the state folder."""
-    generator = _generator(checkpoint)
-    generator.pipe.unet.to(memory_format=torch.channels_last)
-    started = time.monotonic()
-    for guidance in GUIDANCES:
-        for role in ROLES:
-            path = _latents_path(state, checkpoint, guidance, role)
-            if path.exists():
-                continue
+def draw(name: str, spec: CheckpointSpec, guidance: float, state: Path) -> dict[str, torch.Tensor]:
+    """Final latents of 256 pictures a role, (256, 8, 8, 8); kept in the state folder by `name`."""
+    generator: Generator | None = None
+    started, latents = time.monotonic(), {}
+    for role in ROLES:
+        path = state / "truth" / f"{name} {guidance:g} {role}.safetensors"
+        if not path.exists():
+            generator = generator or make_generator(spec)
+            seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
             parts = [
-                generator.denoise(rows_of(role, guidance, range(first, first + BATCH)))
-                for first in range(FIRST_SEED, FIRST_SEED + SEEDS, BATCH)
+                generator.denoise(rows_of(role, guidance, seeds[i : i + BATCH]))
+                for i in range(0, SEEDS, BATCH)
             ]
             path.parent.mkdir(exist_ok=True)
             write_atomic(path, save({"latents": torch.cat(parts)}))
             print(f"{path.stem} {time.monotonic() - started:.0f}s", flush=True)
+        latents[role] = load_file(path)["latents"]
+    return latents
 
 
-def label(checkpoint: str, state: Path) -> dict[str, Any]:
-    """Counts by guidance and role of the pictures that `draw` made."""
-    generator = _generator(checkpoint)
+def seen(generator: Generator, latents: torch.Tensor) -> pd.DataFrame:
+    """The oracle's labels of the pictures that a checkpoint's VAE makes of latents."""
+    images = [generator.decode(generator.pipe.vae, part) for part in latents.split(BATCH)]
+    return read((np.concatenate(images) * 255).round().astype(np.uint8))
+
+
+def count(checkpoint: str, state: Path) -> dict[str, Any]:
+    """Counts by guidance and role of what a reference checkpoint draws."""
+    spec = CheckpointSpec(source=f"reference:{checkpoint}")
+    generator = make_generator(spec)
     known = world_latents(state / "latents.pt")
     counts: dict[str, Any] = {}
     for guidance in GUIDANCES:
-        for role in ROLES:
-            latents = load_file(_latents_path(state, checkpoint, guidance, role))["latents"]
-            images = [generator.decode(generator.pipe.vae, part) for part in latents.split(BATCH)]
-            labels = read((np.concatenate(images) * 255).round().astype(np.uint8))
+        for role, latents in draw(checkpoint, spec, guidance, state).items():
+            labels = seen(generator, latents)
             counts.setdefault(f"{guidance:g}", {})[role] = {
                 **counts_of(labels),
                 "as asked": int((labels["role"] == role).sum()),
@@ -118,13 +124,11 @@ def label(checkpoint: str, state: Path) -> dict[str, Any]:
     return counts
 
 
-def _generator(checkpoint: str) -> Generator:
-    spec = CheckpointSpec(source=f"reference:{checkpoint}")
-    return Generator(load_checkpoint(checkpoint, spec, HERE, "cpu", torch.float32).pipe, BATCH)
-
-
-def _latents_path(state: Path, checkpoint: str, guidance: float, role: str) -> Path:
-    return state / "truth" / f"{checkpoint} {guidance:g} {role}.safetensors"
+def make_generator(spec: CheckpointSpec) -> Generator:
+    """The audit's own generator of a checkpoint, in float32 on the CPU."""
+    pipe = load_checkpoint("truth", spec, HERE, "cpu", torch.float32).pipe
+    pipe.unet.to(memory_format=torch.channels_last)
+    return Generator(pipe, BATCH)
 
 
 def main() -> None:
@@ -142,8 +146,7 @@ def main() -> None:
         }
     } | {k: v for k, v in yaml.safe_load(path.read_text()).items() if k != "settings"}
     for checkpoint in sys.argv[2:] or names():
-        draw(checkpoint, state)
-        table[checkpoint] = label(checkpoint, state)
+        table[checkpoint] = count(checkpoint, state)
     text = (
         "# What the reference checkpoints draw, counted by the oracle: reference/train/truth.py\n"
     )

@@ -109,3 +109,11 @@ def test_shuffled_groups_are_rarely_flagged():
         groups = labels(g=list(rng.permutation(["a", "b"] * 100)))
         flagged += disparities(rows(errors), groups, [ERROR], "vae", "pixels")[0].p <= 0.05
     assert flagged <= 5
+
+
+def test_a_level_has_no_zero_to_be_held_against_even_with_one_picture_a_prompt():
+    level = ERROR._replace(level=True)
+    sparse = rows([0.1, 0.2, 0.3], cluster=["p", "p", "q"])
+    assert np.isnan(mean_effect(sparse, level).p)
+    assert np.isfinite(mean_effect(sparse, ERROR).p)
+    assert np.isfinite(mean_effect(sparse.assign(against="b"), level).p)
