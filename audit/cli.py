@@ -294,6 +294,7 @@ def gate_command(
     """
     from audit import baseline, verdict
 
+    made = candidate_path
     try:
         before = baseline.read_side(baseline_path, baseline_arm)
         if candidate_path.suffix in (".yaml", ".yml"):
@@ -307,7 +308,7 @@ def gate_command(
     except Exception as error:  # Python's own exit code 1 would be read as a regression
         traceback.print_exc()
         record = verdict.error(f"{type(error).__name__}: {error}")
-    verdict.write(record, out)
+    verdict.write(record, out, baseline_path, made)
     for line in verdict.lines(record):
         click.echo(line)
     sys.exit(verdict.exit_code(record, allow_inconclusive))

@@ -17,11 +17,14 @@ from xml.etree import ElementTree as ET
 from audit.baseline import Side, side_of_run
 from audit.gate import DRAWS, EXIT_CODES, Result, judge, worst_pairs
 from audit.pairs import Grid, differences, metrics, pair
-from audit.store import write_atomic
+from audit.pictures import Pictures
+from audit.store import Run, write_atomic
+from reports.gate_page import render
 
 if TYPE_CHECKING:
     from audit.run import Say
     from probes import Estimand
+    from reports.grids import Images
 
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 ILLEGAL_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -123,17 +126,39 @@ def exit_code(record: dict[str, Any], allow_inconclusive: bool = False) -> int:
     return 0 if allow_inconclusive and code == 3 else code
 
 
-def write(record: dict[str, Any], folder: Path) -> None:
-    """Write gate.json, junit.xml and gate.md; append the latter to $GITHUB_STEP_SUMMARY."""
+def write(
+    record: dict[str, Any],
+    folder: Path,
+    baseline: Path | None = None,
+    candidate: Path | None = None,
+) -> None:
+    """Write gate.json, junit.xml, gate.md and index.html.
+
+    Args:
+        record: Of `decide` or `error`.
+        folder: Where; gate.md is also appended to $GITHUB_STEP_SUMMARY.
+        baseline: Run folder that has the baseline's pictures, for the page; a baseline file
+            has none.
+        candidate: The same of the candidate.
+    """
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / "gate.json", text.encode() + b"\n")
     write_atomic(folder / "junit.xml", junit(record))
     page = markdown(record)
     write_atomic(folder / "gate.md", page.encode())
+    write_atomic(folder / "index.html", render(record, _pictures(baseline), _pictures(candidate)))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary:
         with open(summary, "a", encoding="utf-8") as file:
             file.write(page)
+
+
+def _pictures(folder: Path | None) -> Images:
+    plan = Run(folder).read_plan() if folder is not None and folder.is_dir() else None
+    if folder is None or plan is None:
+        return lambda cell: None
+    pictures, known = Pictures(Run(folder), plan), set(plan["cell"])
+    return lambda cell: pictures(cell) if cell in known else None
 
 
 def lines(record: dict[str, Any]) -> list[str]:

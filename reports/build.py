@@ -46,6 +46,13 @@ def write_report(data: ReportData, folder: Path) -> Path:
 
 def render(data: ReportData) -> bytes:
     """The page as UTF-8 HTML, below 10 MB."""
+    html = template("page.html.j2").render(compose(data)).encode("utf-8", "replace")
+    assert len(html) < PAGE_BYTES, f"the page has {len(html):,} bytes; its budgets are wrong"
+    return html
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template; every value that it sets is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=True,
@@ -54,9 +61,7 @@ def render(data: ReportData) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["nb"] = no_break
-    html = environment.get_template("page.html.j2").render(compose(data)).encode("utf-8", "replace")
-    assert len(html) < PAGE_BYTES, f"the page has {len(html):,} bytes; its budgets are wrong"
-    return html
+    return environment.get_template(name)
 
 
 def no_break(text: str) -> str:

@@ -10,6 +10,7 @@ from audit.gate import Metric, estimate, false_fail_rate, judge, overall, t_inte
 from audit.pairs import cell_values, distance_values, diversity_values
 from audit.stats import paired_difference
 from audit.verdict import ILLEGAL_IN_XML, error, junit, markdown
+from reports.gate_page import render
 
 ESTIMANDS = ("this suite", "prompts like these")
 
@@ -214,6 +215,9 @@ def test_outputs_hold_against_hostile_names():
     page = markdown(record)
     assert "<script>" not in page
     assert "\\|" in page
+    html = render(record, lambda cell: None, lambda cell: None).decode()
+    assert "<script" not in html
+    assert "Could not be judged".lower() in html
 
 
 # --- the command ---
@@ -248,6 +252,11 @@ def test_two_vaes_of_one_small_run_are_inconclusive(tmp_path, small_audit, monke
     suite = ET.fromstring((tmp_path / "junit.xml").read_bytes())
     assert int(suite.get("tests")) == len(ids)
     assert summary.read_text() == (tmp_path / "gate.md").read_text()
+    page = (tmp_path / "index.html").read_text()
+    worst = [p for m in record["metrics"] for p in m["worst"]]
+    assert worst
+    assert page.count("<img") == 2 * len(worst)
+    assert page.count('class="limit"') >= len([m for m in record["metrics"] if m["value"]])
     gate(folder, folder, *arms, "--out", tmp_path, "--allow-inconclusive", code=0)
 
 
