@@ -65,14 +65,7 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
             f"{effect:g} needs {cells:,} cells: prompts times seeds, such as {ceil(cells / 30):,} "
             "seeds for each of 30 prompts",
         ]
-    (one, other), said = _pilot(spec, folder)
-    pairs = pair(one, other)
-    made = metrics(one, pairs, spec.gate)
-    needs = [need(m, effect, seeds, len(made), one is other) for m in made]
-    told = [
-        f"pilot: {said}; {pairs.attrition.made_by_both} cells of "
-        f"{pairs.rows['prompt'].nunique()} prompts"
-    ]
+    needs, told = _needs(spec, folder, effect)
     for n in needs:
         fails = "" if np.isnan(n.to_fail) else f"{effect:g} fails from {_n(n.to_fail)} seeds, "
         told.append(f"{n.id}: {fails}'nothing changed' passes from {_n(n.to_pass)} seeds a prompt")
@@ -87,6 +80,19 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
             f"{_n(max(FEWEST_PROMPTS, *(n.prompts for n in known)))} prompts",
         ]
     return told
+
+
+def seeds(spec_path: Path, folder: Path, effect: float) -> int:
+    """Seeds a prompt that decide, by the pilot in a run folder, on every metric it tells of.
+
+    Raises:
+        ValueError: As `lines`; or the pilot is too small for any metric.
+    """
+    needs, _ = _needs(load_spec(spec_path), folder, effect)
+    known = [n.seeds for n in needs if not np.isnan(n.seeds)]
+    if not known:
+        raise ValueError(f"{folder}: the pilot is too small to tell; make more seeds")
+    return ceil(max(known))
 
 
 def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) -> Need:
@@ -119,6 +125,16 @@ def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) ->
         max(metric.least, cells / n, within / n / to_pass**2),
         max(cells, (between + within / seeds) / min(to_fail, to_pass) ** 2),
     )
+
+
+def _needs(spec: Spec, folder: Path, effect: float) -> tuple[list[Need], list[str]]:
+    """What every metric needs, and a line on the pilot."""
+    (one, other), said = _pilot(spec, folder)
+    pairs = pair(one, other)
+    made = metrics(one, pairs, spec.gate)
+    needs = [need(m, effect, spec.seeds.count, len(made), one is other) for m in made]
+    cells, prompts = pairs.attrition.made_by_both, pairs.rows["prompt"].nunique()
+    return needs, [f"pilot: {said}; {cells} cells of {prompts} prompts"]
 
 
 def _error(effect: float, margin: float, share: bool, family: int, key: str) -> tuple[float, float]:

@@ -1,0 +1,114 @@
+"""The gate on reference checkpoints, from end to end: part of `audit validate`.
+
+A planted bias must fail, a checkpoint of other bytes and no effect must pass at the n that
+`audit plan --detect` names, two seeds must be too few, and a U-Net blurred into mush must fail
+by its quality, fair or not.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from diffusers import UNet2DConditionModel
+
+from audit import baseline, detect, verdict
+from audit.run import begin, generate, open_audit, plan_audit, score
+from reference import component
+from reference.validation import FIRST_SEED, Check, truth_table
+
+PILOT, EFFECT, MOST = 8, 0.1, 96
+"""Seeds of the pilot, the change of a share to be found, and most seeds made here."""
+KEPT = 0.6
+"""Part of its own weight that the mush's convolutions keep; the rest is their mean's."""
+
+
+def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
+    """All checks; makes and measures pictures in `folder`, and resumes there."""
+    checkpoints = ("balanced", "balanced-b", "planted-unet")
+    path, out = write_spec(folder, "arms", PILOT, checkpoints), folder / "run"
+    make(path, out, say)
+    wanted = detect.seeds(path, out, EFFECT)
+    seeds = min(wanted, MOST)
+    say(f"`plan --detect {EFFECT}` names {wanted} seeds a prompt; made: {seeds}")
+    make(write_spec(folder, "arms", seeds, checkpoints), out, say)
+    before = baseline.side_of_run(out, "balanced")
+    expected = (("planted-unet", "FAIL", 1), ("balanced-b", "PASS", 0))
+    for arm, word, code in expected:
+        record = verdict.decide(before, baseline.side_of_run(out, arm))
+        yield check(f"gate, balanced against {arm}, {seeds} seeds", record, word, code)
+    file = folder / "baseline.json"
+    baseline.save(before, file)
+    two = make(write_spec(folder, "two", 2, ("balanced-b",)), folder / "two", say)
+    record = verdict.decide(baseline.load(file), baseline.side_of_run(two))
+    yield check("gate, a baseline file against 2 seeds of balanced-b", record, "INCONCLUSIVE", 3)
+    spec = write_spec(folder, "mush", seeds, ("balanced",), str(mush(folder / "mush-unet")))
+    made = make(spec, folder / "mush", say)
+    record = verdict.decide(baseline.load(file), baseline.side_of_run(made))
+    guards = [m["id"] for m in record["metrics"] if m["verdict"] == "FAIL"]
+    yield check("gate, a U-Net blurred into mush", record, "FAIL", 1)
+    yield Check(
+        "gate, mush: quality guards that fail",
+        ", ".join(g for g in guards if g.startswith(("likeness", "diversity"))) or "none",
+        "at least one",
+        any(g.startswith(("likeness", "diversity")) for g in guards),
+    )
+
+
+def check(name: str, record: dict[str, Any], word: str, code: int) -> Check:
+    """One verdict against what it must be."""
+    found = verdict.exit_code(record)
+    said = f"{record['verdict']}, exit {found}: {record['message']}"
+    return Check(name, said, f"{word}, exit {code}", found == code)
+
+
+def make(spec: Path, out: Path, say: Callable[[str], None]) -> Path:
+    """Make and measure what a spec asks for; more seeds extend what is there."""
+    audit = open_audit(spec, out)
+    plan, provenance = plan_audit(audit, say)
+    begin(audit, plan, provenance)
+    generate(audit, plan, say)
+    score(audit, plan, say)
+    return out
+
+
+def mush(folder: Path) -> Path:
+    """The balanced U-Net with every 3 x 3 kernel blurred towards its mean."""
+    unet = UNet2DConditionModel.from_pretrained(component("unet", "balanced")).float()
+    with torch.no_grad():
+        for module in unet.modules():
+            if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+                flat = module.weight.mean(dim=(2, 3), keepdim=True)
+                module.weight.lerp_(flat.expand_as(module.weight), 1 - KEPT)
+    shutil.rmtree(folder, ignore_errors=True)
+    unet.save_pretrained(folder)
+    return folder
+
+
+def write_spec(
+    folder: Path, name: str, seeds: int, checkpoints: tuple[str, ...], denoiser: str | None = None
+) -> Path:
+    """A spec of reference checkpoints; `denoiser` replaces that of all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"denoiser": denoiser} if denoiser else {}
+    spec = {
+        "name": name,
+        "checkpoints": {c: {"source": f"reference:{c}"} | own for c in checkpoints},
+        "prompts": {"suite": "demo"},
+        "seeds": {"count": seeds, "start": FIRST_SEED},
+        "steps": truth_table()["settings"]["steps"],
+        "guidance": 1,
+        "attributes": ["world-gender", "world-tone"],
+        "classifiers": {"small": "reference:balanced"},
+        "baseline": "balanced" if "balanced" in checkpoints else None,
+        "batch_size": 32,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if v is not None}))
+    return path
