@@ -36,6 +36,8 @@ FIRST_SEED = 1_000_000
 STEPS = 12
 GUIDANCES = (1.0, 3.0)
 BATCH = 64
+DECODED = 16
+"""Latents decoded together: on a CPU three times as fast as 64, which leave its cache."""
 
 
 def rows_of(role: str, guidance: float, seeds: range) -> pd.DataFrame:
@@ -103,7 +105,8 @@ def draw(name: str, spec: CheckpointSpec, guidance: float, state: Path) -> dict[
 
 def seen(generator: Generator, latents: torch.Tensor) -> pd.DataFrame:
     """The oracle's labels of the pictures that a checkpoint's VAE makes of latents."""
-    images = [generator.decode(generator.pipe.vae, part) for part in latents.split(BATCH)]
+    small = Generator(generator.pipe, DECODED)
+    images = [small.decode(small.pipe.vae, part) for part in latents.split(DECODED)]
     return read((np.concatenate(images) * 255).round().astype(np.uint8))
 
 
@@ -127,7 +130,8 @@ def count(checkpoint: str, state: Path) -> dict[str, Any]:
 def make_generator(spec: CheckpointSpec) -> Generator:
     """The audit's own generator of a checkpoint, in float32 on the CPU."""
     pipe = load_checkpoint("truth", spec, HERE, "cpu", torch.float32).pipe
-    pipe.unet.to(memory_format=torch.channels_last)
+    for module in (pipe.unet, pipe.vae):
+        module.to(memory_format=torch.channels_last)
     return Generator(pipe, BATCH)
 
 
