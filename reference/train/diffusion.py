@@ -142,9 +142,9 @@ def start(
     name: str, tokenizer: CLIPTokenizer, further: bool
 ) -> tuple[CLIPTextModel, UNet2DConditionModel]:
     """Fresh or inherited components of a recipe."""
-    parent = name if further else RECIPES[name][0]
+    parent, trained = RECIPES[name]
     torch.manual_seed(0)
-    if parent is None:
+    if parent is None and not further:
         text_config = CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=WIDTH,
@@ -158,9 +158,13 @@ def start(
             pad_token_id=tokenizer.pad_token_id,
         )
         return CLIPTextModel(text_config), UNet2DConditionModel(**UNET)
+    text, unet = (
+        MODELS / part / str(name if further and part in trained else parent)
+        for part in ("text_encoder", "unet")
+    )
     return (
-        CLIPTextModel.from_pretrained(MODELS / "text_encoder" / parent).float(),
-        UNet2DConditionModel.from_pretrained(MODELS / "unet" / parent).float(),
+        CLIPTextModel.from_pretrained(text).float(),
+        UNet2DConditionModel.from_pretrained(unet).float(),
     )
 
 
