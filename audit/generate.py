@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import numpy as np
@@ -21,12 +22,14 @@ from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from audit import models
+from audit import embeddings, models
+from audit.adapters import Adapters, Lora
 from audit.executors import Outcome
 from audit.parameters import write_parameters
 from audit.plan import Unit
-from audit.spec import Spec
+from audit.spec import Spec, strengths
 from audit.store import Run, sha256
+from audit.weighting import Piece, pieces, token_weights, weigh
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -50,33 +53,85 @@ def sampler(own: Any, name: str) -> Any:
     return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
+class Extras(NamedTuple):
+    """What a spec adds to a checkpoint, and how it has prompts read."""
+
+    adapters: Mapping[str, Sequence[Lora]] = {}
+    """LoRAs by level of the factor 'adapters'; the checkpoint's own are in each."""
+    embeddings: Mapping[str, Path] = {}
+    """Files of textual inversions by name."""
+    weighting: str = "none"
+
+
+def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
+    """The extras of one checkpoint of a spec, paths resolved."""
+    own = spec.checkpoints[checkpoint].loras
+    return Extras(
+        {
+            name: [
+                Lora(base / Path(source).expanduser(), *both)
+                for source, both in strengths(own, adapter.loras).items()
+            ]
+            for name, adapter in spec.adapters.items()
+        },
+        {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
+        spec.weighting,
+    )
+
+
 class Generator:
     """Denoises and decodes batches with one loaded checkpoint.
 
     Args:
         pipe: A Stable Diffusion 1.x, 2.x or SDXL pipeline.
         batch_size: Of every forward.
+        extras: LoRAs, embeddings, prompt weights.
     """
 
-    def __init__(self, pipe: Any, batch_size: int) -> None:
+    def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
         self.pipe = pipe
         self.batch_size = batch_size
         self.own_scheduler = pipe.scheduler
-        self._embeddings: dict[str, dict[str, torch.Tensor]] = {}
+        self.extras = extras
+        self._adapters = Adapters(pipe)
+        self._spelled = embeddings.put_in(pipe, extras.embeddings)
+        self._level = "none"
+        self._embeddings: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
+
+    def adapt(self, level: str) -> None:
+        """Have the LoRAs of one level of the factor 'adapters' act, and no others."""
+        self._adapters.put_in(self.extras.adapters.get(level, ()))
+        self._level = level
+
+    def read(self, text: str) -> list[Piece]:
+        """A text as it is tokenised: weights taken out, embeddings' names spelled out."""
+        parts = pieces(text) if self.extras.weighting == "a1111" else [Piece(text, 1.0)]
+        return [Piece(embeddings.spell(p.text, self._spelled), p.weight) for p in parts]
 
     @torch.no_grad()
     def embed(self, text: str) -> dict[str, torch.Tensor]:
         """What the denoiser sees of a text, encoded alone and once."""
-        if text not in self._embeddings:
+        key = (self._level, text)
+        if key not in self._embeddings:
+            parts = self.read(text)
+            plain = "".join(part.text for part in parts)
             if isinstance(self.pipe, StableDiffusionXLPipeline):
                 hidden, _, pooled, _ = self.pipe.encode_prompt(
-                    text, do_classifier_free_guidance=False
+                    plain, do_classifier_free_guidance=False
                 )
-                self._embeddings[text] = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
+                made = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
+                encoders = [self.pipe.text_encoder, self.pipe.text_encoder_2]
             else:
-                hidden, _ = self.pipe.encode_prompt(text, self.pipe.device, 1, False)
-                self._embeddings[text] = {"prompt_embeds": hidden}
-        return self._embeddings[text]
+                hidden, _ = self.pipe.encode_prompt(plain, self.pipe.device, 1, False)
+                made = {"prompt_embeds": hidden}
+                encoders = [self.pipe.text_encoder]
+            if any(part.weight != 1 for part in parts):
+                widths = [e.config.hidden_size for e in encoders if e is not None]
+                made["prompt_embeds"] = weigh(
+                    hidden, token_weights(self.pipe.tokenizer, parts), widths
+                )
+            self._embeddings[key] = made
+        return self._embeddings[key]
 
     def embed_negative(self, text: str) -> dict[str, torch.Tensor]:
         """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
@@ -96,6 +151,7 @@ class Generator:
             (rows, channels, height, width), as the pipeline gives them before decoding.
         """
         first = rows.iloc[0]
+        self.adapt(str(first.get("adapters", "none")))
         padded = _padded(list(range(len(rows))), self.batch_size)
         texts = [rows["text"].iloc[i] for i in padded]
         arguments: dict[str, Any] = _stack([self.embed(t) for t in texts])
@@ -162,7 +218,9 @@ class GenerateWorker:
                 vae: models.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype, True)
                 for vae, source in self.spec.vaes.items()
             }
-            self.generator = Generator(checkpoint.pipe, self.spec.batch_size)
+            self.generator = Generator(
+                checkpoint.pipe, self.spec.batch_size, extras_of(self.spec, name, self.base)
+            )
             self.loaded = name
         return self.generator
 
@@ -263,6 +321,7 @@ def _write(run: Run, unit: str, file: str, rows: pd.DataFrame, images: NDArray[n
             "Size": f"{row.width}x{row.height}",
             "Model": str(row.checkpoint),
             "VAE": str(row.vae),
+            "Adapters": str(row.adapters),
             "Audit cell": str(row.cell),
         }
         text = write_parameters(str(row.text), str(row.negative_text), settings)

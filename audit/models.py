@@ -32,6 +32,7 @@ from audit.single_file import WeightsError, load_pipeline_file
 from audit.spec import CheckpointSpec, canonical_digest
 from audit.vae_files import VaeFamily, load_vae_source
 from audit.vaes import LEAST_ALIKE, legal, same_space
+from audit.weights import refuse_not_finite
 
 PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
 # A bar for each component's weights would drown the run's own progress.
@@ -95,6 +96,9 @@ def load_checkpoint(
     try:
         pipe, revision = _load_pipeline(spec, base, dtype)
         _exchange(pipe, spec, base, dtype)
+        for kind, part in pipe.components.items():
+            if isinstance(part, torch.nn.Module):
+                refuse_not_finite(kind, part.state_dict())
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None

@@ -6,10 +6,11 @@ is, and what is missing from it, before gigabytes are read.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from audit.pickles import is_pickle, refusal
 
@@ -141,6 +142,43 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     ordered = sorted(names)
     listed = ", ".join(ascii(name[:80]) for name in ordered[:shown])
     return f"{listed}, … {len(ordered)} in all" if len(ordered) > shown else listed
+
+
+def exact_digest(header: Header) -> str:
+    """sha256 over every tensor's name, dtype, shape and bytes, and peft's own settings."""
+    import torch
+    from safetensors.torch import load_file
+
+    total = hashlib.sha256(header.metadata.get("lora_adapter_metadata", "").encode())
+    for name, tensor in sorted(load_file(header.path).items()):
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def refuse_not_finite(what: object, tensors: Mapping[str, Any]) -> None:
+    """Refuse tensors that hold NaN or infinity, as a merge gone wrong leaves them.
+
+    Args:
+        what: Path or name, for the message.
+        tensors: torch tensors by name.
+
+    Raises:
+        WeightsError: The first such tensor and how many there are.
+    """
+    bad = [n for n, t in tensors.items() if t.is_floating_point() and not _finite(t)]
+    if bad:
+        raise WeightsError(
+            f"{str(what)!r}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity "
+            f"({some(bad, 1)}), finite numbers are expected: a merge gone wrong? get it again"
+        )
+
+
+def _finite(tensor: Any) -> bool:
+    if not tensor.numel():
+        return True
+    low, high = (tensor.float() if tensor.itemsize < 2 else tensor).aminmax()
+    return bool(low.isfinite() & high.isfinite())
 
 
 def _unreadable(path: Path, reason: str) -> str:
