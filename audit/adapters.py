@@ -107,7 +107,7 @@ def check_fit(path: Path, pipe: Any) -> None:
     own = getattr(getattr(pipe, "unet", None), "config", None)
     if own is None:
         like = {"StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}.get(name, name)
-        if mine and mine != like:
+        if mine not in ("", "another model", like):
             raise WeightsError(f"{str(path)!r} is a LoRA for {mine}; the checkpoint is {like}")
         return
     wanted = own.cross_attention_dim
@@ -132,8 +132,7 @@ def _load(pipe: Any, path: Path, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if kohya:
-                extra = {"unet_config": pipe.unet.config} if hasattr(pipe, "unet") else {}
-                pipe.load_lora_weights(_alpha_folded(path), adapter_name=name, **extra)
+                pipe.load_lora_weights(_alpha_folded(path), adapter_name=name)
             else:
                 pipe.load_lora_weights(
                     str(path.parent),

@@ -73,9 +73,17 @@ def put_in(pipe: Any, sources: Mapping[str, Path]) -> dict[str, str]:
 
 def spell(text: str, spelled: Mapping[str, str]) -> str:
     """A text with the names put into the words that stand for them."""
-    for name, words in spelled.items():
-        text = _word(name).sub(lambda _, words=words: words, text)  # type: ignore[misc]
-    return text
+    if not spelled:
+        return text
+    # In one go: what stands for one name could hold another.
+    words = {name.lower(): value for name, value in spelled.items()}
+    names = "|".join(re.escape(name) for name in sorted(spelled, key=len, reverse=True))
+    return re.sub(
+        rf"(?<![\w-])({names})(?![\w-])",
+        lambda found: words[found[1].lower()],
+        text,
+        flags=re.IGNORECASE,
+    )
 
 
 def _word(name: str) -> re.Pattern[str]:
@@ -109,9 +117,10 @@ def _sides(
 ) -> list[tuple[Any, Any, torch.Tensor]]:
     """Tokenizer, text encoder and vectors, for each encoder of the checkpoint."""
     encoders = [e for k in ENCODERS if (e := getattr(pipe, k, None)) is not None]
-    tokenizers = [pipe.tokenizer, getattr(pipe, "tokenizer_2", None)]
-    if getattr(pipe, "text_encoder_3", None) is not None or any(
-        e.config.model_type not in ("clip_text_model", "clip") for e in encoders
+    if (
+        not encoders
+        or getattr(pipe, "text_encoder_3", None) is not None
+        or any(e.config.model_type not in ("clip_text_model", "clip") for e in encoders)
     ):
         raise WeightsError(
             f"{str(path)!r}: a {type(pipe).__name__} takes no embeddings here; supported: Stable "
@@ -124,6 +133,7 @@ def _sides(
             f"{str(path)!r} is an embedding of width {_and(have)}; the checkpoint's text encoder "
             f"reads {_and(want)}"
         )
+    tokenizers = [pipe.tokenizer, getattr(pipe, "tokenizer_2", None)]
     return list(zip(tokenizers, encoders, vectors, strict=False))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -76,6 +76,8 @@ class Arm(NamedTuple):
     """Its own width and height."""
     files: Mapping[str, str] = {}
     """Digest of every LoRA and embedding by its source in the spec."""
+    reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
+    """Whether the negative has an effect at some guidance."""
 
 
 class Unit(NamedTuple):
@@ -152,7 +154,8 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
         arm = arms[name]
         for sampler, steps, guidance, size, negative, adapters in _settings(spec, checkpoint, arm):
             # Without guidance the negative is never read: such cells are one and the same.
-            negative_text = spec.negatives.get(negative, negative) if guidance > 1 else ""
+            read = arm.reads_negative(guidance)
+            negative_text = spec.negatives.get(negative, negative) if read else ""
             for index, prompt in enumerate(prompts):
                 text = text_of(spec, name, adapters, prompt)
                 added = _added(spec, checkpoint, adapters, arm, text, negative_text)

@@ -124,22 +124,28 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             audited.append(
                 {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
             )
-        side = checkpoint.pipe.unet.config.sample_size * checkpoint.pipe.vae_scale_factor
+        try:
+            generator = Generator(
+                checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
+            )
+            side = generator.family.side() if not audit.spec.sizes else 0
+            for level in audit.spec.adapters:
+                generator.adapt(level)  # one that does not fit is found out now
+        except ValueError as error:
+            raise SpecError(f"checkpoints.{name}: {error}") from None
+        for sentence in generator.family.not_measured:
+            say(f"{name}: not measured: {sentence}")
+        _warn_of_long_prompts(audit, name, generator, say)
         arms[name] = Arm(
             digests=checkpoint.digests,
             schedulers={
-                s: models.scheduler_digest(sampler(checkpoint.pipe.scheduler, s)) for s in names
+                s: models.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
             },
             vaes=vaes,
             size=(side, side),
             files=files,
+            reads_negative=generator.family.reads_negative,
         )
-        generator = Generator(
-            checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
-        )
-        for level in audit.spec.adapters:
-            generator.adapt(level)  # one that does not fit is found out now
-        _warn_of_long_prompts(audit, name, generator, say)
         audited += [
             {
                 "kind": kind.replace("_", " "),
@@ -418,8 +424,10 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
 
 
 def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
-    tokenizer = generator.pipe.tokenizer
-    limit = tokenizer.model_max_length
+    reader = generator.family.reader()
+    if reader is None:
+        return
+    tokenizer, limit = reader
     texts = [text_of(audit.spec, name, a, p) for a in audit.spec.adapters for p in audit.prompts]
     for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
         if audit.spec.weighting == "none" and looks_weighted(text):

@@ -116,6 +116,9 @@ class CheckpointSpec(Strict):
         text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
         denoiser: another checkpoint, or a folder of a U-Net, to take it from.
         loras: LoRA files that always act on this checkpoint, with their strengths.
+        parts: a diffusers folder that gives a single file what it lacks: VAE, text encoders,
+            tokenizers.
+        prediction: what a single file's denoiser predicts, where the file does not tell.
         vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
         trigger: words put before every prompt.
         negative: the negative to use in place of the crossed ones.
@@ -128,6 +131,8 @@ class CheckpointSpec(Strict):
     denoiser: str | None = None
     vae: str | None = None
     loras: Loras = {}
+    parts: str | None = None
+    prediction: Literal["epsilon", "v"] | None = None
     trigger: str = ""
     negative: str | None = None
     sampler: str | None = None
