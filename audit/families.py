@@ -46,6 +46,11 @@ class Family:
         return model
 
     @property
+    def device(self) -> Any:
+        """Where the pipeline computes, also where its parts wait elsewhere."""
+        return self.pipe._execution_device
+
+    @property
     def channels(self) -> int:
         """Of the latents."""
         return int(self.pipe.unet.config.out_channels)
@@ -68,7 +73,7 @@ class Family:
 
     def encode(self, text: str) -> Arguments:
         """A text as the denoiser sees it, a batch of one."""
-        return {"prompt_embeds": self.pipe.encode_prompt(text, self.pipe.device, 1, False)[0]}
+        return {"prompt_embeds": self.pipe.encode_prompt(text, self.device, 1, False)[0]}
 
     def negative(self, text: str, encoded: Arguments) -> Arguments:
         """What an encoded text is as a negative."""

@@ -213,7 +213,12 @@ class GenerateWorker:
             self.generator, self.vaes, self.loaded = None, {}, ""
             if checkpoint is None:
                 checkpoint = models.load_checkpoint(
-                    name, self.spec.checkpoints[name], self.base, self.device, self.dtype
+                    name,
+                    self.spec.checkpoints[name],
+                    self.base,
+                    self.device,
+                    self.dtype,
+                    self.spec.speed,
                 )
             self.vaes = {
                 # Their latent spaces were compared when the plan was made.

@@ -29,7 +29,7 @@ import reference
 from audit.families import XL, Other, Pixels, family
 from audit.pickles import PICKLE_SUFFIXES
 from audit.single_file import WeightsError, load_pipeline_file
-from audit.spec import CheckpointSpec, canonical_digest
+from audit.spec import CheckpointSpec, SpeedSpec, canonical_digest
 from audit.vae_files import load_vae_source
 from audit.vaes import LEAST_ALIKE, legal, same_space
 from audit.weights import refuse_not_finite
@@ -85,9 +85,14 @@ def digest_of(module: torch.nn.Module, extra: Mapping[str, Any] | None = None) -
 
 
 def load_checkpoint(
-    name: str, spec: CheckpointSpec, base: Path, device: str, dtype: torch.dtype
+    name: str,
+    spec: CheckpointSpec,
+    base: Path,
+    device: str,
+    dtype: torch.dtype,
+    speed: SpeedSpec = SpeedSpec(),  # noqa: B008
 ) -> Checkpoint:
-    """Load one checkpoint with its component swaps.
+    """Load one checkpoint with its component swaps, ready on its device.
 
     Raises:
         WeightsError: One line naming the checkpoint, what was found and what would be right.
@@ -104,9 +109,30 @@ def load_checkpoint(
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None
-    pipe.to(device)
+    digests = pipeline_digests(pipe)
+    place(pipe, device, speed)
     pipe.set_progress_bar_config(disable=True)
-    return Checkpoint(pipe, pipeline_digests(pipe), revision)
+    return Checkpoint(pipe, digests, revision)
+
+
+def place(pipe: Any, device: str, speed: SpeedSpec) -> None:
+    """Bring a pipeline to its device, as the spec's speed settings say.
+
+    With low_memory the text encoders and the denoiser come to the GPU only for their work; the
+    VAE, a few hundred megabytes, stays there, so that several can take turns.
+    """
+    denoiser = getattr(pipe, family(pipe).denoiser, None)
+    if speed.channels_last and denoiser is not None:
+        denoiser.to(memory_format=torch.channels_last)
+    if speed.low_memory and device != "cpu":
+        order = pipe.model_cpu_offload_seq.split("->")
+        pipe.model_cpu_offload_seq = "->".join(part for part in order if part != "vae")
+        pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.to(device)
+    if speed.compile and denoiser is not None:
+        denoiser.compile()
 
 
 def pipeline_digests(pipe: Any) -> dict[str, str]:
@@ -171,7 +197,7 @@ def load_vae(
     if dtype == torch.float16 and isinstance(named, XL):
         # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
         vae = vae.to(torch.float32) if vae.config.get("force_upcast", False) else vae
-    return vae.to(pipe.device).eval()
+    return vae.to(named.device).eval()
 
 
 def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) -> None:
@@ -181,7 +207,8 @@ def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) 
         raise WeightsError(f"vaes.{name}: {reason}")
     if vae is pipe.vae or any_space:
         return
-    alike = same_space(vae.to(pipe.device), pipe.vae)
+    device = family(pipe).device
+    alike = same_space(vae.to(device), pipe.vae.to(device))
     if alike < LEAST_ALIKE:  # NaN where one overflows in this precision: not known
         raise WeightsError(
             f"vaes.{name}: another latent space than the checkpoint's: of the same pictures its "
@@ -235,7 +262,14 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
     if spec.source.count("/") == 1 and not spec.source.startswith((".", "/", "~")):
         from huggingface_hub import model_info
 
-        commit = model_info(spec.source, revision=spec.revision).sha
+        try:
+            commit = model_info(spec.source, revision=spec.revision).sha
+        except Exception as error:  # of the network, the hub, or the id: all of them are theirs
+            reason = " ".join(str(error).split())[:120]
+            raise WeightsError(
+                f"the hub id cannot be reached ({type(error).__name__}: {reason}); name a folder "
+                "or file that is here"
+            ) from None
         return DiffusionPipeline.from_pretrained(
             spec.source,
             revision=commit,

@@ -209,8 +209,10 @@ def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: Prompt) -> str:
 def _added(
     spec: Spec, checkpoint: CheckpointSpec, adapters: str, arm: Arm, text: str, negative: str
 ) -> dict[str, Any]:
-    """What adapters, embeddings and weights add to a trajectory's identity: nothing if unused."""
-    added: dict[str, Any] = {}
+    """What else decides a trajectory's pixels: nothing of what is not used."""
+    added: dict[str, Any] = {
+        name: True for name in ("compile", "channels_last") if getattr(spec.speed, name)
+    }
     loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
     if loras:
         added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]

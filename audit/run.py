@@ -107,7 +107,11 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     arms: dict[str, Arm] = {}
     audited: list[dict[str, str | None]] = []
     for name, spec in audit.spec.checkpoints.items():
-        checkpoint = models.load_checkpoint(name, spec, audit.base, audit.device, audit.dtype)
+        # Not compiled: to plan, nothing is drawn.
+        speed = audit.spec.speed.model_copy(update={"compile": False})
+        checkpoint = models.load_checkpoint(
+            name, spec, audit.base, audit.device, audit.dtype, speed
+        )
         names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
         vaes = {}
         for vae_name, source in audit.spec.vaes.items():

@@ -171,6 +171,21 @@ class ClassifierSpec(Strict):
     faces: bool = False
 
 
+class SpeedSpec(Strict):
+    """What makes a GPU faster or lets a small one do; see docs/checkpoints.md.
+
+    Attributes:
+        compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
+        channels_last: keep a U-Net's weights channels-last. As `compile`.
+        low_memory: keep text encoders and denoiser on the GPU only while they work. The same
+            arithmetic, so no part of the identity; no effect on the CPU.
+    """
+
+    compile: bool = False
+    channels_last: bool = False
+    low_memory: bool = False
+
+
 MARGINS = {
     "distance": 0.1,
     "share": 0.05,
@@ -242,6 +257,7 @@ class Spec(Strict):
     probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
     gate: GateSpec = GateSpec()
+    speed: SpeedSpec = SpeedSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -353,6 +369,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "prompts": PromptsSpec,
         "attributes": AttributeSpec,
         "gate": GateSpec,
+        "speed": SpeedSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)
