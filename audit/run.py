@@ -162,6 +162,8 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             if kind in ("text_encoder", "denoiser")
         ]
     audited += added
+    loras = any(one["kind"] == "LoRA" for one in added)
+    libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
     plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_plan())
     provenance = {
         "spec": audit.spec.digest(),
@@ -171,7 +173,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             "batch size": audit.spec.batch_size,
             "device": audit.device,
             "dtype": str(audit.dtype).removeprefix("torch."),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": {name: version(name) for name in libraries},
         },
         "python": platform.python_version(),
         "platform": platform.platform(),

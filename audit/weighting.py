@@ -26,7 +26,7 @@ _PARTS = re.compile(
     r"|(?P<close>[)\]])|(?P<text>[^\\()\[\]:]+|[\\:])"
 )
 _NOT_WEIGHTS = (
-    (re.compile(r"<lora:[^>]*>"), "a LoRA in a prompt; name it under adapters"),
+    (re.compile(r"<lora:[^>]*>"), "a LoRA in a prompt (its place is under adapters)"),
     (re.compile(r"\[[^\]\[|]*\|[^\]]*\]"), "alternating words"),
     (re.compile(r"\[[^\]\[]*:\s*\d*\.?\d+\s*\]"), "prompt editing"),
     (re.compile(r"\b(AND|BREAK)\b"), "a composed prompt"),
