@@ -40,10 +40,9 @@ class Family:
         self.pipe = pipe
 
     @property
-    def model(self) -> torch.nn.Module:
+    def model(self) -> Any:
         """The denoiser."""
-        model: torch.nn.Module = getattr(self.pipe, self.denoiser)
-        return model
+        return getattr(self.pipe, self.denoiser)
 
     @property
     def device(self) -> Any:
@@ -142,11 +141,11 @@ class SD3(Family):
     @property
     def channels(self) -> int:
         """Of the latents."""
-        return int(self.model.config.in_channels)  # type: ignore[union-attr, arg-type]
+        return int(self.model.config.in_channels)
 
     def side(self) -> int:
         """Pixels of a picture's side at the size that the model was trained for."""
-        return int(self.model.config.sample_size * self.pipe.vae_scale_factor)  # type: ignore[union-attr, operator]
+        return int(self.model.config.sample_size * self.pipe.vae_scale_factor)
 
     def reader(self) -> tuple[Any, int] | None:
         """T5's, which reads further than CLIP; without a T5, CLIP's."""
@@ -182,12 +181,12 @@ class Flux(SD3):
 
     @property
     def _distilled(self) -> bool:
-        return bool(self.model.config.guidance_embeds)  # type: ignore[union-attr]
+        return bool(self.model.config.guidance_embeds)
 
     @property
     def channels(self) -> int:
         """Of the latents: the transformer sees squares of four."""
-        return int(self.model.config.in_channels) // 4  # type: ignore[union-attr, arg-type]
+        return int(self.model.config.in_channels) // 4
 
     def side(self) -> int:
         """The pipeline's own."""

@@ -176,7 +176,9 @@ def told_prediction(header: Header) -> Literal["epsilon", "v"] | None:
     if "v_pred" in header.shapes:
         return "v"
     said = header.metadata.get("modelspec.prediction_type")
-    return {"v": "v", "epsilon": "epsilon"}.get(said or "")  # type: ignore[return-value]
+    if said == "v":
+        return "v"
+    return "epsilon" if said == "epsilon" else None
 
 
 def seems_to_be(header: Header) -> str:

@@ -32,7 +32,12 @@ from transformers import (
 from audit.single_file import CONFIGS, clip_tokenizer
 
 SIDE = 32
-NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -108,14 +113,12 @@ def with_one_clip(scheduler, kind=StableDiffusionPipeline, **changes):
         tokenizer=words(),
         unet=unet(**changes),
         scheduler=scheduler,
-        **({"feature_extractor": None} if kind is StableDiffusionPAGPipeline else {}),
-        **{k: v for k, v in UNCHECKED.items() if k != "feature_extractor"},
-        **({} if kind is StableDiffusionPAGPipeline else {"feature_extractor": None}),
+        **UNCHECKED,
     )
 
 
 def sd1():
-    return with_one_clip(PNDMScheduler(**NOISE, skip_prk_steps=True, steps_offset=1))
+    return with_one_clip(PNDMScheduler(**NOISE, skip_prk_steps=True))
 
 
 def sd2():
