@@ -118,6 +118,7 @@ def test_a_lora_of_strength_0_is_no_lora_bit_for_bit(generator):
 
 
 def test_only_texts_that_name_an_embedding_change(generator):
+    generator.adapt("none")
     plain = Generator(pipeline(), 2)
     for text in ("a portrait of a doctor", "", "a docile, undoc, doc-like cook"):
         assert torch.equal(
@@ -244,6 +245,7 @@ def test_other_syntax_of_the_webui_is_refused(prompt):
 
 
 def test_each_token_has_its_words_weight_and_the_mean_stays(generator):
+    generator.adapt("none")
     tokenizer = generator.pipe.tokenizer
     parts = [Piece("a ", 1.0), Piece("doctor", 1.5), Piece(" of", 0.5)]
     weights = token_weights(tokenizer, parts)
