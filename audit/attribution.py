@@ -9,7 +9,7 @@ import pandas as pd
 
 from audit.prompts import nearest, slug
 from audit.run import Audit, Say, begin, generate, open_audit, plan_audit, score
-from audit.spec import CheckpointSpec, Spec, SpecError
+from audit.spec import CheckpointSpec, Loras, Spec, SpecError, Strength
 from probes import Exhibit, Finding
 from probes.components import COMPONENTS, attribute_share, combinations
 from probes.outcomes import outcome_frame, reported_classes
@@ -38,6 +38,7 @@ def mixed(spec: Spec, a: str, b: str) -> Spec:
                 update={
                     "text_encoder": _source(two if text else one, "text_encoder"),
                     "denoiser": _source(two if denoiser else one, "denoiser"),
+                    "loras": _loras(two if text else one, two if denoiser else one),
                 }
             )
     vaes = {"A": _source(one, "vae"), "B": _source(two, "vae")}
@@ -138,6 +139,19 @@ def table(found: list[Finding]) -> list[str]:
             bounds = f"[{f.low:+.3f}, {f.high:+.3f}]"
             lines.append(f"{about}: {f.metric}: {f.value:+.3f} {bounds}, n {f.n}")
     return lines
+
+
+def _loras(text: CheckpointSpec, denoiser: CheckpointSpec) -> Loras:
+    """Each component keeps the LoRAs of the checkpoint that it comes from."""
+    files = [*text.loras, *(f for f in denoiser.loras if f not in text.loras)]
+    nothing = Strength()
+    return {
+        file: Strength(
+            denoiser=denoiser.loras.get(file, nothing).denoiser,
+            text_encoder=text.loras.get(file, nothing).text_encoder,
+        )
+        for file in files
+    }
 
 
 def _source(checkpoint: CheckpointSpec, part: str) -> str:

@@ -22,14 +22,14 @@ from audit.store import Run, write_atomic
 from probes.outcomes import outcome_frame
 
 FORMAT = "diffusion-audit baseline 1"
-SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae"))
+SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
 
 
 class Side(NamedTuple):
     """One arm, with all that decides whether it may be compared.
 
     Attributes:
-        arm: checkpoint and VAE, by name.
+        arm: checkpoint, VAE and, unless none, adapters, by name.
         cells: one planned cell a row: prompt, seed, cell; made (bool); by classifier
             'likeness:NAME' and 'cosines:NAME' (with the cells of the same prompt, in the rows'
             order); by instrument 'outcome:NAME'. NaN or None where there is none.
@@ -58,7 +58,8 @@ def read_side(path: Path, arm: str | None = None) -> Side:
 
     Args:
         path: Folder or file.
-        arm: 'CHECKPOINT' or 'CHECKPOINT,VAE'; needed where the run holds several.
+        arm: 'CHECKPOINT', 'CHECKPOINT,VAE' or 'CHECKPOINT,VAE,ADAPTERS'; needed where the run
+            holds several.
 
     Raises:
         ValueError: One line: what is wrong, and what would be right.
@@ -85,7 +86,7 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
     instruments = run.read_json("instruments.json") or {}
     first = part.iloc[0]
     return Side(
-        arm=f"{first['checkpoint']},{first['vae']}",
+        arm=_arm_name(first["checkpoint"], first["vae"], first["adapters"]),
         cells=_cells(run, part, spec, instruments),
         settings=_settings(part, folder),
         targets={p.text: p.targets for p in prompts if p.targets},
@@ -146,20 +147,25 @@ def needed_instruments(spec: Spec) -> list[str]:
 
 
 def _arm_of(plan: pd.DataFrame, spec: Spec, arm: str | None, folder: Path) -> pd.DataFrame:
-    pairs = plan[["checkpoint", "vae"]].drop_duplicates()
-    known = [f"{c},{v}" for c, v in pairs.itertuples(index=False)]
+    arms = plan[["checkpoint", "vae", "adapters"]].drop_duplicates()
+    known = [_arm_name(*one) for one in arms.itertuples(index=False)]
     if arm is None:
         if len(known) > 1:
             raise ValueError(
                 f"{folder}: holds {len(known)} arms; name one of them: {'; '.join(known)}"
             )
         return plan
-    checkpoint, _, vae = arm.partition(",")
+    checkpoint, vae, adapters = (arm.split(",") + ["", ""])[:3]
     found = plan[plan["checkpoint"] == checkpoint]
     found = found[found["vae"] == (vae or next(iter(spec.vaes), ""))]
+    found = found[found["adapters"] == (adapters or next(iter(spec.adapters)))]
     if found.empty:
         raise ValueError(f"{folder}: no arm {arm!r}; {nearest(arm, known)}")
     return found
+
+
+def _arm_name(checkpoint: str, vae: str, adapters: str) -> str:
+    return f"{checkpoint},{vae}" + ("" if adapters == "none" else f",{adapters}")
 
 
 def _settings(part: pd.DataFrame, folder: Path) -> dict[str, Any]:

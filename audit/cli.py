@@ -51,13 +51,17 @@ def main() -> None:
 @main.command("run")
 @click.argument("spec", type=FILE)
 @click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -run.")
+@click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
 @one_line_errors
-def run_command(spec: Path, out: Path | None) -> None:
+def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     """Make what SPEC asks for, measure it, and write the report. Run again to resume."""
     from audit.run import open_audit
 
-    folder = out or Path(f"{spec.stem}-run")
-    click.echo(work(open_audit(spec, folder)))
+    audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
+    if low_memory:
+        speed = audit.spec.speed.model_copy(update={"low_memory": True})
+        audit = audit._replace(spec=audit.spec.model_copy(update={"speed": speed}))
+    click.echo(work(audit))
 
 
 def work(audit: Any) -> Path:

@@ -203,6 +203,10 @@ def _named_views(root: object, file_size: int) -> tuple[dict[str, View], tuple[s
     if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
         dropped += [str(name) for name in root if name != "state_dict"]
         root = root["state_dict"]
+    if isinstance(root, dict) and isinstance(root.get("string_to_param"), dict):
+        # A textual inversion as the WebUI saves it: one tensor under the name '*'.
+        dropped += [str(name) for name in root if name != "string_to_param"]
+        root = {"emb_params" if n == "*" else n: t for n, t in root["string_to_param"].items()}
     if not isinstance(root, dict):
         raise ConvertError("holds no dict of tensors: save a state_dict, not a whole model")
     views: dict[str, View] = {}

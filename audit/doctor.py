@@ -23,6 +23,7 @@ NEEDED = (
     "altair",
     "vl-convert-python",
     "safetensors",
+    "peft",
 )
 
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffusers
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from audit import models
+from audit import embeddings, models
+from audit.adapters import Adapters, Lora
 from audit.executors import Outcome
+from audit.families import Other, family
 from audit.parameters import write_parameters
 from audit.plan import Unit
-from audit.spec import Spec
+from audit.spec import Spec, strengths
 from audit.store import Run, sha256
+from audit.weighting import Piece, pieces, token_weights, weigh
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -43,47 +46,101 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def sampler(own: Any, name: str) -> Any:
-    """The scheduler of that name, on the checkpoint's own noise schedule."""
+    """The scheduler of that name, on the checkpoint's own noise schedule.
+
+    Raises:
+        ValueError: The checkpoint follows a flow, which only its own sampler does.
+    """
     if name == "own":
         return own
+    if own is None or "beta_start" not in own.config:
+        kind = type(own).__name__
+        raise ValueError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
     class_name, changes = SCHEDULERS[name]
     return getattr(diffusers, class_name).from_config(own.config, **changes)
+
+
+class Extras(NamedTuple):
+    """What a spec adds to a checkpoint, and how it has prompts read."""
+
+    adapters: Mapping[str, Sequence[Lora]] = {}
+    """LoRAs by level of the factor 'adapters'; the checkpoint's own are in each."""
+    embeddings: Mapping[str, Path] = {}
+    """Files of textual inversions by name."""
+    weighting: str = "none"
+
+
+def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
+    """The extras of one checkpoint of a spec, paths resolved."""
+    own = spec.checkpoints[checkpoint].loras
+    return Extras(
+        {
+            name: [
+                Lora(base / Path(source).expanduser(), *both)
+                for source, both in strengths(own, adapter.loras).items()
+            ]
+            for name, adapter in spec.adapters.items()
+        },
+        {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
+        spec.weighting,
+    )
 
 
 class Generator:
     """Denoises and decodes batches with one loaded checkpoint.
 
     Args:
-        pipe: A Stable Diffusion 1.x, 2.x or SDXL pipeline.
+        pipe: A pipeline; what of it differs from others is its `families.Family`.
         batch_size: Of every forward.
+        extras: LoRAs, embeddings, prompt weights.
+
+    Raises:
+        ValueError: The pipeline takes no such extras.
     """
 
-    def __init__(self, pipe: Any, batch_size: int) -> None:
+    def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
         self.pipe = pipe
+        self.family = family(pipe)
         self.batch_size = batch_size
-        self.own_scheduler = pipe.scheduler
-        self._embeddings: dict[str, dict[str, torch.Tensor]] = {}
+        self.own_scheduler = getattr(pipe, "scheduler", None)
+        if extras.weighting != "none" and not self.family.weighting:
+            raise ValueError(
+                f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
+                "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
+            )
+        self.extras = extras
+        self._adapters = Adapters(pipe)
+        self._spelled = embeddings.put_in(pipe, extras.embeddings)
+        self._level = "none"
+        self._embeddings: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def adapt(self, level: str) -> None:
+        """Have the LoRAs of one level of the factor 'adapters' act, and no others."""
+        self._adapters.put_in(self.extras.adapters.get(level, ()))
+        self._level = level
+
+    def read(self, text: str) -> list[Piece]:
+        """A text as it is tokenised: weights taken out, embeddings' names spelled out."""
+        parts = pieces(text) if self.extras.weighting == "a1111" else [Piece(text, 1.0)]
+        return [Piece(embeddings.spell(p.text, self._spelled), p.weight) for p in parts]
 
     @torch.no_grad()
-    def embed(self, text: str) -> dict[str, torch.Tensor]:
+    def embed(self, text: str) -> dict[str, Any]:
         """What the denoiser sees of a text, encoded alone and once."""
-        if text not in self._embeddings:
-            if isinstance(self.pipe, StableDiffusionXLPipeline):
-                hidden, _, pooled, _ = self.pipe.encode_prompt(
-                    text, do_classifier_free_guidance=False
-                )
-                self._embeddings[text] = {"prompt_embeds": hidden, "pooled_prompt_embeds": pooled}
-            else:
-                hidden, _ = self.pipe.encode_prompt(text, self.pipe.device, 1, False)
-                self._embeddings[text] = {"prompt_embeds": hidden}
-        return self._embeddings[text]
+        key = (self._level, text)
+        if key not in self._embeddings:
+            parts = self.read(text)
+            plain = "".join(part.text for part in parts)
+            made = self.family.encode(plain)
+            if any(part.weight != 1 for part in parts):
+                weights = token_weights(self.pipe.tokenizer, parts)
+                made["prompt_embeds"] = weigh(made["prompt_embeds"], weights, self.family.widths())
+            self._embeddings[key] = made
+        return self._embeddings[key]
 
-    def embed_negative(self, text: str) -> dict[str, torch.Tensor]:
+    def embed_negative(self, text: str) -> dict[str, Any]:
         """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
-        made = self.embed(text)
-        if text == "" and self.pipe.config.get("force_zeros_for_empty_prompt", False):
-            return {k: torch.zeros_like(v) for k, v in made.items()}
-        return made
+        return self.family.negative(text, self.embed(text))
 
     @torch.no_grad()
     def denoise(self, rows: pd.DataFrame) -> torch.Tensor:
@@ -96,26 +153,27 @@ class Generator:
             (rows, channels, height, width), as the pipeline gives them before decoding.
         """
         first = rows.iloc[0]
+        self.adapt(str(first.get("adapters", "none")))
         padded = _padded(list(range(len(rows))), self.batch_size)
         texts = [rows["text"].iloc[i] for i in padded]
         arguments: dict[str, Any] = _stack([self.embed(t) for t in texts])
-        if first["guidance"] > 1:
+        if self.family.reads_negative(float(first["guidance"])):
             negatives = [rows["negative_text"].iloc[i] for i in padded]
             stacked = _stack([self.embed_negative(t) for t in negatives])
             arguments |= {f"negative_{k}": v for k, v in stacked.items()}
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
         try:
-            latents = self.pipe(
-                **arguments,
-                generator=[
+            arguments |= {
+                "generator": [
                     torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded
                 ],
-                num_inference_steps=int(first["steps"]),
-                guidance_scale=float(first["guidance"]),
-                width=int(first["width"]),
-                height=int(first["height"]),
-                output_type="latent",
-            ).images
+                "num_inference_steps": int(first["steps"]),
+                "guidance_scale": float(first["guidance"]),
+                "width": int(first["width"]),
+                "height": int(first["height"]),
+            }
+            made = self.pipe(**self.family.settings(arguments)).images
+            latents = self.family.latents(made, int(first["height"]), int(first["width"]))
         finally:
             self.pipe.scheduler = self.own_scheduler
         return torch.Tensor.cpu(latents[: len(rows)])
@@ -155,14 +213,21 @@ class GenerateWorker:
             self.generator, self.vaes, self.loaded = None, {}, ""
             if checkpoint is None:
                 checkpoint = models.load_checkpoint(
-                    name, self.spec.checkpoints[name], self.base, self.device, self.dtype
+                    name,
+                    self.spec.checkpoints[name],
+                    self.base,
+                    self.device,
+                    self.dtype,
+                    self.spec.speed,
                 )
             self.vaes = {
                 # Their latent spaces were compared when the plan was made.
                 vae: models.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype, True)
                 for vae, source in self.spec.vaes.items()
             }
-            self.generator = Generator(checkpoint.pipe, self.spec.batch_size)
+            self.generator = Generator(
+                checkpoint.pipe, self.spec.batch_size, extras_of(self.spec, name, self.base)
+            )
             self.loaded = name
         return self.generator
 
@@ -196,7 +261,9 @@ class GenerateWorker:
             latents = torch.stack([stored[i] for i in ids])
         else:
             latents = generator.denoise(trajectories)
-            self.run.write_latents(unit.id, {i: latents[n].clone() for n, i in enumerate(ids)})
+            if not isinstance(generator.family, Other):
+                kept = {i: latents[n].clone() for n, i in enumerate(ids)}
+                self.run.write_latents(unit.id, kept)
         made = 0
         for file, group in wanted.items():
             group = group.drop_duplicates("cell")
@@ -263,6 +330,7 @@ def _write(run: Run, unit: str, file: str, rows: pd.DataFrame, images: NDArray[n
             "Size": f"{row.width}x{row.height}",
             "Model": str(row.checkpoint),
             "VAE": str(row.vae),
+            "Adapters": str(row.adapters),
             "Audit cell": str(row.cell),
         }
         text = write_parameters(str(row.text), str(row.negative_text), settings)
@@ -285,5 +353,10 @@ def _padded(items: list[int], size: int) -> list[int]:
     return items + [items[-1]] * (size - len(items))
 
 
-def _stack(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+def _stack(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batches of one as one batch: tensors, or lists of texts."""
+    whole = {key: [part[key] for part in parts] for key in parts[0]}
+    return {
+        key: torch.cat(values) if torch.is_tensor(values[0]) else [t for v in values for t in v]
+        for key, values in whole.items()
+    }

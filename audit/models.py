@@ -21,19 +21,19 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
+from audit.families import XL, Other, Pixels, family
 from audit.pickles import PICKLE_SUFFIXES
 from audit.single_file import WeightsError, load_pipeline_file
-from audit.spec import CheckpointSpec, canonical_digest
-from audit.vae_files import VaeFamily, load_vae_source
+from audit.spec import CheckpointSpec, SpeedSpec, canonical_digest
+from audit.vae_files import load_vae_source
 from audit.vaes import LEAST_ALIKE, legal, same_space
+from audit.weights import refuse_not_finite
 
-PIPELINES = (StableDiffusionPipeline, StableDiffusionXLPipeline)
 # A bar for each component's weights would drown the run's own progress.
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
@@ -85,44 +85,85 @@ def digest_of(module: torch.nn.Module, extra: Mapping[str, Any] | None = None) -
 
 
 def load_checkpoint(
-    name: str, spec: CheckpointSpec, base: Path, device: str, dtype: torch.dtype
+    name: str,
+    spec: CheckpointSpec,
+    base: Path,
+    device: str,
+    dtype: torch.dtype,
+    speed: SpeedSpec = SpeedSpec(),  # noqa: B008
 ) -> Checkpoint:
-    """Load one checkpoint with its component swaps.
+    """Load one checkpoint with its component swaps, ready on its device.
 
     Raises:
         WeightsError: One line naming the checkpoint, what was found and what would be right.
     """
     try:
         pipe, revision = _load_pipeline(spec, base, dtype)
+        for needed in family(pipe).needed:
+            if getattr(pipe, needed, None) is None:
+                raise WeightsError(f"lacks its {needed}; a {type(pipe).__name__} needs one")
         _exchange(pipe, spec, base, dtype)
+        for kind, part in pipe.components.items():
+            if isinstance(part, torch.nn.Module):
+                refuse_not_finite(kind, part.state_dict())
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None
-    if not isinstance(pipe, PIPELINES):
-        raise WeightsError(
-            f"checkpoints.{name}: {spec.source!r} is a {type(pipe).__name__}; "
-            "supported: Stable Diffusion 1.x, 2.x and SDXL"
-        )
-    pipe.to(device)
+    digests = pipeline_digests(pipe)
+    place(pipe, device, speed)
     pipe.set_progress_bar_config(disable=True)
-    return Checkpoint(pipe, pipeline_digests(pipe), revision)
+    return Checkpoint(pipe, digests, revision)
+
+
+def place(pipe: Any, device: str, speed: SpeedSpec) -> None:
+    """Bring a pipeline to its device, as the spec's speed settings say.
+
+    With low_memory the text encoders and the denoiser come to the GPU only for their work; the
+    VAE, a few hundred megabytes, stays there, so that several can take turns.
+    """
+    denoiser = getattr(pipe, family(pipe).denoiser, None)
+    if speed.channels_last and denoiser is not None:
+        denoiser.to(memory_format=torch.channels_last)
+    if speed.low_memory and device != "cpu":
+        order = pipe.model_cpu_offload_seq.split("->")
+        pipe.model_cpu_offload_seq = "->".join(part for part in order if part != "vae")
+        pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.to(device)
+    if speed.compile and denoiser is not None:
+        denoiser.compile()
 
 
 def pipeline_digests(pipe: Any) -> dict[str, str]:
     """Exact digests by component."""
-    encoders = [e for e in (pipe.text_encoder, getattr(pipe, "text_encoder_2", None)) if e]
-    tokenizers = [t for t in (pipe.tokenizer, getattr(pipe, "tokenizer_2", None)) if t]
+    parts = {name: part for name, part in sorted(pipe.components.items()) if part is not None}
+    encoders = [p for name, p in parts.items() if name.startswith("text_encoder")]
+    tokenizers = [p for name, p in parts.items() if name.startswith("tokenizer")]
     words = [{"vocab": t.get_vocab(), "length": t.model_max_length} for t in tokenizers]
+    named = family(pipe)
+    if isinstance(named, Other):
+        # Whatever else it holds takes part in the drawing.
+        drawing = [
+            digest_of(p)
+            for name, p in parts.items()
+            if isinstance(p, torch.nn.Module) and not name.startswith("text_encoder")
+        ]
+        denoiser, vae = canonical_digest(drawing), digest_of(named.pixels)
+    else:
+        denoiser, vae = digest_of(named.model), digest_of(pipe.vae)
     return {
         "text_encoder": canonical_digest([digest_of(e) for e in encoders] + words),
-        "denoiser": digest_of(pipe.unet),
-        "vae": digest_of(pipe.vae),
-        "scheduler": scheduler_digest(pipe.scheduler),
+        "denoiser": denoiser,
+        "vae": vae,
+        "scheduler": scheduler_digest(parts.get("scheduler")),
     }
 
 
 def scheduler_digest(scheduler: Any) -> str:
-    """Digest of a sampler's class and configuration."""
+    """Digest of a sampler's class and configuration; of a pipeline without one, None."""
+    if scheduler is None:
+        return canonical_digest(None)
     kept = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
     return canonical_digest([type(scheduler).__name__, json.loads(json.dumps(kept, default=str))])
 
@@ -136,30 +177,38 @@ def load_vae(
         WeightsError: It cannot be read, its latents are of another shape than the denoiser's
             or, unless `any_space`, of another latent space.
     """
+    named = family(pipe)
+    if isinstance(named, Other):
+        if source != "own":
+            raise WeightsError(
+                f"vaes.{name}: {source!r}: a {named.name} decodes by itself; of its pictures only "
+                "'own' can be had"
+            )
+        return named.pixels
     if source == "own":
         vae = pipe.vae
     else:
-        family: VaeFamily = "sdxl" if isinstance(pipe, StableDiffusionXLPipeline) else "sd15"
         try:
-            vae = load_vae_source(source, base, dtype, family)
+            vae = load_vae_source(source, base, dtype, named.vae_family)
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise WeightsError(f"vaes.{name}: {source!r}: {reason}") from None
     check_latent_space(name, vae, pipe, any_space)
-    if dtype == torch.float16 and isinstance(pipe, StableDiffusionXLPipeline):
+    if dtype == torch.float16 and isinstance(named, XL):
         # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
         vae = vae.to(torch.float32) if vae.config.get("force_upcast", False) else vae
-    return vae.to(pipe.device).eval()
+    return vae.to(named.device).eval()
 
 
 def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) -> None:
     """Refuse a VAE whose latents are of another shape or space than the checkpoint's own."""
-    reason = legal(vae, pipe.unet.config.out_channels, pipe.vae_scale_factor)
+    reason = legal(vae, family(pipe).channels, pipe.vae_scale_factor)
     if reason:
         raise WeightsError(f"vaes.{name}: {reason}")
     if vae is pipe.vae or any_space:
         return
-    alike = same_space(vae.to(pipe.device), pipe.vae)
+    device = family(pipe).device
+    alike = same_space(vae.to(device), pipe.vae.to(device))
     if alike < LEAST_ALIKE:  # NaN where one overflows in this precision: not known
         raise WeightsError(
             f"vaes.{name}: another latent space than the checkpoint's: of the same pictures its "
@@ -174,6 +223,8 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
 
     Scaling, shift and mean come from the VAE's own configuration.
     """
+    if isinstance(vae, Pixels):
+        return latents
     config = vae.config
     latents = latents.to(device=vae.device, dtype=vae.dtype)
     mean, std = config.get("latents_mean"), config.get("latents_std")
@@ -202,15 +253,23 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             path,
             torch_dtype=dtype,
             use_safetensors=True,
-            safety_checker=None,
             local_files_only=True,
+            **_unchecked(path / "model_index.json"),
         ), None
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
-        return load_pipeline_file(path, dtype), None
+        parts = base / Path(spec.parts).expanduser() if spec.parts else None
+        return load_pipeline_file(path, dtype, parts, spec.prediction), None
     if spec.source.count("/") == 1 and not spec.source.startswith((".", "/", "~")):
         from huggingface_hub import model_info
 
-        commit = model_info(spec.source, revision=spec.revision).sha
+        try:
+            commit = model_info(spec.source, revision=spec.revision).sha
+        except Exception as error:  # of the network, the hub, or the id: all of them are theirs
+            reason = " ".join(str(error).split())[:120]
+            raise WeightsError(
+                f"the hub id cannot be reached ({type(error).__name__}: {reason}); name a folder "
+                "or file that is here"
+            ) from None
         return DiffusionPipeline.from_pretrained(
             spec.source,
             revision=commit,
@@ -222,6 +281,12 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
         "no such folder or file; name a diffusers folder, a .safetensors file, a hub id "
         "(owner/name) or 'reference:NAME'"
     )
+
+
+def _unchecked(index: Path) -> dict[str, None]:
+    """No safety checker, said only to a pipeline that could have one."""
+    has_one = "safety_checker" in json.loads(index.read_text(encoding="utf-8"))
+    return {"safety_checker": None} if has_one else {}
 
 
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -240,19 +305,22 @@ def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
 
 def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> None:
     """Put in the components that the spec names in place of the checkpoint's own."""
+    named = family(pipe)
+    if isinstance(named, Other) and (spec.text_encoder or spec.denoiser or spec.vae):
+        raise WeightsError(f"components of a {named.name} cannot be exchanged")
     if spec.text_encoder is not None:
-        for kind in ("text_encoder", "text_encoder_2"):
+        for kind in ("text_encoder", "text_encoder_2", "text_encoder_3"):
             old = getattr(pipe, kind, None)
             if old is not None:
                 new = _part(spec.text_encoder, kind, base, dtype, type(old))
                 setattr(pipe, kind, _swap(old, new, kind, ("hidden_size", "vocab_size")))
     if spec.denoiser is not None:
-        new = _part(spec.denoiser, "unet", base, dtype, type(pipe.unet))
-        keys = ("in_channels", "cross_attention_dim")
-        pipe.unet = _swap(pipe.unet, new, "denoiser", keys)
+        own: Any = named.model
+        new = _part(spec.denoiser, named.denoiser, base, dtype, type(own))
+        text = "cross_attention_dim" if named.denoiser == "unet" else "joint_attention_dim"
+        setattr(pipe, named.denoiser, _swap(own, new, "denoiser", ("in_channels", text)))
     if spec.vae is not None:
-        family: VaeFamily = "sdxl" if isinstance(pipe, StableDiffusionXLPipeline) else "sd15"
-        vae = load_vae_source(spec.vae, base, dtype, family)
+        vae = load_vae_source(spec.vae, base, dtype, named.vae_family)
         check_latent_space("own", vae, pipe)
         pipe.vae = vae
 

@@ -10,15 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from audit.embeddings import named_in
 from audit.prompts import Prompt
-from audit.spec import CheckpointSpec, Spec, canonical_digest
+from audit.spec import CheckpointSpec, Spec, canonical_digest, strengths
+from audit.weighting import weighs
 
-ARM = ("checkpoint", "vae", "negative", "sampler", "steps", "guidance", "width", "height")
+ARM = (
+    "checkpoint",
+    "vae",
+    "adapters",
+    "negative",
+    "sampler",
+    "steps",
+    "guidance",
+    "width",
+    "height",
+)
 """The factors that make an arm: everything but prompt and seed."""
 
 
@@ -48,6 +60,7 @@ class Cell(NamedTuple):
     """Seed of the starting noise's generator."""
     vae_file: str
     """Name of the images file: the VAE's digest, cut to 16 digits."""
+    adapters: str = "none"
 
 
 class Arm(NamedTuple):
@@ -61,6 +74,10 @@ class Arm(NamedTuple):
     """Digest by name in the spec."""
     size: tuple[int, int]
     """Its own width and height."""
+    files: Mapping[str, str] = {}
+    """Digest of every LoRA and embedding by its source in the spec."""
+    reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
+    """Whether the negative has an effect at some guidance."""
 
 
 class Unit(NamedTuple):
@@ -101,7 +118,7 @@ def make_plan(
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
     plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]
     fresh = plan[plan["unit"] == ""].drop_duplicates("trajectory")
-    settings = ["checkpoint", "sampler", "steps", "guidance", "width", "height"]
+    settings = ["checkpoint", "adapters", "sampler", "steps", "guidance", "width", "height"]
     assigned: dict[str, str] = {}
     for _, group in fresh.groupby(settings, sort=False):
         trajectories = list(group["trajectory"])
@@ -135,11 +152,13 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
     seeds = range(spec.seeds.start, spec.seeds.start + spec.seeds.count)
     for name, checkpoint in spec.checkpoints.items():
         arm = arms[name]
-        for sampler, steps, guidance, size, negative in _settings(spec, checkpoint, arm):
+        for sampler, steps, guidance, size, negative, adapters in _settings(spec, checkpoint, arm):
             # Without guidance the negative is never read: such cells are one and the same.
-            negative_text = spec.negatives.get(negative, negative) if guidance > 1 else ""
+            read = arm.reads_negative(guidance)
+            negative_text = spec.negatives.get(negative, negative) if read else ""
             for index, prompt in enumerate(prompts):
-                text = checkpoint.trigger + prompt.text
+                text = text_of(spec, name, adapters, prompt)
+                added = _added(spec, checkpoint, adapters, arm, text, negative_text)
                 for seed in seeds:
                     noise = noise_seed(prompt.text, seed, spec.seeds.shared)
                     trajectory = canonical_digest(
@@ -154,6 +173,7 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
                             "guidance": guidance,
                             "size": size,
                         }
+                        | added
                     )
                     for vae, digest in arm.vaes.items():
                         yield Cell(
@@ -177,15 +197,39 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
                             negative_text=negative_text,
                             noise=noise,
                             vae_file=digest[:16],
+                            adapters=adapters,
                         )
+
+
+def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: Prompt) -> str:
+    """What is encoded: the triggers of adapters and checkpoint, and the prompt."""
+    return spec.adapters[adapters].trigger + spec.checkpoints[checkpoint].trigger + prompt.text
+
+
+def _added(
+    spec: Spec, checkpoint: CheckpointSpec, adapters: str, arm: Arm, text: str, negative: str
+) -> dict[str, Any]:
+    """What else decides a trajectory's pixels: nothing of what is not used."""
+    added: dict[str, Any] = {
+        name: True for name in ("compile", "channels_last") if getattr(spec.speed, name)
+    }
+    loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
+    if loras:
+        added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]
+    named = named_in(f"{text}\n{negative}", spec.embeddings)
+    if named:
+        added["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
+    if spec.weighting != "none" and any(weighs(t) for t in (text, negative)):
+        added["weighting"] = spec.weighting
+    return added
 
 
 def _settings(
     spec: Spec, checkpoint: CheckpointSpec, arm: Arm
-) -> Iterable[tuple[str, int, float, tuple[int, int], str]]:
+) -> Iterable[tuple[str, int, float, tuple[int, int], str, str]]:
     samplers = [checkpoint.sampler] if checkpoint.sampler else spec.samplers
     steps = [checkpoint.steps] if checkpoint.steps else spec.steps
     guidance = spec.guidance if checkpoint.guidance is None else [checkpoint.guidance]
     negatives = list(spec.negatives) if checkpoint.negative is None else [checkpoint.negative]
     sizes = spec.sizes or [arm.size]
-    return itertools.product(samplers, steps, guidance, sizes, negatives)
+    return itertools.product(samplers, steps, guidance, sizes, negatives, spec.adapters)

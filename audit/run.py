@@ -26,12 +26,15 @@ from PIL import Image
 
 import reference
 from audit import models
+from audit.adapters import digest_of_lora
+from audit.embeddings import digest_of_embedding
 from audit.executors import Executor, InProcess
-from audit.generate import GenerateWorker, sampler
-from audit.plan import Arm, Unit, make_plan, units_of
+from audit.generate import GenerateWorker, Generator, extras_of, sampler
+from audit.plan import Arm, Unit, make_plan, text_of, units_of
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, canonical_digest, load_spec, parse_spec
 from audit.store import Run
+from audit.weighting import looks_weighted
 from probes import Batch, Context, Instrument, probes_of
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
@@ -100,11 +103,15 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             read_table(audit, key, source)
     for instrument in instruments_of(audit.spec):
         instrument.identity()  # a classifier that cannot be loaded is found out now
+    files, added = _added_files(audit)
     arms: dict[str, Arm] = {}
     audited: list[dict[str, str | None]] = []
     for name, spec in audit.spec.checkpoints.items():
-        checkpoint = models.load_checkpoint(name, spec, audit.base, audit.device, audit.dtype)
-        _warn_of_long_prompts(audit, spec.trigger, checkpoint.pipe, say)
+        # Not compiled: to plan, nothing is drawn.
+        speed = audit.spec.speed.model_copy(update={"compile": False})
+        checkpoint = models.load_checkpoint(
+            name, spec, audit.base, audit.device, audit.dtype, speed
+        )
         names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
         vaes = {}
         for vae_name, source in audit.spec.vaes.items():
@@ -121,14 +128,27 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             audited.append(
                 {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
             )
-        side = checkpoint.pipe.unet.config.sample_size * checkpoint.pipe.vae_scale_factor
+        try:
+            generator = Generator(
+                checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
+            )
+            side = generator.family.side() if not audit.spec.sizes else 0
+            for level in audit.spec.adapters:
+                generator.adapt(level)  # one that does not fit is found out now
+        except ValueError as error:
+            raise SpecError(f"checkpoints.{name}: {error}") from None
+        for sentence in generator.family.not_measured:
+            say(f"{name}: not measured: {sentence}")
+        _warn_of_long_prompts(audit, name, generator, say)
         arms[name] = Arm(
             digests=checkpoint.digests,
             schedulers={
-                s: models.scheduler_digest(sampler(checkpoint.pipe.scheduler, s)) for s in names
+                s: models.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
             },
             vaes=vaes,
             size=(side, side),
+            files=files,
+            reads_negative=generator.family.reads_negative,
         )
         audited += [
             {
@@ -141,6 +161,9 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             for kind, digest in checkpoint.digests.items()
             if kind in ("text_encoder", "denoiser")
         ]
+    audited += added
+    loras = any(one["kind"] == "LoRA" for one in added)
+    libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
     plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_plan())
     provenance = {
         "spec": audit.spec.digest(),
@@ -150,7 +173,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             "batch size": audit.spec.batch_size,
             "device": audit.device,
             "dtype": str(audit.dtype).removeprefix("torch."),
-            "libraries": {name: version(name) for name in LIBRARIES},
+            "libraries": {name: version(name) for name in libraries},
         },
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -379,11 +402,47 @@ def _unscored(
     return [i for i in instruments if not run.scores_path(folders[i.name], unit, vae).exists()]
 
 
-def _warn_of_long_prompts(audit: Audit, trigger: str, pipe: Any, say: Say) -> None:
-    limit = pipe.tokenizer.model_max_length
-    texts = [trigger + p.text for p in audit.prompts] + list(audit.spec.negatives.values())
-    for text in texts:
-        ids = pipe.tokenizer(text, truncation=False, verbose=False).input_ids
+def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | None]]]:
+    """Digest of every LoRA and embedding by its source, and how provenance names them.
+
+    Raises:
+        SpecError: One line naming the key, the file, what was found and what would be right.
+    """
+    spec = audit.spec
+    loras = [(f"checkpoints.{n}.loras", s) for n, c in spec.checkpoints.items() for s in c.loras]
+    loras += [(f"adapters.{n}.loras", s) for n, a in spec.adapters.items() for s in a.loras]
+    words = [(f"embeddings.{name}", source) for name, source in spec.embeddings.items()]
+    digests: dict[str, str] = {}
+    named: list[dict[str, str | None]] = []
+    for kind, digest_of, sources in (
+        ("LoRA", digest_of_lora, loras),
+        ("embedding", digest_of_embedding, words),
+    ):
+        for key, source in sources:
+            try:
+                digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
+            except (OSError, ValueError) as error:
+                raise SpecError(f"{key}: {error}") from None
+            digests[source] = digest
+            name = key.split(".")[1]
+            named.append({"kind": kind, "name": name, "source": source, "digest": digest})
+    return digests, named
+
+
+def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
+    reader = generator.family.reader()
+    if reader is None:
+        return
+    tokenizer, limit = reader
+    texts = [text_of(audit.spec, name, a, p) for a in audit.spec.adapters for p in audit.prompts]
+    for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
+        if audit.spec.weighting == "none" and looks_weighted(text):
+            say(
+                f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
+                "them weigh words, set weighting: a1111"
+            )
+        plain = "".join(part.text for part in generator.read(text))
+        ids = tokenizer(plain, truncation=False, verbose=False).input_ids
         if len(ids) > limit:
-            cut = pipe.tokenizer.decode(ids[limit - 1 : -1])
+            cut = tokenizer.decode(ids[limit - 1 : -1])
             say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

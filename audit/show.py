@@ -20,6 +20,7 @@ SHOWN = (
     "negative_text",
     "checkpoint",
     "vae",
+    "adapters",
     "sampler",
     "steps",
     "guidance",

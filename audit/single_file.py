@@ -19,46 +19,34 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from accelerate import init_empty_weights
-from diffusers import (
-    AutoencoderKL,
-    StableDiffusionPipeline,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-    convert_open_clip_checkpoint,
-)
+from diffusers import AutoencoderKL
 from safetensors import safe_open
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
+from transformers import CLIPTokenizer
 
+from audit.layouts import WHOLE, Tensors, check_tensors, convert, empty_model, names_of
 from audit.weights import (
     UNET,
-    Family,
+    VAE_OF,
     Header,
+    VaeFamily,
     WeightsError,
     family_of,
     read_header,
     seems_to_be,
-    some,
+    told_prediction,
 )
 
-__all__ = ["WeightsError", "clip_tokenizer", "load_pipeline_file", "load_vae_file"]
+__all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
 
 CONFIGS = Path(__file__).parent / "configs"
-PIPELINES = {c.__name__: c for c in (StableDiffusionPipeline, StableDiffusionXLPipeline)}
-TEXT_ENCODERS = {c.__name__: c for c in (CLIPTextModel, CLIPTextModelWithProjection)}
-WHOLE = "name a file that holds the whole model"
-Tensors = dict[str, torch.Tensor]
+VAE_CONFIGS = {"sd15": "sd15", "sdxl": "sdxl", "sd3": "sd3-medium", "flux": "flux-dev"}
+COMPONENTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3")
+AT_ONCE = 32
+"""Tensors that are read together where they change precision; the file's pages are then let go."""
 
 _VAE_PREFIX = re.compile(r"^(first_stage_model|vae)\.(?=(en|de)coder\.|(post_)?quant_conv\.)")
 _VAE_PART = re.compile(r"^((en|de)coder|(post_)?quant_conv)\.")
@@ -67,59 +55,154 @@ _NEW_NAME = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_o
 
 
 def load_pipeline_file(
-    path: Path, dtype: torch.dtype
-) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
-    """Load a full Stable Diffusion 1.x or SDXL checkpoint from one .safetensors file.
+    path: Path,
+    dtype: torch.dtype,
+    parts: Path | None = None,
+    prediction: str | None = None,
+) -> Any:
+    """Load a full checkpoint of any family in `audit/configs` from one .safetensors file.
 
     The pipeline is on the CPU, without a safety checker, with the family's published
     sampler. Works without a network.
+
+    Args:
+        path: The file.
+        dtype: Of all weights.
+        parts: A diffusers folder that gives the VAE, text encoders and tokenizers that the file
+            lacks.
+        prediction: 'epsilon' or 'v': what the denoiser predicts, where the file does not tell.
 
     Raises:
         WeightsError: The file cannot be read, is something else, or lacks a component.
     """
     header = read_header(path)
-    return load_with_configs(header, dtype, CONFIGS / family_of(header))
+    return load_with_configs(header, dtype, CONFIGS / family_of(header), parts, prediction)
 
 
 def load_with_configs(
-    header: Header, dtype: torch.dtype, folder: Path
-) -> StableDiffusionPipeline | StableDiffusionXLPipeline:
-    """Load a checkpoint as the pipeline that `folder` describes.
+    header: Header,
+    dtype: torch.dtype,
+    folder: Path,
+    parts: Path | None = None,
+    prediction: str | None = None,
+) -> Any:
+    """Load a checkpoint as the pipeline that `folder` describes; see `load_pipeline_file`.
 
-    Args:
-        header: Of the checkpoint.
-        dtype: Of all weights.
-        folder: A diffusers pipeline's configuration files, without weights.
+    Tensors that keep their precision stay in the mapped file; others are cast a few at a time.
+    So loading never holds the file twice.
 
     Raises:
         WeightsError: A tensor is missing or misshapen; the component is named.
     """
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    tensors = {
-        name: torch.empty(shape, dtype=_kind_of(header.dtypes[name]), device="meta")
-        for name, shape in header.shapes.items()
-        if not name.startswith("model_ema.")
-    }
-    for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        if component in index:
-            _convert(header.path, component, tensors, _config(folder / component))
-    tokenizers = {
-        name: clip_tokenizer(folder / name)
-        for name in ("tokenizer", "tokenizer_2")
-        if name in index
-    }
-    pipe: StableDiffusionPipeline | StableDiffusionXLPipeline
-    pipe = PIPELINES[index["_class_name"]].from_single_file(
-        str(header.path),
-        config=str(folder),
-        local_files_only=True,
-        torch_dtype=dtype,
-        **tokenizers,
+    scheduler = _scheduler(header, folder, index, prediction)
+    wanted = [c for c in COMPONENTS if c in index]
+    names = [n for n in header.shapes if not n.startswith("model_ema.")]
+    held = {c: names_of(c, index["_class_name"], names) for c in wanted}
+    for component in wanted:
+        lent = parts is not None and component not in ("unet", "transformer")
+        # Stable Diffusion 3 draws without its T5, too.
+        if not held[component] and (lent or component == "text_encoder_3"):
+            continue
+        # Rehearsed on shapes alone: an error is found before gigabytes are read.
+        meta = {
+            name: torch.empty(
+                header.shapes[name], dtype=_kind_of(header.dtypes[name]), device="meta"
+            )
+            for name in held[component]
+        }
+        convert(header.path, component, meta, _config(folder / component))
+    made: dict[str, Any] = {}
+    for component in wanted:
+        if held[component]:
+            made[component] = _load(header.path, component, held[component], folder, dtype)
+        elif parts is not None:
+            made[component] = _from_parts(parts, component, index[component], dtype)
+        else:
+            made[component] = None
+    for name in index:
+        if name.startswith("tokenizer"):
+            made[name] = _tokenizer(header, folder, name, index[name][1], parts, made)
+    pipeline = getattr(diffusers, index["_class_name"])
+    extra = {k: v for k, v in index.items() if isinstance(v, bool)}
+    nothing = {k: None for k in ("safety_checker", "feature_extractor") if k in index}
+    return pipeline(**made, scheduler=scheduler, **extra, **nothing)
+
+
+def _load(path: Path, component: str, names: list[str], folder: Path, dtype: torch.dtype) -> Any:
+    config = _config(folder / component)
+    tensors: Tensors = {}
+    for start in range(0, len(names), AT_ONCE):
+        with safe_open(path, framework="pt") as file:
+            for name in names[start : start + AT_ONCE]:
+                tensors[name] = _as(file.get_tensor(name), _kept(component, name, config, dtype))
+    model = empty_model(config)
+    converted = convert(path, component, tensors, config)
+    tensors.clear()
+    model.load_state_dict(converted, assign=True)
+    return model.eval()
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _kept(component: str, name: str, config: dict[str, Any], dtype: torch.dtype) -> torch.dtype:
+    """Precision of one tensor: T5 overflows in fp16 where its layers' halves are put together."""
+    upcast = dtype == torch.float16 and config.get("model_type") == "t5" and ".wo." in name
+    return torch.float32 if upcast else dtype
+
+
+def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype) -> Any:
+    library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
+    if not (parts / component).is_dir():
+        raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
+    return getattr(library, kind[1]).from_pretrained(
+        parts / component, torch_dtype=dtype, use_safetensors=True, local_files_only=True
     )
-    return pipe
 
 
-def load_vae_file(path: Path, dtype: torch.dtype, family: Family | None = None) -> AutoencoderKL:
+def _tokenizer(
+    header: Header, folder: Path, name: str, kind: str, parts: Path | None, made: dict[str, Any]
+) -> Any:
+    if made[name.replace("tokenizer", "text_encoder")] is None:
+        return None
+    if kind == "CLIPTokenizer":
+        return clip_tokenizer(folder / name)
+    if parts is None or not (parts / name).is_dir():
+        raise WeightsError(
+            f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set parts to a "
+            f"diffusers folder with {name!r}"
+        )
+    return transformers.AutoTokenizer.from_pretrained(parts / name, local_files_only=True)
+
+
+def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: str | None) -> Any:
+    """The family's sampler, for what the denoiser predicts."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    told = told_prediction(header)
+    if "beta_start" in config:
+        if prediction and told and prediction != told:
+            raise WeightsError(
+                f"{str(header.path)!r} says of itself that it predicts {told}, not {prediction}"
+            )
+        known = prediction or told
+        if known is None and config.get("prediction_type") == "v_prediction":
+            raise WeightsError(
+                f"{str(header.path)!r} is a Stable Diffusion 2.x, which does not tell what it "
+                "predicts: set prediction: v (768 pixels) or prediction: epsilon (512-base)"
+            )
+        names = {"v": "v_prediction", "epsilon": "epsilon", None: "epsilon"}
+        config["prediction_type"] = names[known]
+        if "ztsnr" in header.shapes:
+            config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    elif prediction:
+        raise WeightsError(f"{str(header.path)!r} follows a flow: leave out prediction")
+    return getattr(diffusers, index["scheduler"][1]).from_config(config)
+
+
+def load_vae_file(path: Path, dtype: torch.dtype, family: VaeFamily | None = None) -> AutoencoderKL:
     """Load the VAE of a stand-alone VAE file, or of a full checkpoint.
 
     LDM and diffusers tensor names are both read. The VAEs of Stable Diffusion 1.x and SDXL
@@ -137,7 +220,7 @@ def load_vae_file(path: Path, dtype: torch.dtype, family: Family | None = None) 
     """
     header = read_header(path)
     if any(name.startswith(UNET) for name in header.shapes):
-        own = family_of(header)
+        own = VAE_OF[family_of(header)]
         if family not in (None, own):
             raise WeightsError(
                 f"{str(path)!r} is a checkpoint of family {own!r}, not {family!r}: "
@@ -149,7 +232,7 @@ def load_vae_file(path: Path, dtype: torch.dtype, family: Family | None = None) 
             f"{str(path)!r} does not tell its family; say 'sd15' or 'sdxl', after the "
             "checkpoint that it is used with"
         )
-    return load_vae_with_configs(header, dtype, CONFIGS / family)
+    return load_vae_with_configs(header, dtype, CONFIGS / VAE_CONFIGS[family])
 
 
 def load_vae_with_configs(header: Header, dtype: torch.dtype, folder: Path) -> AutoencoderKL:
@@ -173,7 +256,7 @@ def load_vae_as(header: Header, dtype: torch.dtype, config: dict[str, Any]) -> A
         )
     with safe_open(header.path, framework="pt") as file:
         tensors = {new: file.get_tensor(name) for name, new in names.items()}
-    tensors = _convert(header.path, "vae", tensors, config)
+    tensors = convert(header.path, "vae", tensors, config)
     with init_empty_weights():
         vae: AutoencoderKL = AutoencoderKL.from_config(config)
     vae.load_state_dict({name: t.to(dtype) for name, t in tensors.items()}, assign=True)
@@ -224,70 +307,6 @@ def _bpe() -> tuple[dict[str, int], list[Any]]:
     table = SimpleTokenizer()
     special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
     return {special.get(t, t): i for t, i in table.encoder.items()}, list(table.bpe_ranks)
-
-
-def _convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]) -> Tensors:
-    """A component's tensors from a file's, under the model's own names, all there and checked.
-
-    On tensors with shapes but no data this rehearses the conversion that loading does.
-    """
-    with init_empty_weights():
-        if component == "unet":
-            model = UNet2DConditionModel.from_config(config)
-        elif component == "vae":
-            model = AutoencoderKL.from_config(config)
-        else:
-            model = TEXT_ENCODERS[config["architectures"][0]](CLIPTextConfig(**config))
-    try:
-        if component == "unet":
-            found = convert_ldm_unet_checkpoint(tensors, config)
-        elif component == "vae":
-            own_names = "encoder.down_blocks.0.resnets.0.conv1.weight" in tensors
-            found = tensors if own_names else convert_ldm_vae_checkpoint(tensors, config)
-        elif component == "text_encoder":
-            found = convert_ldm_clip_checkpoint(tensors)
-        else:
-            found = convert_open_clip_checkpoint(model, tensors, "conditioner.embedders.1.model.")
-    except (KeyError, IndexError) as error:
-        # The converters look some names up without asking, and cut some tensors up.
-        raise WeightsError(
-            f"{str(path)!r} lacks parts of its {component} ({error!r}); {WHOLE}"
-        ) from None
-    # transformers 5.6 dropped this prefix from one of its two text encoders.
-    found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
-    expected = {name.removeprefix("text_model."): t for name, t in model.state_dict().items()}
-    check_tensors(path, component, expected, found)
-    return {name: found[name] for name in expected}
-
-
-def check_tensors(path: Path, component: str, expected: Tensors, found: Tensors) -> None:
-    """Refuse a component with tensors missing, misshapen, quantised, or (U-Net) left over.
-
-    Quantised weights are integers with a scale kept elsewhere: cast as they are they would
-    load without a word. Left-over tensors of a U-Net are layers that would be dropped
-    silently; those of a text encoder are harmless (position ids).
-    """
-    missing = expected.keys() - found.keys()
-    if missing:
-        raise WeightsError(
-            f"{str(path)!r} lacks {len(missing)} of {len(expected)} tensors of its {component} "
-            f"({some(missing, 1)}); {WHOLE}"
-        )
-    for name in sorted(expected):
-        have, want = tuple(found[name].shape), tuple(expected[name].shape)
-        if have != want:
-            raise WeightsError(f"{str(path)!r}: {component} {name} is {have}, should be {want}")
-        if not found[name].is_floating_point():
-            raise WeightsError(
-                f"{str(path)!r}: {component} {name} is quantised to integers, should be floating "
-                "point; name the file that was not quantised"
-            )
-    extra = found.keys() - expected.keys()
-    if component == "unet" and extra:
-        raise WeightsError(
-            f"{str(path)!r}: its unet has {len(extra)} tensors too many ({some(extra, 1)}): "
-            "another model, or one with added layers"
-        )
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -64,6 +64,49 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _from_number(value: Any) -> Any:
+    alone = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return {"denoiser": value, "text_encoder": value} if alone else value
+
+
+Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+
+
+class Strength(Strict):
+    """How strongly a LoRA acts; one number stands for both."""
+
+    denoiser: Weight = 0.0
+    text_encoder: Weight = 0.0
+
+
+Loras = dict[str, Annotated[Strength, BeforeValidator(_from_number)]]
+
+
+def strengths(*named: Loras) -> dict[str, tuple[float, float]]:
+    """The LoRAs that act together: strength on denoiser and text encoders by file.
+
+    A file named twice gets the sum. One of strength 0 is no LoRA and left out.
+    """
+    total: dict[str, tuple[float, float]] = {}
+    for loras in named:
+        for source, one in loras.items():
+            before = total.get(source, (0.0, 0.0))
+            total[source] = (before[0] + one.denoiser, before[1] + one.text_encoder)
+    return {source: both for source, both in total.items() if both != (0, 0)}
+
+
+class AdapterSpec(Strict):
+    """One level of the factor 'adapters'.
+
+    Attributes:
+        loras: strength by file: a number, or one for denoiser and one for text_encoder.
+        trigger: words put before every prompt, such as a LoRA's own or an embedding's name.
+    """
+
+    loras: Loras = {}
+    trigger: str = ""
+
+
 class CheckpointSpec(Strict):
     """A pipeline's weights, with component swaps and its own recommended settings.
 
@@ -72,6 +115,10 @@ class CheckpointSpec(Strict):
         revision: commit of a hub id.
         text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
         denoiser: another checkpoint, or a folder of a U-Net, to take it from.
+        loras: LoRA files that always act on this checkpoint, with their strengths.
+        parts: a diffusers folder that gives a single file what it lacks: VAE, text encoders,
+            tokenizers.
+        prediction: what a single file's denoiser predicts, where the file does not tell.
         vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
         trigger: words put before every prompt.
         negative: the negative to use in place of the crossed ones.
@@ -83,6 +130,9 @@ class CheckpointSpec(Strict):
     text_encoder: str | None = None
     denoiser: str | None = None
     vae: str | None = None
+    loras: Loras = {}
+    parts: str | None = None
+    prediction: Literal["epsilon", "v"] | None = None
     trigger: str = ""
     negative: str | None = None
     sampler: str | None = None
@@ -119,6 +169,21 @@ class ClassifierSpec(Strict):
     pretrained: str | None = None
     cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
     faces: bool = False
+
+
+class SpeedSpec(Strict):
+    """What makes a GPU faster or lets a small one do; see docs/checkpoints.md.
+
+    Attributes:
+        compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
+        channels_last: keep a U-Net's weights channels-last. As `compile`.
+        low_memory: keep text encoders and denoiser on the GPU only while they work. The same
+            arithmetic, so no part of the identity; no effect on the CPU.
+    """
+
+    compile: bool = False
+    channels_last: bool = False
+    low_memory: bool = False
 
 
 MARGINS = {
@@ -173,6 +238,9 @@ class Spec(Strict):
     prompts: PromptsSpec
     other_latent_spaces: bool = Field(False, description="also decode what no VAE here encoded")
     negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
+    adapters: dict[str, AdapterSpec] = Field(default={"none": AdapterSpec()}, min_length=1)
+    embeddings: dict[str, str] = Field({}, description="textual inversions: file by name")
+    weighting: Literal["none", "a1111"] = Field("none", description="how prompts carry weights")
     seeds: Annotated[
         SeedsSpec, BeforeValidator(lambda v: {"count": v} if isinstance(v, int) else v)
     ] = SeedsSpec(count=8)
@@ -189,6 +257,7 @@ class Spec(Strict):
     probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
     gate: GateSpec = GateSpec()
+    speed: SpeedSpec = SpeedSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -210,6 +279,14 @@ class Spec(Strict):
         return [
             v if isinstance(v, AttributeSpec) else load_attribute(v, base) for v in _as_list(value)
         ]
+
+    @field_validator("embeddings")
+    @classmethod
+    def _names_are_words(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not name.strip() or any(c in name for c in "()[]:, "):
+                raise ValueError(f"{name!r}: a name is one word without brackets, as in a prompt")
+        return value
 
     @field_validator("sizes")
     @classmethod
@@ -286,11 +363,13 @@ def _one_line(error: ValidationError) -> str:
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
     by_section: dict[str, type[BaseModel]] = {
         "checkpoints": CheckpointSpec,
+        "adapters": AdapterSpec,
         "classifiers": ClassifierSpec,
         "seeds": SeedsSpec,
         "prompts": PromptsSpec,
         "attributes": AttributeSpec,
         "gate": GateSpec,
+        "speed": SpeedSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)

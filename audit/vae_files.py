@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import init_empty_weights
@@ -28,10 +28,9 @@ from audit.single_file import (
     load_vae_file,
     vae_names,
 )
-from audit.weights import UNET, Header, WeightsError, read_header
+from audit.weights import UNET, Header, VaeFamily, WeightsError, read_header
 
 VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
-VaeFamily = Literal["sd15", "sdxl", "sd3", "flux"]
 ASSUMED = "_scale_assumed"
 """In the configuration of a VAE whose file and caller told no family."""
 
@@ -114,8 +113,6 @@ def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
 def _load_file(path: Path, dtype: torch.dtype, family: VaeFamily | None) -> Any:
     header = read_header(path)
     if any(name.startswith(UNET) for name in header.shapes):
-        if family == "sd3" or family == "flux":  # mypy narrows no tuple
-            raise WeightsError(f"{str(path)!r} is a full checkpoint; name the file of a VAE alone")
         return load_vae_file(path, dtype, family)
     if "decoder.layers.0.weight" in header.shapes:
         return _load_own_names(header, dtype, AutoencoderTiny, _tiny_config(header))

@@ -11,8 +11,8 @@ from diffusers import AutoencoderTiny
 from skimage import data
 
 from audit.spec import canonical_digest
-from audit.vae_files import VAE_CLASSES, VaeFamily, load_vae_source
-from audit.weights import WeightsError
+from audit.vae_files import VAE_CLASSES, load_vae_source
+from audit.weights import VaeFamily, WeightsError
 
 LEAST_ALIKE = 0.5
 """Below this correlation of `same_space` two latent spaces are not the same."""

@@ -6,17 +6,42 @@ is, and what is missing from it, before gigabytes are read.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from audit.pickles import is_pickle, refusal
 
-Family = Literal["sd15", "sdxl"]
+Family = Literal[
+    "sd15",
+    "sd2",
+    "sdxl",
+    "sd3-medium",
+    "sd35-medium",
+    "sd35-large",
+    "flux-dev",
+    "flux-schnell",
+]
+"""A folder of `audit/configs`."""
+VaeFamily = Literal["sd15", "sdxl", "sd3", "flux"]
+"""A published latent space."""
+VAE_OF: dict[Family, VaeFamily] = {
+    "sd15": "sd15",
+    "sd2": "sd15",
+    "sdxl": "sdxl",
+    "sd3-medium": "sd3",
+    "sd35-medium": "sd3",
+    "sd35-large": "sd3",
+    "flux-dev": "flux",
+    "flux-schnell": "flux",
+}
 
 UNET = "model.diffusion_model."
-SUPPORTED = "supported: full checkpoints of Stable Diffusion 1.x and SDXL base"
+SUPPORTED = (
+    "supported: full checkpoints of Stable Diffusion 1.x, 2.x, 3 and 3.5, SDXL base and Flux"
+)
 _CONTEXT = "transformer_blocks.0.attn2.to_k.weight"
 
 # Read from the top: an adapter's names hold those of the model it adapts.
@@ -91,8 +116,9 @@ def read_header(path: Path) -> Header:
 def family_of(header: Header) -> Family:
     """Tell from tensor names and shapes which model a full checkpoint is.
 
-    The width of the text that the U-Net attends to decides: 768 is Stable Diffusion 1.x,
-    2048 is SDXL. Whether every tensor is there is checked on loading.
+    Of a U-Net, the width of the text that it attends to decides: 768 is Stable Diffusion 1.x,
+    1024 is 2.x, 2048 is SDXL. Of a transformer, its layers' names and width do. Whether every
+    tensor is there is checked on loading.
 
     Raises:
         WeightsError: Anything else, with what it seems to be.
@@ -100,9 +126,10 @@ def family_of(header: Header) -> Family:
     shapes = header.shapes
     first = shapes.get(f"{UNET}input_blocks.0.0.weight", ())
     if len(first) != 4:
-        raise WeightsError(f"{str(header.path)!r} {seems_to_be(header)}; {SUPPORTED}")
+        return _transformer_family(header)
     to_k = [shapes.get(f"{UNET}input_blocks.{block}.1.{_CONTEXT}") for block in (1, 4)]
     width = next((shape[-1] for shape in to_k if shape), 0)
+    known: dict[int, Family] = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
     kind = {
         768: "Stable Diffusion 1.x",
         1024: "Stable Diffusion 2.x",
@@ -117,13 +144,41 @@ def family_of(header: Header) -> Family:
         kind = f"a U-Net for {first[1]} input channels"
     elif "edm_mean" in shapes or "edm_vpred.sigma_max" in shapes:
         kind = f"{kind} with EDM noise levels (Playground 2.5, CosXL)"
-    elif "v_pred" in shapes or header.metadata.get("modelspec.prediction_type") == "v":
-        kind = f"{kind} trained to predict v, not noise"
-    elif width == 768:
-        return "sd15"
-    elif width == 2048:
-        return "sdxl"
+    elif width in known:
+        return known[width]
     raise WeightsError(f"{str(header.path)!r} seems to be {kind}; {SUPPORTED}")
+
+
+def _transformer_family(header: Header) -> Family:
+    shapes = {name.removeprefix(UNET): shape for name, shape in header.shapes.items()}
+    flux = shapes.get("double_blocks.0.img_attn.qkv.weight")
+    inputs = shapes.get("img_in.weight", (0, 0))
+    sd3 = shapes.get("joint_blocks.0.x_block.attn.qkv.weight", (0, 0))[-1]
+    kind = ""
+    if flux and flux[-1] == 3072 and inputs[-1] == 64:
+        guided = any(name.startswith("guidance_in.") for name in shapes)
+        return "flux-dev" if guided else "flux-schnell"
+    if flux:
+        kind = f"a relative of Flux (width {flux[-1]}, {inputs[-1]} input channels)"
+    elif sd3 == 1536:
+        normed = "joint_blocks.0.x_block.attn.ln_q.weight" in shapes
+        return "sd35-medium" if normed else "sd3-medium"
+    elif sd3 == 2432:
+        return "sd35-large"
+    elif sd3:
+        kind = f"a relative of Stable Diffusion 3 (width {sd3})"
+    said = f"seems to be {kind}" if kind else seems_to_be(header)
+    raise WeightsError(f"{str(header.path)!r} {said}; {SUPPORTED}")
+
+
+def told_prediction(header: Header) -> Literal["epsilon", "v"] | None:
+    """What a file says that its denoiser predicts: by a marker tensor, or in its metadata."""
+    if "v_pred" in header.shapes:
+        return "v"
+    said = header.metadata.get("modelspec.prediction_type")
+    if said == "v":
+        return "v"
+    return "epsilon" if said == "epsilon" else None
 
 
 def seems_to_be(header: Header) -> str:
@@ -141,6 +196,43 @@ def some(names: Iterable[str], shown: int = 3) -> str:
     ordered = sorted(names)
     listed = ", ".join(ascii(name[:80]) for name in ordered[:shown])
     return f"{listed}, … {len(ordered)} in all" if len(ordered) > shown else listed
+
+
+def exact_digest(header: Header) -> str:
+    """sha256 over every tensor's name, dtype, shape and bytes, and peft's own settings."""
+    import torch
+    from safetensors.torch import load_file
+
+    total = hashlib.sha256(header.metadata.get("lora_adapter_metadata", "").encode())
+    for name, tensor in sorted(load_file(header.path).items()):
+        total.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def refuse_not_finite(what: object, tensors: Mapping[str, Any]) -> None:
+    """Refuse tensors that hold NaN or infinity, as a merge gone wrong leaves them.
+
+    Args:
+        what: Path or name, for the message.
+        tensors: torch tensors by name.
+
+    Raises:
+        WeightsError: The first such tensor and how many there are.
+    """
+    bad = [n for n, t in tensors.items() if t.is_floating_point() and not _finite(t)]
+    if bad:
+        raise WeightsError(
+            f"{str(what)!r}: {len(bad)} of {len(tensors)} tensors hold NaN or infinity "
+            f"({some(bad, 1)}), finite numbers are expected: a merge gone wrong? get it again"
+        )
+
+
+def _finite(tensor: Any) -> bool:
+    if not tensor.numel():
+        return True
+    low, high = (tensor.float() if tensor.itemsize < 2 else tensor).aminmax()
+    return bool(low.isfinite() & high.isfinite())
 
 
 def _unreadable(path: Path, reason: str) -> str:

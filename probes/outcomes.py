@@ -199,6 +199,8 @@ def subject_of(part: pd.DataFrame, attribute: str) -> dict[str, str]:
     """The arm of some rows of the plan, in words, and the attribute."""
     first = part.iloc[0]
     arm = {k: str(first[k]) for k in ARM if k in ("checkpoint", "vae", "negative")}
+    if first["adapters"] != "none":
+        arm["adapters"] = str(first["adapters"])
     return arm | {"arm": str(first["arm"]), "attribute": attribute}
 
 

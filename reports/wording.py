@@ -35,7 +35,7 @@ OUTCOMES = {
 }
 ATTRIBUTES = {"gender presentation": "perceived gender presentation"}
 AS_COUNTED = ("share", "mean share")
-ARM = ("checkpoint", "vae", "negative")
+ARM = ("checkpoint", "vae", "adapters", "negative")
 NAMED = {*ARM, "arm", "prompt", "attribute", "group", "class", *AGAINST}
 ADJUSTED = re.compile(r"benjamini|fdr", re.IGNORECASE)
 
@@ -73,6 +73,7 @@ def who(finding: Finding) -> str:
     subject = {key: clip(value, 80) for key, value in finding.subject.items()}
     others = [f"{key} {value}" for key, value in subject.items() if key not in NAMED]
     swaps = [f"VAE {subject['vae']}"] if "vae" in subject else []
+    swaps += [f"adapters {subject['adapters']}"] if "adapters" in subject else []
     swaps += [f"negative {subject['negative']}"] if subject.get("negative") else []
     name = subject.get("checkpoint", "")
     if "arm" in subject:

@@ -1,8 +1,11 @@
 import gc
 import json
+import os
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +17,21 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from audit.layouts import convert
 from audit.single_file import (
     CONFIGS,
-    PIPELINES,
     clip_tokenizer,
     load_pipeline_file,
     load_vae_file,
     load_vae_with_configs,
     load_with_configs,
 )
-from audit.weights import Header, WeightsError, family_of, read_header
+from audit.weights import Header, WeightsError, family_of, read_header, told_prediction
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
 CLIP_L = {"sd15": "cond_stage_model.transformer.", "sdxl": "conditioner.embedders.0.transformer."}
+SD2_TEXT = "cond_stage_model.model."
 CLIP_G = "conditioner.embedders.1.model."
 
 TINY_UNET = {
@@ -54,6 +58,16 @@ TINY_TEXT = {
 }
 TINY = {
     "sd15": {
+        "unet": TINY_UNET
+        | {
+            "cross_attention_dim": 32,
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        },
+        "vae": TINY_VAE,
+        "text_encoder": TINY_TEXT,
+    },
+    "sd2": {
         "unet": TINY_UNET
         | {
             "cross_attention_dim": 32,
@@ -184,7 +198,9 @@ def ldm_text(model, prefix):
 
 
 def open_clip_text(model, prefix=CLIP_G):
-    old = model.state_dict()
+    named = model.state_dict().items()
+    whole = any(n.startswith("text_model.") for n, _ in named)
+    old = {n if whole else f"text_model.{n}": t for n, t in named}
     out = {}
     for name, tensor in old.items():
         if "k_proj" in name or "v_proj" in name:
@@ -214,6 +230,8 @@ def open_clip_text(model, prefix=CLIP_G):
 def ldm(models, family):
     """A whole checkpoint under LDM names."""
     out = ldm_unet(models["unet"]) | ldm_vae(models["vae"])
+    if family == "sd2":
+        return out | open_clip_text(models["text_encoder"], SD2_TEXT)
     out |= ldm_text(models["text_encoder"], CLIP_L[family])
     if "text_encoder_2" in models:
         out |= open_clip_text(models["text_encoder_2"])
@@ -250,7 +268,7 @@ def tiny(tmp_path_factory):
 def full_headers():
     """Headers of the shipped configurations at full size, which hold no weights."""
     headers = {}
-    for family in ("sd15", "sdxl"):
+    for family in ("sd15", "sd2", "sdxl"):
         with init_empty_weights():
             models = {c: build(CONFIGS / family, c) for c in components(CONFIGS / family)}
         headers[family] = header_of(ldm(models, family))
@@ -296,6 +314,7 @@ def image(pipe, pixels=16):
     ("family", "unet", "text", "factor"),
     [
         ("sd15", 859_520_964, [123_060_480], 0.18215),
+        ("sd2", 865_910_724, [340_387_840], 0.18215),
         ("sdxl", 2_567_463_684, [123_060_480, 694_659_840], 0.13025),
     ],
 )
@@ -409,7 +428,7 @@ def test_the_header_has_shapes_dtypes_and_metadata(tmp_path):
 # --- family_of
 
 
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
 def test_the_family_of_a_full_checkpoint_is_told(full_headers, family):
     assert family_of(full_headers[family]) == family
 
@@ -422,7 +441,6 @@ def reshaped(header, ending, shape):
 @pytest.mark.parametrize(
     ("ending", "shape", "kind"),
     [
-        ("attn2.to_k.weight", (320, 1024), "Stable Diffusion 2"),
         ("attn2.to_k.weight", (320, 1280), "the SDXL refiner"),
         ("input_blocks.0.0.weight", (320, 9, 3, 3), "an inpainting model"),
         ("input_blocks.0.0.weight", (320, 8, 3, 3), "InstructPix2Pix"),
@@ -430,19 +448,118 @@ def reshaped(header, ending, shape):
 )
 def test_relatives_of_stable_diffusion_are_refused_by_name(full_headers, ending, shape, kind):
     header = reshaped(full_headers["sd15"], ending, shape)
-    with pytest.raises(WeightsError, match=f"seems to be .*{kind}.*; supported: .*SDXL base"):
+    with pytest.raises(
+        WeightsError, match=f"seems to be .*{kind}.*; supported: .*SDXL base and Flux"
+    ):
         family_of(header)
 
 
-def test_models_of_another_parametrisation_are_refused(full_headers):
+def test_what_a_file_predicts_is_told_by_a_marker_or_its_metadata(full_headers):
     header = full_headers["sdxl"]
-    for key, kind in {"v_pred": "predict v", "edm_mean": "EDM"}.items():
-        with pytest.raises(WeightsError, match=kind):
-            family_of(header._replace(shapes=header.shapes | {key: ()}))
-    with pytest.raises(WeightsError, match="predict v"):
-        family_of(header._replace(metadata={"modelspec.prediction_type": "v"}))
-    kept = header._replace(metadata={"modelspec.prediction_type": "epsilon"})
-    assert family_of(kept) == "sdxl"
+    with pytest.raises(WeightsError, match="EDM"):
+        family_of(header._replace(shapes=header.shapes | {"edm_mean": ()}))
+    assert told_prediction(header) is None
+    assert told_prediction(header._replace(shapes=header.shapes | {"v_pred": ()})) == "v"
+    for said in ("v", "epsilon"):
+        kept = header._replace(metadata={"modelspec.prediction_type": said})
+        assert family_of(kept) == "sdxl"
+        assert told_prediction(kept) == said
+
+
+def flux_header(guided=True, width=3072):
+    """Names and shapes of the original Flux code, all of the transformer."""
+
+    def linear(name, out, inner):
+        return {f"{name}.weight": (out, inner), f"{name}.bias": (out,)}
+
+    shapes = linear("img_in", width, 64) | linear("txt_in", width, 4096)
+    for name, inner in (("time_in", 256), ("vector_in", 768), ("guidance_in", 256)):
+        if guided or name != "guidance_in":
+            shapes |= linear(f"{name}.in_layer", width, inner)
+            shapes |= linear(f"{name}.out_layer", width, width)
+    for i in range(19):
+        for side in ("img", "txt"):
+            at = f"double_blocks.{i}.{side}"
+            shapes |= linear(f"{at}_mod.lin", 6 * width, width)
+            shapes |= linear(f"{at}_attn.qkv", 3 * width, width)
+            shapes |= linear(f"{at}_attn.proj", width, width)
+            shapes |= linear(f"{at}_mlp.0", 4 * width, width)
+            shapes |= linear(f"{at}_mlp.2", width, 4 * width)
+            shapes |= {f"{at}_attn.norm.{n}_norm.scale": (128,) for n in ("query", "key")}
+    for i in range(38):
+        at = f"single_blocks.{i}"
+        shapes |= linear(f"{at}.linear1", 7 * width, width)
+        shapes |= linear(f"{at}.linear2", width, 5 * width)
+        shapes |= linear(f"{at}.modulation.lin", 3 * width, width)
+        shapes |= {f"{at}.norm.{n}_norm.scale": (128,) for n in ("query", "key")}
+    shapes |= linear("final_layer.linear", 64, width)
+    shapes |= linear("final_layer.adaLN_modulation.1", 2 * width, width)
+    return Header(Path("flux.safetensors"), shapes, {}, {})
+
+
+def sd3_header(width, layers, normed, dual, positions):
+    """Names and shapes of the original code of Stable Diffusion 3, all of the transformer."""
+
+    def linear(name, out, inner):
+        return {f"{name}.weight": (out, inner), f"{name}.bias": (out,)}
+
+    shapes = {"pos_embed": (1, positions**2, width), "x_embedder.proj.bias": (width,)}
+    shapes |= {"x_embedder.proj.weight": (width, 16, 2, 2)}
+    shapes |= linear("context_embedder", width, 4096)
+    for name, inner in (("t_embedder", 256), ("y_embedder", 2048)):
+        shapes |= linear(f"{name}.mlp.0", width, inner) | linear(f"{name}.mlp.2", width, width)
+    for i in range(layers):
+        for side in ("x_block", "context_block"):
+            at = f"joint_blocks.{i}.{side}"
+            last = side == "context_block" and i == layers - 1
+            twice = side == "x_block" and i < dual
+            shapes |= linear(
+                f"{at}.adaLN_modulation.1", (2 if last else 9 if twice else 6) * width, width
+            )
+            for n in ("attn", "attn2") if twice else ("attn",):
+                shapes |= linear(f"{at}.{n}.qkv", 3 * width, width)
+                shapes |= {f"{at}.{n}.ln_{x}.weight": (64,) for x in "qk" if normed}
+                if not last:
+                    shapes |= linear(f"{at}.{n}.proj", width, width)
+            if not last:
+                shapes |= linear(f"{at}.mlp.fc1", 4 * width, width)
+                shapes |= linear(f"{at}.mlp.fc2", width, 4 * width)
+    shapes |= linear("final_layer.linear", 64, width)
+    shapes |= linear("final_layer.adaLN_modulation.1", 2 * width, width)
+    return Header(Path("sd3.safetensors"), {UNET + n: s for n, s in shapes.items()}, {}, {})
+
+
+TRANSFORMERS = {
+    "flux-dev": flux_header(),
+    "flux-schnell": flux_header(guided=False),
+    "sd3-medium": sd3_header(1536, 24, False, 0, 192),
+    "sd35-medium": sd3_header(1536, 24, True, 13, 384),
+    "sd35-large": sd3_header(2432, 38, True, 0, 192),
+}
+
+
+@pytest.mark.parametrize("family", TRANSFORMERS)
+def test_a_transformers_family_is_told_and_every_tensor_has_its_place(family):
+    header = TRANSFORMERS[family]
+    assert family_of(header) == family
+    config = json.loads((CONFIGS / family / "transformer" / "config.json").read_text())
+    meta = {n: torch.empty(s, device="meta") for n, s in header.shapes.items()}
+    convert(header.path, "transformer", meta, config)
+    lacking = dict(list(meta.items())[:-1])
+    with pytest.raises(WeightsError, match=r"lacks .* of its transformer"):
+        convert(header.path, "transformer", lacking, config)
+    others = {"flux-dev": "flux-schnell", "sd3-medium": "sd35-medium"}
+    if family in others:
+        path = CONFIGS / others[family] / "transformer" / "config.json"
+        with pytest.raises(WeightsError, match="transformer"):
+            convert(header.path, "transformer", meta, json.loads(path.read_text()))
+
+
+def test_relatives_of_flux_are_refused():
+    header = flux_header()
+    filled = header._replace(shapes=header.shapes | {"img_in.weight": (3072, 384)})
+    with pytest.raises(WeightsError, match=r"a relative of Flux .*384 input channels"):
+        family_of(filled)
 
 
 @pytest.mark.parametrize(
@@ -473,12 +590,54 @@ def test_other_files_are_refused_with_a_guess(names, kind):
 
 # --- loading
 
+PREDICTS = {"sd2": "v"}
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+
+def test_what_a_stable_diffusion_2_predicts_must_be_told(tiny, tmp_path):
+    folder, _, path = tiny["sd2"]
+    with pytest.raises(WeightsError, match=r"set prediction: v .768 pixels. or"):
+        load_with_configs(read_header(path), torch.float32, folder)
+    types = {
+        said: load_with_configs(read_header(path), torch.float32, folder, prediction=said)
+        .scheduler.config.prediction_type
+        for said in ("v", "epsilon")
+    }  # fmt: skip
+    assert types == {"v": "v_prediction", "epsilon": "epsilon"}
+    save_file(load_file(path), tmp_path / "v.safetensors", {"modelspec.prediction_type": "v"})
+    header = read_header(tmp_path / "v.safetensors")
+    told = load_with_configs(header, torch.float32, folder)
+    assert told.scheduler.config.prediction_type == "v_prediction"
+    with pytest.raises(WeightsError, match="says of itself that it predicts v, not epsilon"):
+        load_with_configs(header, torch.float32, folder, prediction="epsilon")
+
+
 @pytest.mark.parametrize("family", ["sd15", "sdxl"])
+def test_parts_give_what_a_file_lacks_and_only_that(tiny, no_network, tmp_path, family):
+    folder, models, path = tiny[family]
+    tensors = load_file(path)
+    load_with_configs(read_header(path), torch.float32, folder).save_pretrained(tmp_path / "parts")
+    bare = {n: t + 1 if n.startswith(UNET) else t for n, t in tensors.items()}
+    bare = {n: t for n, t in bare.items() if n.startswith(UNET)}
+    save_file(bare, tmp_path / "bare.safetensors")
+    header = read_header(tmp_path / "bare.safetensors")
+    with pytest.raises(WeightsError, match=r"lacks .* of its vae"):
+        load_with_configs(header, torch.float32, folder)
+    pipe = load_with_configs(header, torch.float32, folder, tmp_path / "parts")
+    for component, model in models.items():
+        if component != "unet":
+            assert_same_weights(getattr(pipe, component), model)
+    for name, tensor in models["unet"].state_dict().items():
+        assert torch.equal(pipe.unet.state_dict()[name], tensor + 1)
+    shutil.rmtree(tmp_path / "parts" / "vae")
+    with pytest.raises(WeightsError, match=r"parts: .* has no folder 'vae'"):
+        load_with_configs(header, torch.float32, folder, tmp_path / "parts")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
 def test_every_tensor_is_loaded_without_a_network(tiny, no_network, family, dtype):
     folder, models, path = tiny[family]
-    pipe = load_with_configs(read_header(path), dtype, folder)
+    pipe = load_with_configs(read_header(path), dtype, folder, prediction=PREDICTS.get(family))
     for component, model in models.items():
         assert_same_weights(getattr(pipe, component), model, dtype)
     assert getattr(pipe, "safety_checker", None) is None
@@ -487,18 +646,17 @@ def test_every_tensor_is_loaded_without_a_network(tiny, no_network, family, dtyp
 
 # numpy 2.4 on how EulerDiscreteScheduler makes an array of a tensor.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("family", ["sd15", "sdxl"])
+@pytest.mark.parametrize("family", ["sd15", "sd2", "sdxl"])
 def test_the_image_is_that_of_the_same_parts_put_together_by_hand(tiny, no_network, family):
     folder, models, path = tiny[family]
-    loaded = load_with_configs(read_header(path), torch.float32, folder)
+    predicts = PREDICTS.get(family)
+    loaded = load_with_configs(read_header(path), torch.float32, folder, prediction=predicts)
     extra = {"add_watermarker": False} if family == "sdxl" else {"safety_checker": None}
-    if family == "sd15":
+    if family != "sdxl":
         extra |= {"feature_extractor": None, "requires_safety_checker": False}
     tokenizers = {t: clip_tokenizer(folder / t) for t in ("tokenizer", "tokenizer_2")
                   if (folder / t).is_dir()}  # fmt: skip
-    by_hand = PIPELINES[type(loaded).__name__](
-        **models, **tokenizers, scheduler=loaded.scheduler, **extra
-    )
+    by_hand = type(loaded)(**models, **tokenizers, scheduler=loaded.scheduler, **extra)
     assert np.array_equal(image(loaded), image(by_hand))
     with torch.no_grad():
         loaded.unet.conv_out.bias.add_(0.1)
@@ -694,3 +852,84 @@ def test_stable_diffusion_1_5_at_full_size_loads_offline_and_draws(no_network, t
     assert np.isfinite(drawn).all()
     assert drawn.std() > 0
     path.unlink()
+
+
+LOADS = """
+import hashlib, resource, sys
+from pathlib import Path
+import torch
+from audit.models import load_checkpoint
+from audit.spec import CheckpointSpec
+with open("/proc/self/status") as status:
+    before = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+path = Path(sys.argv[1])
+made = load_checkpoint("m", CheckpointSpec(source=path.name), path.parent, "cpu", torch.float16)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name, part in sorted(made.pipe.components.items()):
+    if isinstance(part, torch.nn.Module):
+        total = hashlib.sha256()
+        for key, tensor in sorted(part.state_dict().items()):
+            total.update(f"{key}{tensor.dtype}{tuple(tensor.shape)}".encode())
+            total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        print(name, sum(p.numel() for p in part.parameters()), total.hexdigest())
+print("kilobytes", after - before)
+"""
+
+
+@pytest.mark.full_size
+@pytest.mark.parametrize(
+    ("family", "unet"),
+    [
+        ("sd15", 859_520_964),
+        pytest.param(
+            "sdxl",
+            2_567_463_684,
+            marks=pytest.mark.skipif(
+                os.environ.get("FULL_SIZE") != "sdxl",
+                reason="14 GB on disk and 16 GB of memory: FULL_SIZE=sdxl",
+            ),
+        ),
+    ],
+)
+def test_both_layouts_at_full_size_give_the_same_tensors_in_little_memory(family, unet, tmp_path):
+    """Peak memory of loading, checking and digesting is at most 1.3 times the file."""
+    torch.manual_seed(0)
+    models = {}
+    for component in components(CONFIGS / family):
+        with init_empty_weights():
+            model = build(CONFIGS / family, component)
+        model = model.half().to_empty(device="cpu")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.uniform_(-0.05, 0.05)
+        for tensor in model.buffers():
+            tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape))
+        models[component] = model
+    path = tmp_path / "model.safetensors"
+    save_file(ldm(models, family), path)
+    index = json.loads((CONFIGS / family / "model_index.json").read_text())
+    folder = tmp_path / "model"
+    shutil.copytree(CONFIGS / family, folder)
+    for component, model in models.items():
+        model.save_pretrained(folder / component)
+    for name in index:
+        if name.startswith("tokenizer"):
+            clip_tokenizer(CONFIGS / family / name).save_pretrained(folder / name)
+    del models, model
+    gc.collect()
+    said = {}
+    for source in (path, folder):
+        lines = subprocess.run(
+            [sys.executable, "-c", LOADS, str(source)],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        ).stdout.splitlines()
+        said[source] = lines[:-1]
+        times = int(lines[-1].split()[1]) * 1024 / path.stat().st_size
+        print(f"{family} from {source.name}: {times:.2f} times the file in memory")
+        if source == path:
+            assert times <= 1.3
+    assert said[path] == said[folder]
+    assert any(line.startswith(f"unet {unet} ") for line in said[path])
