@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit import examine
+from audit import examine, taps
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
@@ -77,7 +77,11 @@ def report(
             f"audit show {audit.run.folder.name} CELL",
             f"audit show {audit.run.folder.name} {plan['cell'].iloc[0][:12]}",
         ],
-        images=Pictures(audit.run, plan),
+        images=Pictures(
+            audit.run,
+            plan,
+            next((taps.folder(t) for t in taps.taps_of(spec) if t.name == "attention"), ""),
+        ),
     )
     return write_report(data, audit.run.folder / "report")
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import io
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from diffusers import StableDiffusionXLPipeline
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from audit import models
+from audit import models, taps
 from audit.executors import Outcome
 from audit.parameters import write_parameters
 from audit.plan import Unit
@@ -86,11 +88,12 @@ class Generator:
         return made
 
     @torch.no_grad()
-    def denoise(self, rows: pd.DataFrame) -> torch.Tensor:
+    def denoise(self, rows: pd.DataFrame, watchers: Sequence[taps.Tap] = ()) -> torch.Tensor:
         """Final latents of up to `batch_size` trajectories of one setting.
 
         Args:
             rows: Rows of the plan, one a trajectory.
+            watchers: What follows the denoising; the latents do not depend on it.
 
         Returns:
             (rows, channels, height, width), as the pipeline gives them before decoding.
@@ -104,7 +107,10 @@ class Generator:
             stacked = _stack([self.embed_negative(t) for t in negatives])
             arguments |= {f"negative_{k}": v for k, v in stacked.items()}
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
-        try:
+        with ExitStack() as stack:
+            stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
+            for tap in watchers:
+                stack.enter_context(tap.watch(self.pipe, rows.iloc[padded], len(rows)))
             latents = self.pipe(
                 **arguments,
                 generator=[
@@ -116,8 +122,6 @@ class Generator:
                 height=int(first["height"]),
                 output_type="latent",
             ).images
-        finally:
-            self.pipe.scheduler = self.own_scheduler
         return torch.Tensor.cpu(latents[: len(rows)])
 
     def decode(self, vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
@@ -143,6 +147,7 @@ class GenerateWorker:
     def __init__(self, run: Run, spec: Spec, base: Path, device: str, dtype: torch.dtype) -> None:
         self.run, self.spec, self.base = run, spec, base
         self.device, self.dtype = device, dtype
+        self.taps = taps.taps_of(spec)
         self.loaded = ""
         self.generator: Generator | None = None
         self.vaes: dict[str, Any] = {}
@@ -186,16 +191,22 @@ class GenerateWorker:
             for file, group in rows.groupby("vae_file")
             if not self.run.images_path(unit.id, str(file)).exists()
         }
-        if not wanted and self.run.latents_path(unit.id).exists():
+        held = self.run.latents_path(unit.id).exists()
+        missing = taps.untapped(self.run, unit.id, self.taps)
+        if not wanted and held and not missing:
             return 0
         generator = self.use(str(rows["checkpoint"].iloc[0]))
         trajectories = rows.drop_duplicates("trajectory")
         ids = list(trajectories["trajectory"])
-        if self.run.latents_path(unit.id).exists():
+        # A tap that was added later can only follow a denoising that is done again.
+        if not held or missing:
+            latents = generator.denoise(trajectories, missing)
+            for tap in missing:
+                taps.write(self.run, tap, unit.id, ids)
+        if held:
             stored = self.run.read_latents(unit.id)
             latents = torch.stack([stored[i] for i in ids])
         else:
-            latents = generator.denoise(trajectories)
             self.run.write_latents(unit.id, {i: latents[n].clone() for n, i in enumerate(ids)})
         made = 0
         for file, group in wanted.items():

@@ -11,10 +11,11 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import reference
-from audit import models
+from audit import models, taps
 from audit.executors import Executor, InProcess
 from audit.generate import GenerateWorker, sampler
 from audit.plan import Arm, Unit, make_plan, units_of
@@ -187,7 +188,10 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
     Raises:
         Stopped: Ctrl-C; what is done is kept.
     """
-    units = [u for u in units_of(plan) if unmade(audit.run, u)]
+    watched = taps.taps_of(audit.spec)
+    units = [
+        u for u in units_of(plan) if unmade(audit.run, u) or taps.untapped(audit.run, u.id, watched)
+    ]
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:
@@ -219,6 +223,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
     audit.run.write_json("instruments.json", folders)
     context = Context(audit.spec, audit.device)
+    tapped = {t.name: taps.folder(t) for t in taps.taps_of(audit.spec)}
     work = [
         (unit, vae, missing)
         for unit in units_of(plan)
@@ -230,7 +235,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     with stopping() as stopped:
         for unit, vae, missing in _until(work, stopped):
             needs = frozenset().union(*(i.needs for i in missing))
-            batch = read_batch(audit.run, unit, vae, needs)
+            batch = read_batch(audit.run, unit, vae, needs, tapped)
             for instrument in missing:
                 rows = instrument.measure(batch, context)
                 audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
@@ -246,11 +251,16 @@ def instruments_of(spec: Spec) -> list[Instrument]:
 
 
 def read_batch(
-    run: Run, unit: Unit, vae: str, needs: frozenset[str] = frozenset({"images"})
+    run: Run,
+    unit: Unit,
+    vae: str,
+    needs: frozenset[str] = frozenset({"images"}),
+    tapped: Mapping[str, str] = MappingProxyType({}),
 ) -> Batch:
     """The images of one unit by one VAE, as instruments take them.
 
-    The reference of an image is what the plan's first VAE made of the same trajectory.
+    The reference of an image is what the plan's first VAE made of the same trajectory. `tapped`
+    names the folder of each tap.
     """
     rows = unit.rows[unit.rows["vae_file"] == vae].drop_duplicates("cell").set_index("cell")
     images = _pixels(run, unit.id, vae, set(rows.index))
@@ -274,7 +284,11 @@ def read_batch(
         batch = batch._replace(
             latents=tuple(stored[t].float().numpy() if t in stored else None for t in trajectories)
         )
-    return batch
+    records = {}
+    for name in needs & set(tapped):
+        found = taps.read(run, tapped[name], unit.id)
+        records[name] = tuple(found.get(t) for t in trajectories)
+    return batch._replace(taps=records)
 
 
 def _pixels(run: Run, unit: str, vae: str, cells: set[str]) -> dict[str, NDArray[np.uint8]]:

@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from audit.attributes import AttributeSpec, load_attribute
+from audit.inside import AttentionSpec
 from audit.prompts import PromptsSpec, nearest
 
 SAMPLERS = (
@@ -189,6 +190,7 @@ class Spec(Strict):
     probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
     gate: GateSpec = GateSpec()
+    attention: AttentionSpec = AttentionSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -291,6 +293,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "prompts": PromptsSpec,
         "attributes": AttributeSpec,
         "gate": GateSpec,
+        "attention": AttentionSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)

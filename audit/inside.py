@@ -1,0 +1,27 @@
+"""What a spec may ask of the probes that look inside a model. All of it is optional."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Part(BaseModel):
+    """Base of these parts: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AttentionSpec(Part):
+    """Of the probe `attention`.
+
+    Attributes:
+        maps: keep the maps of the first so many seeds of every prompt; numbers are kept of all.
+        negative: also follow the negative prompt's half, where guidance has one.
+        layers: also keep each layer's share of attention by word.
+    """
+
+    maps: Annotated[int, Field(ge=0)] = 1
+    negative: bool = False
+    layers: bool = False
