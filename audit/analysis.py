@@ -13,6 +13,7 @@ from audit import examine, taps
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
+from audit.text_scores import text_units
 from probes import Exhibit, Finding, findings_frame, probes_of
 from reports import ReportData
 from reports.build import write_report
@@ -122,7 +123,7 @@ def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
 
 def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
-    units = set(plan["unit"])
+    units = set(plan["unit"]) | set(text_units(audit).values())
     tables = {name: audit.run.read_scores(folder, units) for name, folder in folders.items()}
     rows = [
         (p.text, attribute, name, share)

@@ -25,3 +25,29 @@ class AttentionSpec(Part):
     maps: Annotated[int, Field(ge=0)] = 1
     negative: bool = False
     layers: bool = False
+
+
+class AssociationSpec(Part):
+    """A test of association: do texts x lie nearer to a, and texts y nearer to b?
+
+    Attributes:
+        name: What the report calls it.
+        x, y: Two sets of texts, such as prompts with occupations of two kinds.
+        a, b: Two sets of attribute texts, such as 'a man' and 'a woman'.
+    """
+
+    name: str
+    x: tuple[str, ...] = Field(min_length=2)
+    y: tuple[str, ...] = Field(min_length=2)
+    a: tuple[str, ...] = Field(min_length=1)
+    b: tuple[str, ...] = Field(min_length=1)
+
+
+class TextSpec(Part):
+    """Of the probe `text`.
+
+    Attributes:
+        associations: Tests beside those of every prompt with every attribute of two classes.
+    """
+
+    associations: tuple[AssociationSpec, ...] = ()

@@ -33,6 +33,7 @@ from audit.plan import Arm, Unit, make_plan, units_of
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, canonical_digest, load_spec, parse_spec
 from audit.store import Run
+from audit.text_scores import score_texts
 from probes import Batch, Context, Instrument, probes_of
 
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
@@ -223,6 +224,10 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
     audit.run.write_json("instruments.json", folders)
     context = Context(audit.spec, audit.device)
+    for instrument in instruments:
+        if "text" in instrument.needs:
+            score_texts(audit, folders[instrument.name], say)
+    instruments = [i for i in instruments if "text" not in i.needs]
     tapped = {t.name: taps.folder(t) for t in taps.taps_of(audit.spec)}
     work = [
         (unit, vae, missing)

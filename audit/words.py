@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-WORD = re.compile(r"\w+(?:['’]\w+)*")
+WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 class Word(NamedTuple):

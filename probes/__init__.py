@@ -120,7 +120,8 @@ class Instrument(Protocol):
     version: str
     needs: frozenset[str]
     """Of {"images", "references", "masks", "latents"} and the taps' names: all that is not named
-    is left out, and a tap that nobody names is not attached."""
+    is left out, and a tap that nobody names is not attached. "text": measured once a checkpoint
+    by `audit.text_scores`, without pictures."""
 
     def identity(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
@@ -170,6 +171,7 @@ def registry() -> dict[str, Probe]:
     import probes.attention
     import probes.attributes
     import probes.spectrum
+    import probes.text
     import probes.vae  # noqa: F401
 
     for entry in entry_points(group="diffusion_audit.probes"):

@@ -186,6 +186,8 @@ def _of_arm(arm: str, half: str, part: pd.DataFrame) -> list[Finding]:
     sums = part.assign(kind=kind).groupby(["kind", "prompt", "cell"], sort=False)["mass"].sum()
     findings = []
     for name in ("words", START, END):
+        if name not in sums.index.get_level_values("kind"):
+            continue  # a prompt of punctuation alone has no words
         own = sums[name]
         by_prompt = [g.to_numpy() for _, g in own.groupby(level="prompt", sort=False)]
         value, low, high = mean_over_prompts(by_prompt, "this suite")
