@@ -76,7 +76,7 @@ def test_a_planted_text_encoder_is_farther_than_one_trained_on_without_effect(re
 
 
 def test_prompts_as_the_model_gets_them(read):
-    audit, findings, exhibits = read
+    _, findings, exhibits = read
     shown = next(e for e in exhibits if e.id == "text/tokens").table
     own = shown[shown["checkpoint"] == "balanced"].set_index("text")
     assert own.at["doctor", "tokens"] == "<|startoftext|> doctor</w> <|endoftext|>"
@@ -103,7 +103,7 @@ def test_states_are_what_the_denoiser_sees(read):
     embedded = Generator(loaded.pipe, 1).embed(PROMPTS[3])["prompt_embeds"][0]
     np.testing.assert_array_equal(states_of(row), embedded.double().numpy())
     parts = [part_of(row, p) for p in ("start", "words", "end", "padding")]
-    assert sorted(sum(parts, [])) == list(range(32))
+    assert sorted(at for part in parts for at in part) == list(range(32))
 
 
 def test_associations_are_told_with_their_p(read):
