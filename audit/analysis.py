@@ -25,7 +25,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
     Raises:
         SpecError: The run has no plan, or a file that the spec names cannot be used.
     """
-    plan = audit.run.read_plan()
+    plan = audit.run.read_cells()
     if plan is None:
         raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
     tables = _tables(audit, plan)
@@ -33,7 +33,10 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
     findings: list[Finding] = []
     exhibits: list[Exhibit] = []
     for probe in probes_of(audit.spec):
-        found, shown = probe.analyse(tables, plan, failures, labels, audit.spec)
+        seen = plan
+        if "asked" in plan:
+            seen = plan[plan["asked"].isin(["", probe.name])].reset_index(drop=True)
+        found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
         findings += found
         exhibits += shown
     frame = findings_frame(findings)
@@ -55,8 +58,9 @@ def report(
     Returns:
         Path of index.html.
     """
-    plan = audit.run.read_plan()
+    plan, whole = audit.run.read_plan(), audit.run.read_cells()
     assert plan is not None
+    assert whole is not None
     provenance = audit.run.read_json("provenance.json")
     spec = audit.spec
     data = ReportData(
@@ -80,7 +84,7 @@ def report(
         ],
         images=Pictures(
             audit.run,
-            plan,
+            whole,
             next((taps.folder(t) for t in taps.taps_of(spec) if t.name == "attention"), ""),
         ),
     )

@@ -28,6 +28,7 @@ from audit.executors import Outcome
 from audit.parameters import write_parameters
 from audit.plan import Unit
 from audit.spec import Spec
+from audit.steps_tap import predicted_latents, switching
 from audit.store import Run, sha256
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -106,6 +107,9 @@ class Generator:
             negatives = [rows["negative_text"].iloc[i] for i in padded]
             stacked = _stack([self.embed_negative(t) for t in negatives])
             arguments |= {f"negative_{k}": v for k, v in stacked.items()}
+        if first.get("switch", -1) > 0:
+            seconds = [rows["second_text"].iloc[i] for i in padded]
+            arguments |= switching(int(first["switch"]), _stack([self.embed(t) for t in seconds]))
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
         with ExitStack() as stack:
             stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
@@ -212,7 +216,16 @@ class GenerateWorker:
         for file, group in wanted.items():
             group = group.drop_duplicates("cell")
             vae = self.vaes[str(group["vae"].iloc[0])]
-            chosen = latents[[ids.index(t) for t in group["trajectory"]]]
+            step = int(group["step"].iloc[0]) if "step" in group else -1
+            if step < 0:
+                chosen = latents[[ids.index(t) for t in group["trajectory"]]]
+            else:
+                chosen, why = predicted_latents(self.run, self.taps, unit.id, group, step)
+                if why:
+                    lost = {"png": None, "sha256": None, "reason": why}
+                    records = [{"cell": c, **lost} for c in group["cell"]]
+                    self.run.write_images(unit.id, file, records)
+                    continue
             images = generator.decode(vae, chosen)
             self._write_behind(unit, file, group, images)
             made += len(images)

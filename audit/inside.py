@@ -51,3 +51,29 @@ class TextSpec(Part):
     """
 
     associations: tuple[AssociationSpec, ...] = ()
+
+
+class SwitchSpec(Part):
+    """The causal test of when something is decided: exchange the prompt while it is drawn.
+
+    Attributes:
+        first: A prompt of the suite; its pictures are made anew.
+        second: What the denoiser reads from step s on.
+        at: The steps s; 0 is the second prompt throughout, on the noise of the first.
+    """
+
+    first: str
+    second: str
+    at: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+
+
+class TrajectorySpec(Part):
+    """Of the probe `steps`.
+
+    Attributes:
+        watch: At how many steps, the last among them, the predicted picture is drawn.
+        switches: Tests of when something is decided.
+    """
+
+    watch: Annotated[int, Field(ge=1, le=50)] = 5
+    switches: tuple[SwitchSpec, ...] = ()

@@ -143,7 +143,8 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             for kind, digest in checkpoint.digests.items()
             if kind in ("text_encoder", "denoiser")
         ]
-    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_plan())
+    wishes = [probe.cells for probe in probes_of(audit.spec)]
+    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_cells(), wishes)
     provenance = {
         "spec": audit.spec.digest(),
         "base": str(audit.base),

@@ -74,7 +74,14 @@ class Run:
         return self.folder / "plan.parquet"
 
     def read_plan(self) -> pd.DataFrame | None:
-        """The plan as last written, or None."""
+        """The grid of the plan as last written, or None."""
+        whole = self.read_cells()
+        if whole is None or "asked" not in whole:
+            return whole
+        return whole[whole["asked"] == ""].reset_index(drop=True)
+
+    def read_cells(self) -> pd.DataFrame | None:
+        """The whole plan as last written, with what probes asked for, or None."""
         return pd.read_parquet(self.plan_path) if self.plan_path.exists() else None
 
     def write_plan(self, plan: pd.DataFrame) -> None:

@@ -67,8 +67,9 @@ def taps_of(spec: Spec) -> list[Tap]:
 
 def _makers() -> dict[str, Any]:
     from audit.attention_record import AttentionRecorder
+    from audit.steps_tap import StepsTap
 
-    return {"attention": AttentionRecorder}
+    return {"attention": AttentionRecorder, "steps": StepsTap}
 
 
 def folder(tap: Tap) -> str:

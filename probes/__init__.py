@@ -141,8 +141,12 @@ class Probe(Protocol):
         """The instruments this spec asks for."""
         ...
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
-        """Cells wanted beyond the grid."""
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Cells wanted beyond the grid `plan`, with `asked` set to the probe's name.
+
+        They are made, resumed and measured as all others; the analyses of other probes, the
+        gate and the report's grids do not see them.
+        """
         ...
 
     def analyse(
@@ -171,6 +175,7 @@ def registry() -> dict[str, Probe]:
     import probes.attention
     import probes.attributes
     import probes.spectrum
+    import probes.steps
     import probes.text
     import probes.vae  # noqa: F401
 

@@ -140,7 +140,7 @@ class AttentionProbe:
         """The cross-attention of every image made here."""
         return (CrossAttention(spec.attention),)
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Nothing beyond the grid."""
         return ()
 

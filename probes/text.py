@@ -56,7 +56,7 @@ class TextProbe:
         """One, for all checkpoints."""
         return (TextStates(),)
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Nothing beyond the grid."""
         return ()
 
