@@ -20,7 +20,7 @@ from torch import Tensor
 from audit.attention_tap import Attention, AttentionTap, combined, moments_to_numbers
 from audit.spec import Spec
 from audit.taps import Arrays, Record
-from audit.words import Reading, read_words
+from audit.words import Reading, encoded_text, read_words
 
 START, END = "<start>", "<end>"
 TOP = 0.25
@@ -70,7 +70,7 @@ class AttentionRecorder:
             halves.append(("negative", tap.negative, str(row["negative_text"])))
         for name, half, text in halves:
             if half.maps:
-                reading = read_words(pipe.tokenizer, text)
+                reading = read_words(pipe.tokenizer, encoded_text(pipe, text))
                 found = half_arrays(half, image, words_of(reading), len(tap.layers), keep)
                 arrays |= {f"{name}/{key}": value for key, value in found.items()}
                 notes[name] = {"words": [w for w, _ in words_of(reading)], "cut": reading.cut}

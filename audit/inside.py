@@ -77,3 +77,15 @@ class TrajectorySpec(Part):
 
     watch: Annotated[int, Field(ge=1, le=50)] = 5
     switches: tuple[SwitchSpec, ...] = ()
+
+
+class LatentsSpec(Part):
+    """Of the probe `latents`.
+
+    Attributes:
+        watch: At how many steps, the last among them, the blocks' activations are kept.
+        umap: Also draw UMAP planes, where umap-learn is installed.
+    """
+
+    watch: Annotated[int, Field(ge=1, le=50)] = 3
+    umap: bool = True

@@ -235,7 +235,11 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
         for unit in units_of(plan)
         for vae in unit.rows["vae_file"].unique()
         if audit.run.images_path(unit.id, vae).exists()
-        and (missing := _unscored(audit.run, instruments, folders, unit.id, vae))
+        and (
+            missing := _unscored(
+                audit.run, _fitting(instruments, unit, str(vae)), folders, unit.id, vae
+            )
+        )
     ]
     progress = Progress("score", len(work), say)
     with stopping() as stopped:
@@ -391,6 +395,14 @@ def unmade(run: Run, unit: Unit) -> bool:
     """Whether an images file of the unit is still missing."""
     files = unit.rows["vae_file"].unique()
     return any(not run.images_path(unit.id, file).exists() for file in files)
+
+
+def _fitting(instruments: list[Instrument], unit: Unit, vae: str) -> list[Instrument]:
+    """The instruments for one images file: of predicted pictures only their pixels are measured."""
+    rows = unit.rows[unit.rows["vae_file"] == vae]
+    if "step" not in rows or (rows["step"] < 0).any():
+        return instruments
+    return [i for i in instruments if i.needs <= {"images"}]
 
 
 def _unscored(

@@ -66,10 +66,11 @@ def taps_of(spec: Spec) -> list[Tap]:
 
 
 def _makers() -> dict[str, Any]:
+    from audit.activations_tap import ActivationsTap
     from audit.attention_record import AttentionRecorder
     from audit.steps_tap import StepsTap
 
-    return {"attention": AttentionRecorder, "steps": StepsTap}
+    return {"attention": AttentionRecorder, "steps": StepsTap, "activations": ActivationsTap}
 
 
 def folder(tap: Tap) -> str:

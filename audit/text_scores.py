@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from audit.spec import CheckpointSpec, Spec, canonical_digest
-from audit.words import read_words
+from audit.words import encoded_text, read_words
 
 if TYPE_CHECKING:
     from audit.run import Audit, Say
@@ -82,8 +82,9 @@ def text_row(checkpoint: str, generator: Any, text: str, kinds: list[str]) -> di
         states: the hidden states that the denoiser sees, (length, width) as one flat list.
     """
     tokenizer = generator.pipe.tokenizer
-    reading = read_words(tokenizer, text)
-    ids = tokenizer(text, truncation=True, max_length=reading.length)["input_ids"]
+    shown = encoded_text(generator.pipe, text)
+    reading = read_words(tokenizer, shown)
+    ids = tokenizer(shown, truncation=True, max_length=reading.length)["input_ids"]
     states = generator.embed(text)["prompt_embeds"][0].float().cpu().numpy()
     return {
         "cell": f"{checkpoint}|{text}",

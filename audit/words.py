@@ -49,6 +49,13 @@ class Reading(NamedTuple):
     cut: str
 
 
+def encoded_text(pipe: Any, text: str) -> str:
+    """The text as a pipeline tokenizes it: learned words of several vectors are spelled out."""
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    converted: str = convert(text, pipe.tokenizer) if convert else text
+    return converted
+
+
 def read_words(tokenizer: Any, text: str) -> Reading:
     """Align the words of a text with the tokens that a pipeline makes of it.
 

@@ -67,6 +67,7 @@ class Exhibit(NamedTuple):
     Columns by kind:
         bar: label, value, low, high, group; optionally target, facet.
         line: x, value, low, high, group; optionally facet.
+        scatter+image: as line, and cell (the picture behind a point).
         grid, heat-over-image, strip: row, column, cell (ids to look up in the run's pictures,
             which also know a cell under a heat map: see `audit.pictures`), caption.
         table: any.
@@ -174,6 +175,7 @@ def registry() -> dict[str, Probe]:
     """All probes by name: ours, and those of the entry point group `diffusion_audit.probes`."""
     import probes.attention
     import probes.attributes
+    import probes.latents
     import probes.spectrum
     import probes.steps
     import probes.text

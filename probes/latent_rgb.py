@@ -54,7 +54,9 @@ def sums(latents: NDArray[Any], pixels: NDArray[np.uint8]) -> Floats:
 def fit(total: Floats) -> LatentRgb:
     """The map from added `sums`; the smallest one where several fit alike."""
     known = len(total) - 3
-    solution = np.linalg.lstsq(total[:known, :known], total[:known, known:], rcond=None)[0]
+    solution: Floats = np.linalg.lstsq(total[:known, :known], total[:known, known:], rcond=None)[
+        0
+    ].astype(float)
     return LatentRgb(solution[:-1], solution[-1], explained(total, solution))
 
 

@@ -7,7 +7,7 @@ that the pipeline hands on), not from a pooled embedding. No image is needed, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import nan
 from typing import Any
 
@@ -274,7 +274,7 @@ def _of_prompts(
     prompts: list[str], found: list[Association], about: dict[str, str], names: tuple[str, str]
 ) -> list[Finding]:
     measured = [f.p_either for f in found if np.isfinite(f.p)]
-    adjusted = iter(benjamini_hochberg(measured) if measured else [])
+    adjusted: Iterator[float] = iter(benjamini_hochberg(measured) if measured else [])
     findings = []
     for prompt, one in zip(prompts, found, strict=True):
         key = f"association/{about['attribute']}/{slug(prompt)}"
