@@ -89,6 +89,7 @@ class AttentionTap:
         self.timesteps: list[Any] = []
         self._size: Size = (0, 0)
         self._queries: dict[str, Tensor] = {}
+        self._bases: dict[Size, Tensor] = {}
         for name, module in unet.named_modules():
             if name.rpartition(".")[2] == "attn2":
                 reason = _unfit(module)
@@ -137,6 +138,15 @@ class AttentionTap:
 
         return hook
 
+    def _basis(self, size: Size, device: torch.device) -> Tensor:
+        """1, y, x, y² + x² of every pixel's centre, (4, pixels); each side runs from 0 to 1."""
+        if size not in self._bases:
+            y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
+            rows, columns = torch.meshgrid(y, x, indexing="ij")
+            planes = [torch.ones_like(rows), rows, columns, rows**2 + columns**2]
+            self._bases[size] = torch.stack(planes).flatten(1)
+        return self._bases[size]
+
     @torch.no_grad()
     def _add(self, name: str, layer: Any, queries: Tensor, keys: Tensor) -> None:
         rows = len(queries)
@@ -152,16 +162,17 @@ class AttentionTap:
         for half, part in parts:
             q = queries[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
             k = keys[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
-            weights = (q * layer.scale @ k.transpose(-1, -2)).softmax(dim=-1)
+            weights = (q @ k.transpose(-1, -2)).mul_(layer.scale).softmax(dim=-1)
             summed = weights.sum(dim=1)
             if size in half.maps:
                 half.maps[size] += summed
                 half.weight[size] += layer.heads
             else:
                 half.maps[size], half.weight[size] = summed.clone(), layer.heads
-            mean = summed / layer.heads
-            moments = torch.einsum("pc,bpt->btc", _basis(size, mean.device), mean) / mean.shape[1]
-            entropy = torch.special.entr(mean).sum(dim=-1).mean(dim=-1)
+            # Of the heads' mean: for m = s / h, sum of −m log m is sum of −s log s / h + log h.
+            terms = layer.heads * summed.shape[1]
+            moments = (self._basis(size, summed.device) @ summed).transpose(1, 2) / terms
+            entropy = torch.special.entr(summed).sum(dim=(1, 2)) / terms + math.log(layer.heads)
             first = not len(half.moments[-1])
             half.moments[-1] = moments if first else half.moments[-1] + moments
             half.entropy[-1] = entropy if first else half.entropy[-1] + entropy
@@ -232,14 +243,6 @@ def daam_maps(attention: Attention, image: int, size: Size) -> Tensor:
             grown = interpolate(each, size=size, mode="bicubic", align_corners=False)
             planes.append(grown.clamp(min=0))
     return torch.cat(planes).mean(dim=0).permute(1, 2, 0)
-
-
-def _basis(size: Size, device: torch.device) -> Tensor:
-    """1, y, x, y² + x² of every pixel's centre, (pixels, 4); each side runs from 0 to 1."""
-    y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
-    rows, columns = torch.meshgrid(y, x, indexing="ij")
-    planes = [torch.ones_like(rows), rows, columns, rows**2 + columns**2]
-    return torch.stack(planes, dim=-1).flatten(0, 1)
 
 
 def _unfit(layer: Any) -> str:

@@ -89,3 +89,20 @@ class LatentsSpec(Part):
 
     watch: Annotated[int, Field(ge=1, le=50)] = 3
     umap: bool = True
+
+
+class DosesSpec(Part):
+    """Of the probe `negatives`.
+
+    Attributes:
+        negatives: An ordered list; dose k is the first k of them, joined by commas.
+        at: Which doses; empty: all, from none to the whole list. Dose 0 is always made.
+    """
+
+    negatives: tuple[str, ...] = ()
+    at: tuple[Annotated[int, Field(ge=0)], ...] = ()
+
+    def doses(self) -> list[int]:
+        """The doses, rising, each once."""
+        most = len(self.negatives)
+        return sorted({0, *(min(k, most) for k in self.at or range(most + 1))})

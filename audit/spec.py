@@ -25,7 +25,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from audit.attributes import AttributeSpec, load_attribute
-from audit.inside import AttentionSpec, LatentsSpec, TextSpec, TrajectorySpec
+from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
 from audit.prompts import PromptsSpec, nearest
 
 SAMPLERS = (
@@ -194,6 +194,7 @@ class Spec(Strict):
     text: TextSpec = TextSpec()
     trajectory: TrajectorySpec = TrajectorySpec()
     latents: LatentsSpec = LatentsSpec()
+    doses: DosesSpec = DosesSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -300,6 +301,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "text": TextSpec,
         "trajectory": TrajectorySpec,
         "latents": LatentsSpec,
+        "doses": DosesSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)

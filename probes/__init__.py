@@ -176,6 +176,7 @@ def registry() -> dict[str, Probe]:
     import probes.attention
     import probes.attributes
     import probes.latents
+    import probes.negatives
     import probes.spectrum
     import probes.steps
     import probes.text
