@@ -161,7 +161,7 @@ def _read(
         n_clusters=len(counts),
         null=max(found.chance, found.majority),
         estimand=like,
-        estimator="ridge, prompts left out, mean over prompts",
+        estimator="logistic regression, prompts left out, mean over prompts",
         status="measured",
         instrument=instrument,
         note=f"labels permuted: {found.chance:.1%}; the commonest class: {found.majority:.1%}; "

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeClassifierCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import trustworthiness
 from sklearn.metrics import silhouette_score
 from sklearn.model_selection import GroupKFold
@@ -24,6 +24,9 @@ COMPONENTS = 10
 NEIGHBOURS = 15
 FOLDS = 5
 PERMUTATIONS = 5
+PENALTY = 0.01
+"""Inverse strength of the L2 penalty, for all features alike. On latents of the reference world's
+pictures and roles left out it reads gender in .79, ridge regression in .6."""
 FEWEST = 4
 """Pictures that a plane needs."""
 
@@ -84,7 +87,7 @@ def umap_missing() -> bool:
 
 
 def linear_probe(x: Floats, y: NDArray[Any], groups: NDArray[Any], seed: int = 0) -> Reading | None:
-    """Read a class from features by ridge regression on standardised features.
+    """Read a class from standardised features by penalised logistic regression.
 
     Args:
         x: (n, width).
@@ -122,7 +125,7 @@ def silhouette(x: Floats, y: NDArray[Any]) -> float:
 def _read(x: Floats, y: NDArray[Any], splits: list[Any]) -> NDArray[np.bool_]:
     right = np.zeros(len(y), bool)
     for train, test in splits:
-        model = make_pipeline(StandardScaler(), RidgeClassifierCV(alphas=np.logspace(-1, 5, 7)))
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=PENALTY, max_iter=2000))
         right[test] = model.fit(x[train], y[train]).predict(x[test]) == y[test]
     return right
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from audit.stats import FEWEST_PROMPTS
 
@@ -56,12 +57,12 @@ def explained_variance(frame: pd.DataFrame, factors: Sequence[str]) -> list[Expl
     rows = rows[size == full]
     if len(rows) < 2 or rows["y"].nunique() < 2:
         return []
-    value = _shares(rows, crossed)
-    names = list(rows["prompt"].unique())
+    n, prompts = len(rows), rows["prompt"].nunique()
+    sums = _sums(rows, crossed)
+    value = _shares(sums, np.arange(prompts))
     bounds = dict.fromkeys(value, (nan, nan))
-    if len(names) >= FEWEST_PROMPTS:
-        bounds = _bootstrap(rows, crossed, names)
-    n, prompts = len(rows), len(names)
+    if prompts >= FEWEST_PROMPTS:
+        bounds = _bootstrap(sums)
     pairs = len(rows.drop_duplicates(["prompt", "seed"]))
     freedom = {f: rows[f].nunique() - 1 for f in crossed}
     freedom |= {"prompt": prompts - 1, "seed": pairs - prompts}
@@ -73,31 +74,62 @@ def explained_variance(frame: pd.DataFrame, factors: Sequence[str]) -> list[Expl
     ]
 
 
-def _shares(rows: pd.DataFrame, crossed: Sequence[str]) -> dict[str, float]:
-    y = rows["y"].astype(float)
-    centred = y - y.mean()
-    total = float((centred**2).sum())
-    squares = {
-        f: float((centred.groupby(rows[f]).transform("mean") ** 2).sum())
-        for f in ("prompt", *crossed)
-    }
-    pairs = centred.groupby([rows["prompt"], rows["seed"]]).transform("mean")
-    squares["seed"] = float((pairs**2).sum()) - squares["prompt"]
-    squares["together"] = total - sum(squares.values())
-    return {f: max(0.0, s / total) for f, s in squares.items()} if total else {}
+class _Sums(NamedTuple):
+    """What each prompt adds to the sums of squares: arrays with one row a prompt."""
+
+    cells: NDArray[np.float64]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    """Sum over the prompt's seeds of (sum of the seed's cells)² / cells."""
+    levels: dict[str, NDArray[np.float64]]
+    """By factor, sums by level: (prompts, levels)."""
 
 
-def _bootstrap(
-    rows: pd.DataFrame, crossed: Sequence[str], names: Sequence[str]
-) -> dict[str, tuple[float, float]]:
+def _sums(rows: pd.DataFrame, crossed: Sequence[str]) -> _Sums:
+    y = rows.assign(y=rows["y"].astype(float))
+    own = y.groupby("prompt", sort=False)["y"]
+    by_pair = y.groupby(["prompt", "seed"], sort=False)["y"].agg(["sum", "size"])
+    pairs = (by_pair["sum"] ** 2 / by_pair["size"]).groupby(level="prompt", sort=False).sum()
+    order = own.sum().index
+    return _Sums(
+        own.size().to_numpy(float),
+        own.sum().to_numpy(),
+        own.agg(lambda v: float((v**2).sum())).to_numpy(),
+        pairs.reindex(order).to_numpy(),
+        {
+            f: y.pivot_table(index="prompt", columns=f, values="y", aggfunc="sum")
+            .reindex(order)
+            .to_numpy(float)
+            for f in crossed
+        },
+    )
+
+
+def _shares(sums: _Sums, chosen: NDArray[np.intp]) -> dict[str, float]:
+    """Shares by factor of the chosen prompts; one that is chosen twice is two prompts."""
+    cells, total = sums.cells[chosen], sums.total[chosen]
+    n, mean = cells.sum(), total.sum() ** 2 / cells.sum()
+    whole = sums.squares[chosen].sum() - mean
+    of_prompts = (total**2 / cells).sum()
+    squares = {"prompt": of_prompts - mean}
+    for factor, levels in sums.levels.items():
+        # Every level has as many cells: the grid is complete.
+        by_level = levels[chosen].sum(axis=0)
+        squares[factor] = (by_level**2).sum() * len(by_level) / n - mean
+    squares["seed"] = sums.pairs[chosen].sum() - of_prompts
+    squares["together"] = whole - sum(squares.values())
+    if whole <= 0:
+        return {}
+    return {f: float(max(0.0, s / whole)) for f, s in squares.items()}
+
+
+def _bootstrap(sums: _Sums) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
-    parts = [rows[rows["prompt"] == name] for name in names]
+    prompts = len(sums.cells)
     drawn: dict[str, list[float]] = {}
     for _ in range(RESAMPLES):
-        chosen = rng.integers(0, len(parts), len(parts))
-        # A prompt drawn twice is two prompts.
-        again = pd.concat([parts[i].assign(prompt=f"{k}") for k, i in enumerate(chosen)])
-        for name, share in _shares(again, crossed).items():
+        for name, share in _shares(sums, rng.integers(0, prompts, prompts)).items():
             drawn.setdefault(name, []).append(share)
     return {
         name: (float(np.quantile(s, 0.025)), float(np.quantile(s, 0.975)))
