@@ -68,9 +68,11 @@ def taps_of(spec: Spec) -> list[Tap]:
 def _makers() -> dict[str, Any]:
     from audit.activations_tap import ActivationsTap
     from audit.attention_record import AttentionRecorder
+    from audit.guidance_tap import GuidanceTap
     from audit.steps_tap import StepsTap
 
-    return {"attention": AttentionRecorder, "steps": StepsTap, "activations": ActivationsTap}
+    makers = (AttentionRecorder, StepsTap, ActivationsTap, GuidanceTap)
+    return {make.name: make for make in makers}
 
 
 def folder(tap: Tap) -> str:

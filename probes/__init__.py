@@ -94,7 +94,7 @@ class Batch(NamedTuple):
         masks: where skin is, each (height, width) bool; as `references` by need.
         latents: final latents, each (channels, height, width) float32, before scaling is undone;
             as `references` by need.
-        taps: by need ("attention", "steps", "activations"), the record of each image's
+        taps: by need ("attention", "steps", "activations", "guidance"), the record of each image's
             denoising, as `audit.taps` keeps it; None where the image was not made here.
     """
 
@@ -176,6 +176,7 @@ def registry() -> dict[str, Probe]:
     import probes.attention
     import probes.attributes
     import probes.latents
+    import probes.memory
     import probes.negatives
     import probes.spectrum
     import probes.steps

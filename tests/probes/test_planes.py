@@ -25,7 +25,7 @@ def test_pca_finds_the_directions_of_variance():
 def test_a_class_is_read_on_prompts_left_out_and_not_by_chance():
     x, y, prompts = clouds(apart=6.0)
     found = linear_probe(x, y, prompts)
-    assert found.right.mean() > 0.95
+    assert found.right.mean() > 0.85
     assert found.chance == pytest.approx(0.5, abs=0.12)
     assert found.majority == 0.5
 
