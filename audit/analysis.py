@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from audit import examine
+from audit import examine, taps
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
+from audit.text_scores import text_units
 from probes import Exhibit, Finding, findings_frame, probes_of
 from reports import ReportData
 from reports.build import write_report
@@ -24,7 +25,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
     Raises:
         SpecError: The run has no plan, or a file that the spec names cannot be used.
     """
-    plan = audit.run.read_plan()
+    plan = audit.run.read_cells()
     if plan is None:
         raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
     tables = _tables(audit, plan)
@@ -32,7 +33,10 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
     findings: list[Finding] = []
     exhibits: list[Exhibit] = []
     for probe in probes_of(audit.spec):
-        found, shown = probe.analyse(tables, plan, failures, labels, audit.spec)
+        seen = plan
+        if "asked" in plan:
+            seen = plan[plan["asked"].isin(["", probe.name])].reset_index(drop=True)
+        found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
         findings += found
         exhibits += shown
     frame = findings_frame(findings)
@@ -54,8 +58,9 @@ def report(
     Returns:
         Path of index.html.
     """
-    plan = audit.run.read_plan()
+    plan, whole = audit.run.read_plan(), audit.run.read_cells()
     assert plan is not None
+    assert whole is not None
     provenance = audit.run.read_json("provenance.json")
     spec = audit.spec
     data = ReportData(
@@ -77,7 +82,11 @@ def report(
             f"audit show {audit.run.folder.name} CELL",
             f"audit show {audit.run.folder.name} {plan['cell'].iloc[0][:12]}",
         ],
-        images=Pictures(audit.run, plan),
+        images=Pictures(
+            audit.run,
+            whole,
+            next((taps.folder(t) for t in taps.taps_of(spec) if t.name == "attention"), ""),
+        ),
     )
     return write_report(data, audit.run.folder / "report")
 
@@ -118,7 +127,7 @@ def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
 
 def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
-    units = set(plan["unit"])
+    units = set(plan["unit"]) | set(text_units(audit).values())
     tables = {name: audit.run.read_scores(folder, units) for name, folder in folders.items()}
     rows = [
         (p.text, attribute, name, share)

@@ -14,6 +14,7 @@ from audit.generate import GenerateWorker, png_bytes
 from audit.parameters import write_parameters
 from audit.plan import units_of
 from audit.run import Audit
+from audit.taps import taps_of, untapped
 
 POWER = 0.8
 
@@ -23,7 +24,12 @@ def lines(audit: Audit, plan: pd.DataFrame) -> list[str]:
     trajectories = plan.drop_duplicates("trajectory")
     images = plan.drop_duplicates("cell")
     units = units_of(plan)
-    todo = [u for u in units if not audit.run.latents_path(u.id).exists()]
+    watched = taps_of(audit.spec)
+    todo = [
+        u
+        for u in units
+        if not audit.run.latents_path(u.id).exists() or untapped(audit.run, u.id, watched)
+    ]
     worker = GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype)
     denoise, decode, size, latent_size = _warm_up(worker, units[0].rows)
     worker.close()

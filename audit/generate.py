@@ -11,6 +11,7 @@ import errno
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,13 +22,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from audit import embeddings, models
+from audit import embeddings, models, taps
 from audit.adapters import Adapters, Lora
 from audit.executors import Outcome
 from audit.families import Other, family
 from audit.parameters import write_parameters
 from audit.plan import Unit
 from audit.spec import Spec, strengths
+from audit.steps_tap import predicted_latents, switching
 from audit.store import Run, sha256
 from audit.weighting import Piece, pieces, token_weights, weigh
 
@@ -143,11 +145,12 @@ class Generator:
         return self.family.negative(text, self.embed(text))
 
     @torch.no_grad()
-    def denoise(self, rows: pd.DataFrame) -> torch.Tensor:
+    def denoise(self, rows: pd.DataFrame, watchers: Sequence[taps.Tap] = ()) -> torch.Tensor:
         """Final latents of up to `batch_size` trajectories of one setting.
 
         Args:
             rows: Rows of the plan, one a trajectory.
+            watchers: What follows the denoising; the latents do not depend on it.
 
         Returns:
             (rows, channels, height, width), as the pipeline gives them before decoding.
@@ -161,8 +164,14 @@ class Generator:
             negatives = [rows["negative_text"].iloc[i] for i in padded]
             stacked = _stack([self.embed_negative(t) for t in negatives])
             arguments |= {f"negative_{k}": v for k, v in stacked.items()}
+        if first.get("switch", -1) > 0:
+            seconds = [rows["second_text"].iloc[i] for i in padded]
+            arguments |= switching(int(first["switch"]), _stack([self.embed(t) for t in seconds]))
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
-        try:
+        with ExitStack() as stack:
+            stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
+            for tap in watchers:
+                stack.enter_context(tap.watch(self.pipe, rows.iloc[padded], len(rows)))
             arguments |= {
                 "generator": [
                     torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded
@@ -174,8 +183,6 @@ class Generator:
             }
             made = self.pipe(**self.family.settings(arguments)).images
             latents = self.family.latents(made, int(first["height"]), int(first["width"]))
-        finally:
-            self.pipe.scheduler = self.own_scheduler
         return torch.Tensor.cpu(latents[: len(rows)])
 
     def decode(self, vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
@@ -201,6 +208,7 @@ class GenerateWorker:
     def __init__(self, run: Run, spec: Spec, base: Path, device: str, dtype: torch.dtype) -> None:
         self.run, self.spec, self.base = run, spec, base
         self.device, self.dtype = device, dtype
+        self.taps = taps.taps_of(spec)
         self.loaded = ""
         self.generator: Generator | None = None
         self.vaes: dict[str, Any] = {}
@@ -251,16 +259,22 @@ class GenerateWorker:
             for file, group in rows.groupby("vae_file")
             if not self.run.images_path(unit.id, str(file)).exists()
         }
-        if not wanted and self.run.latents_path(unit.id).exists():
+        held = self.run.latents_path(unit.id).exists()
+        missing = taps.untapped(self.run, unit.id, self.taps)
+        if not wanted and held and not missing:
             return 0
         generator = self.use(str(rows["checkpoint"].iloc[0]))
         trajectories = rows.drop_duplicates("trajectory")
         ids = list(trajectories["trajectory"])
-        if self.run.latents_path(unit.id).exists():
+        # A tap that was added later can only follow a denoising that is done again.
+        if not held or missing:
+            latents = generator.denoise(trajectories, missing)
+            for tap in missing:
+                taps.write(self.run, tap, unit.id, ids)
+        if held:
             stored = self.run.read_latents(unit.id)
             latents = torch.stack([stored[i] for i in ids])
         else:
-            latents = generator.denoise(trajectories)
             if not isinstance(generator.family, Other):
                 kept = {i: latents[n].clone() for n, i in enumerate(ids)}
                 self.run.write_latents(unit.id, kept)
@@ -268,7 +282,16 @@ class GenerateWorker:
         for file, group in wanted.items():
             group = group.drop_duplicates("cell")
             vae = self.vaes[str(group["vae"].iloc[0])]
-            chosen = latents[[ids.index(t) for t in group["trajectory"]]]
+            step = int(group["step"].iloc[0]) if "step" in group else -1
+            if step < 0:
+                chosen = latents[[ids.index(t) for t in group["trajectory"]]]
+            else:
+                chosen, why = predicted_latents(self.run, self.taps, unit.id, group, step)
+                if why:
+                    lost = {"png": None, "sha256": None, "reason": why}
+                    records = [{"cell": c, **lost} for c in group["cell"]]
+                    self.run.write_images(unit.id, file, records)
+                    continue
             images = generator.decode(vae, chosen)
             self._write_behind(unit, file, group, images)
             made += len(images)

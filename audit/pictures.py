@@ -11,11 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from audit import taps
 from audit.plan import ARM
 from audit.prompts import nearest
 from audit.spec import SpecError
 from audit.store import Run
 from probes import Exhibit
+from probes.attention import HEAT
 
 FACTORS = ("prompt", "seed", *ARM)
 MOST_GRIDS = 4
@@ -24,15 +26,29 @@ MINUS = " minus "
 AMPLIFIED = 8
 
 
-class Pictures:
-    """PNG bytes of a cell, or of the amplified difference of two: 'CELL minus CELL'."""
+VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
+"""Five colours of matplotlib's viridis (CC0), evenly apart."""
+OPACITY = 0.6
 
-    def __init__(self, run: Run, plan: pd.DataFrame) -> None:
-        self.run = run
-        self.where = plan.drop_duplicates("cell").set_index("cell")[["unit", "vae_file"]]
+
+class Pictures:
+    """PNG bytes of a cell, of a difference ('CELL minus CELL') or of a cell under a heat map.
+
+    Args:
+        run: The run.
+        plan: Its plan.
+        attention: Folder of the attention tap, '' where there is none.
+    """
+
+    def __init__(self, run: Run, plan: pd.DataFrame, attention: str = "") -> None:
+        self.run, self.attention = run, attention
+        where = plan.drop_duplicates("cell").set_index("cell")
+        self.where = where[["unit", "vae_file", "trajectory"]]
 
     def __call__(self, cell: str) -> bytes | None:
         """None where the run has no such picture."""
+        if HEAT in cell:
+            return self._heated(*cell.split(HEAT))
         if MINUS in cell:
             one, two = (self._pixels(part) for part in cell.split(MINUS))
             if one is None or two is None or one.shape != two.shape:
@@ -41,12 +57,37 @@ class Pictures:
             buffer = io.BytesIO()
             Image.fromarray(apart.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
             return buffer.getvalue()
-        unit, file = self.where.loc[cell]
+        unit, file, _ = self.where.loc[cell]
         return self.run.image(str(unit), str(file), cell)
+
+    def _heated(self, cell: str, word: str) -> bytes | None:
+        pixels, unit = self._pixels(cell), str(self.where.at[cell, "unit"])
+        record = taps.read(self.run, self.attention, unit).get(self.where.at[cell, "trajectory"])
+        if pixels is None or record is None or "prompt/maps" not in record.arrays:
+            return None
+        buffer = io.BytesIO()
+        Image.fromarray(heated(pixels, record.arrays["prompt/maps"][int(word)])).save(buffer, "PNG")
+        return buffer.getvalue()
 
     def _pixels(self, cell: str) -> NDArray[np.uint8] | None:
         png = self(cell)
         return None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """A picture under a map in viridis, scaled from 0 to the map's maximum.
+
+    Args:
+        pixels: (height, width, 3), uint8 sRGB.
+        heat: (rows, columns), 0 or more; enlarged bilinearly.
+    """
+    plane = Image.fromarray(np.asarray(heat, np.float32))
+    size = (pixels.shape[1], pixels.shape[0])
+    values = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+    values = values / max(float(values.max()), 1e-12) * (len(VIRIDIS) - 1)
+    colours = [np.interp(values, np.arange(len(VIRIDIS)), channel) for channel in VIRIDIS.T]
+    mixed = (1 - OPACITY) * pixels + OPACITY * np.stack(colours, axis=-1)
+    return mixed.round().astype(np.uint8)
 
 
 def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibit]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -59,8 +59,15 @@ class Cell(NamedTuple):
     noise: int
     """Seed of the starting noise's generator."""
     vae_file: str
-    """Name of the images file: the VAE's digest, cut to 16 digits."""
+    """Name of the images file: the VAE's digest, cut to 16 digits; more where `step` is set."""
     adapters: str = "none"
+    asked: str = ""
+    """The probe that asked for it; '' for the spec's own grid."""
+    step: int = -1
+    """Of a predicted picture: after which forward, from 0; -1 for a finished one."""
+    switch: int = -1
+    """From which step on the denoiser reads `second_text`; -1 for never."""
+    second_text: str = ""
 
 
 class Arm(NamedTuple):
@@ -78,6 +85,10 @@ class Arm(NamedTuple):
     """Digest of every LoRA and embedding by its source in the spec."""
     reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
     """Whether the negative has an effect at some guidance."""
+
+
+Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]
+"""From a spec and its grid to the cells that a probe wants beyond it."""
 
 
 class Unit(NamedTuple):
@@ -102,6 +113,7 @@ def make_plan(
     prompts: list[Prompt],
     arms: Mapping[str, Arm],
     previous: pd.DataFrame | None = None,
+    wishes: Sequence[Wishes] = (),
 ) -> pd.DataFrame:
     """All cells of a spec, with their units.
 
@@ -110,15 +122,27 @@ def make_plan(
         prompts: Its resolved prompts.
         arms: Digests of what each checkpoint loads to.
         previous: The run's plan so far: what is in it keeps its unit.
+        wishes: What probes want beyond the grid.
     """
-    rows = list(_cells(spec, prompts, arms))
-    plan = pd.DataFrame(rows, columns=Cell._fields)
+    grid = pd.DataFrame(list(_cells(spec, prompts, arms)), columns=Cell._fields)
+    wanted = [cell for wish in wishes for cell in wish(spec, grid)]
+    plan = pd.concat([grid, pd.DataFrame(wanted, columns=Cell._fields)]) if wanted else grid
+    plan = plan.drop_duplicates(["cell", *ARM, "asked", "second_text"], ignore_index=True)
     known: dict[str, str] = {}
     if previous is not None:
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
     plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]
     fresh = plan[plan["unit"] == ""].drop_duplicates("trajectory")
-    settings = ["checkpoint", "adapters", "sampler", "steps", "guidance", "width", "height"]
+    settings = [
+        "checkpoint",
+        "adapters",
+        "sampler",
+        "steps",
+        "guidance",
+        "width",
+        "height",
+        "switch",
+    ]
     assigned: dict[str, str] = {}
     for _, group in fresh.groupby(settings, sort=False):
         trajectories = list(group["trajectory"])

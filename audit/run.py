@@ -11,10 +11,11 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import reference
-from audit import models
+from audit import models, taps
 from audit.adapters import digest_of_lora
 from audit.embeddings import digest_of_embedding
 from audit.executors import Executor, InProcess
@@ -34,6 +35,7 @@ from audit.plan import Arm, Unit, make_plan, text_of, units_of
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, canonical_digest, load_spec, parse_spec
 from audit.store import Run
+from audit.text_scores import score_texts
 from audit.weighting import looks_weighted
 from probes import Batch, Context, Instrument, probes_of
 
@@ -164,7 +166,8 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     audited += added
     loras = any(one["kind"] == "LoRA" for one in added)
     libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
-    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_plan())
+    wishes = [probe.cells for probe in probes_of(audit.spec)]
+    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_cells(), wishes)
     provenance = {
         "spec": audit.spec.digest(),
         "base": str(audit.base),
@@ -210,7 +213,10 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
     Raises:
         Stopped: Ctrl-C; what is done is kept.
     """
-    units = [u for u in units_of(plan) if unmade(audit.run, u)]
+    watched = taps.taps_of(audit.spec)
+    units = [
+        u for u in units_of(plan) if unmade(audit.run, u) or taps.untapped(audit.run, u.id, watched)
+    ]
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:
@@ -242,18 +248,27 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
     audit.run.write_json("instruments.json", folders)
     context = Context(audit.spec, audit.device)
+    for instrument in instruments:
+        if "text" in instrument.needs:
+            score_texts(audit, folders[instrument.name], say)
+    instruments = [i for i in instruments if "text" not in i.needs]
+    tapped = {t.name: taps.folder(t) for t in taps.taps_of(audit.spec)}
     work = [
         (unit, vae, missing)
         for unit in units_of(plan)
         for vae in unit.rows["vae_file"].unique()
         if audit.run.images_path(unit.id, vae).exists()
-        and (missing := _unscored(audit.run, instruments, folders, unit.id, vae))
+        and (
+            missing := _unscored(
+                audit.run, _fitting(instruments, unit, str(vae)), folders, unit.id, vae
+            )
+        )
     ]
     progress = Progress("score", len(work), say)
     with stopping() as stopped:
         for unit, vae, missing in _until(work, stopped):
             needs = frozenset().union(*(i.needs for i in missing))
-            batch = read_batch(audit.run, unit, vae, needs)
+            batch = read_batch(audit.run, unit, vae, needs, tapped)
             for instrument in missing:
                 rows = instrument.measure(batch, context)
                 audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
@@ -269,11 +284,16 @@ def instruments_of(spec: Spec) -> list[Instrument]:
 
 
 def read_batch(
-    run: Run, unit: Unit, vae: str, needs: frozenset[str] = frozenset({"images"})
+    run: Run,
+    unit: Unit,
+    vae: str,
+    needs: frozenset[str] = frozenset({"images"}),
+    tapped: Mapping[str, str] = MappingProxyType({}),
 ) -> Batch:
     """The images of one unit by one VAE, as instruments take them.
 
-    The reference of an image is what the plan's first VAE made of the same trajectory.
+    The reference of an image is what the plan's first VAE made of the same trajectory. `tapped`
+    names the folder of each tap.
     """
     rows = unit.rows[unit.rows["vae_file"] == vae].drop_duplicates("cell").set_index("cell")
     images = _pixels(run, unit.id, vae, set(rows.index))
@@ -297,7 +317,11 @@ def read_batch(
         batch = batch._replace(
             latents=tuple(stored[t].float().numpy() if t in stored else None for t in trajectories)
         )
-    return batch
+    records = {}
+    for name in needs & set(tapped):
+        found = taps.read(run, tapped[name], unit.id)
+        records[name] = tuple(found.get(t) for t in trajectories)
+    return batch._replace(taps=records)
 
 
 def _pixels(run: Run, unit: str, vae: str, cells: set[str]) -> dict[str, NDArray[np.uint8]]:
@@ -394,6 +418,14 @@ def unmade(run: Run, unit: Unit) -> bool:
     """Whether an images file of the unit is still missing."""
     files = unit.rows["vae_file"].unique()
     return any(not run.images_path(unit.id, file).exists() for file in files)
+
+
+def _fitting(instruments: list[Instrument], unit: Unit, vae: str) -> list[Instrument]:
+    """The instruments for one images file: of predicted pictures only their pixels are measured."""
+    rows = unit.rows[unit.rows["vae_file"] == vae]
+    if "step" not in rows or (rows["step"] < 0).any():
+        return instruments
+    return [i for i in instruments if i.needs <= {"images"}]
 
 
 def _unscored(

@@ -39,7 +39,7 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
         SpecError: No such cell, or several that begin so.
     """
     audit = reopen(folder)
-    plan = audit.run.read_plan()
+    plan = audit.run.read_cells()
     if plan is None:
         raise SpecError(f"{folder}: no plan here")
     found = plan[plan["cell"].str.startswith(cell)]
@@ -60,7 +60,7 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
         text.append(f"  saved: {save}")
     if again:
         if row["kind"] != "made":
-            raise SpecError(f"{cell!r}: was given as a file and cannot be made again")
+            raise SpecError(f"{cell!r}: is {row['kind']!r} and cannot be made again by itself")
         made = sha256(_remake(audit, plan, row).tobytes())
         same = "the same pixels, bit for bit" if made == stored else f"OTHER pixels, sha256 {made}"
         text.append(f"  made again: {same}")

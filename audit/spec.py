@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from audit.attributes import AttributeSpec, load_attribute
+from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
 from audit.prompts import PromptsSpec, nearest
 
 SAMPLERS = (
@@ -258,6 +259,11 @@ class Spec(Strict):
     baseline: str | None = Field(None, description="checkpoint the others are compared with")
     gate: GateSpec = GateSpec()
     speed: SpeedSpec = SpeedSpec()
+    attention: AttentionSpec = AttentionSpec()
+    text: TextSpec = TextSpec()
+    trajectory: TrajectorySpec = TrajectorySpec()
+    latents: LatentsSpec = LatentsSpec()
+    doses: DosesSpec = DosesSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
     labels: str | None = Field(None, description="CSV of people's labels on this run's images")
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
@@ -370,6 +376,11 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "attributes": AttributeSpec,
         "gate": GateSpec,
         "speed": SpeedSpec,
+        "attention": AttentionSpec,
+        "text": TextSpec,
+        "trajectory": TrajectorySpec,
+        "latents": LatentsSpec,
+        "doses": DosesSpec,
     }
     model = by_section.get(str(location[0]), Spec) if location else Spec
     return list(model.model_fields)

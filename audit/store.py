@@ -74,7 +74,14 @@ class Run:
         return self.folder / "plan.parquet"
 
     def read_plan(self) -> pd.DataFrame | None:
-        """The plan as last written, or None."""
+        """The grid of the plan as last written, or None."""
+        whole = self.read_cells()
+        if whole is None or "asked" not in whole:
+            return whole
+        return whole[whole["asked"] == ""].reset_index(drop=True)
+
+    def read_cells(self) -> pd.DataFrame | None:
+        """The whole plan as last written, with what probes asked for, or None."""
         return pd.read_parquet(self.plan_path) if self.plan_path.exists() else None
 
     def write_plan(self, plan: pd.DataFrame) -> None:
@@ -120,6 +127,26 @@ class Run:
         from safetensors.torch import load_file
 
         return load_file(self.latents_path(unit))
+
+    def taps_path(self, tap: str, unit: str) -> Path:
+        """What a tap kept of one unit; `tap` is name@digest."""
+        return self.folder / "taps" / tap / f"{unit}.safetensors"
+
+    def write_taps(
+        self, tap: str, unit: str, arrays: dict[str, NDArray[np.generic]], notes: str
+    ) -> None:
+        """Write what a tap kept: arrays by name, and notes as JSON text."""
+        from safetensors.numpy import save
+
+        write_atomic(self.taps_path(tap, unit), save(arrays, {"notes": notes}))
+
+    def read_taps(self, tap: str, unit: str) -> tuple[dict[str, NDArray[np.generic]], str]:
+        """What a tap kept, as written."""
+        from safetensors import safe_open
+
+        with safe_open(self.taps_path(tap, unit), "numpy") as file:
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return arrays, file.metadata()["notes"]
 
     def write_images(self, unit: str, vae: str, rows: list[dict[str, Any]]) -> None:
         """Write images: rows of cell, png (bytes or None), sha256, reason (where no image)."""

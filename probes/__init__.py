@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from math import nan
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from audit.plan import Cell
     from audit.spec import Spec
+    from audit.taps import Record
 
 Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid", "table"]
@@ -65,7 +67,9 @@ class Exhibit(NamedTuple):
     Columns by kind:
         bar: label, value, low, high, group; optionally target, facet.
         line: x, value, low, high, group; optionally facet.
-        grid: row, column, cell (ids to look up in the run's images), caption.
+        scatter+image: as line, and cell (the picture behind a point).
+        grid, heat-over-image, strip: row, column, cell (ids to look up in the run's pictures,
+            which also know a cell under a heat map: see `audit.pictures`), caption.
         table: any.
         others: as the probe that makes them documents.
     """
@@ -90,6 +94,8 @@ class Batch(NamedTuple):
         masks: where skin is, each (height, width) bool; as `references` by need.
         latents: final latents, each (channels, height, width) float32, before scaling is undone;
             as `references` by need.
+        taps: by need ("attention", "steps", "activations", "guidance"), the record of each image's
+            denoising, as `audit.taps` keeps it; None where the image was not made here.
     """
 
     cells: tuple[str, ...]
@@ -98,6 +104,7 @@ class Batch(NamedTuple):
     references: tuple[NDArray[np.uint8] | None, ...] = ()
     masks: tuple[NDArray[np.bool_] | None, ...] = ()
     latents: tuple[NDArray[np.float32] | None, ...] = ()
+    taps: Mapping[str, tuple[Record | None, ...]] = MappingProxyType({})
 
 
 class Context(NamedTuple):
@@ -113,7 +120,9 @@ class Instrument(Protocol):
     name: str
     version: str
     needs: frozenset[str]
-    """Of {"images", "references", "masks", "latents"}: all that is not named is left out."""
+    """Of {"images", "references", "masks", "latents"} and the taps' names: all that is not named
+    is left out, and a tap that nobody names is not attached. "text": measured once a checkpoint
+    by `audit.text_scores`, without pictures."""
 
     def identity(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
@@ -133,8 +142,12 @@ class Probe(Protocol):
         """The instruments this spec asks for."""
         ...
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
-        """Cells wanted beyond the grid."""
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Cells wanted beyond the grid `plan`, with `asked` set to the probe's name.
+
+        They are made, resumed and measured as all others; the analyses of other probes, the
+        gate and the report's grids do not see them.
+        """
         ...
 
     def analyse(
@@ -160,8 +173,14 @@ def register(probe: type[Probe]) -> type[Probe]:
 
 def registry() -> dict[str, Probe]:
     """All probes by name: ours, and those of the entry point group `diffusion_audit.probes`."""
+    import probes.attention
     import probes.attributes
+    import probes.latents
+    import probes.memory
+    import probes.negatives
     import probes.spectrum
+    import probes.steps
+    import probes.text
     import probes.vae  # noqa: F401
 
     for entry in entry_points(group="diffusion_audit.probes"):

@@ -44,7 +44,7 @@ class Attributes:
             made.append(Skin())
         return tuple(made)
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Nothing beyond the grid."""
         return ()
 

@@ -140,7 +140,7 @@ class SpectrumProbe:
         """The spectra of pictures and of latents."""
         return (Spectrum(), LatentSpectrum())
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Nothing beyond the grid."""
         return ()
 

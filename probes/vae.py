@@ -50,7 +50,7 @@ class Vae:
         """Fidelity to the reference, and the colour of skin where there are masks."""
         return (Fidelity(), Skin())
 
-    def cells(self, spec: Spec) -> Iterable[Cell]:
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Nothing beyond the grid."""
         return ()
 

@@ -32,6 +32,7 @@ from reports.plots import (
     bar,
     common_start,
     line,
+    scatter,
     value_scale,
 )
 from reports.text import clip, number
@@ -43,7 +44,10 @@ SVG = "http://www.w3.org/2000/svg"
 NEEDED = {
     "bar": ("label", "value", "low", "high", "group"),
     "line": ("x", "value", "low", "high", "group"),
+    "scatter+image": ("x", "value", "low", "high", "group"),
 }
+
+PLOTS = {"bar": bar, "line": line, "scatter+image": scatter}
 
 
 class Picture(NamedTuple):
@@ -80,7 +84,7 @@ class Drawing(NamedTuple):
 
 
 def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
-    """Draw an exhibit of kind 'bar' or 'line'.
+    """Draw an exhibit of kind 'bar', 'line' or 'scatter+image'.
 
     Args:
         exhibit: its table has the columns of its kind.
@@ -115,7 +119,7 @@ def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
     notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
-    plot = bar if exhibit.kind == "bar" else line
+    plot = PLOTS[exhibit.kind]
     pictures = []
     for facet in facets[:most]:
         rows = table[table["facet"] == facet]

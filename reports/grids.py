@@ -20,6 +20,8 @@ from reports.text import clip
 
 Images = Callable[[str], bytes | None]
 
+GRIDS = ("grid", "heat-over-image", "strip")
+"""Kinds of exhibits that are drawn as a grid of pictures."""
 MAX_ROWS, MAX_COLUMNS = 60, 24
 """Of a sheet: 60 x 24 pictures of 256 px are 94 million pixels at most."""
 SHEET_SIDES = (96, 256)

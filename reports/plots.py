@@ -147,6 +147,17 @@ def line(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int)
     return _themed(layers, width, 220 if width == NARROW else 300)
 
 
+def scatter(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) -> Plot:
+    """One point a row at x and value, without axes: a plane has no units. Rows: one facet."""
+    place = {
+        "x": alt.X("x:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
+        "y": alt.Y("value:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
+    }
+    points = alt.Chart(rows).mark_point(size=28, filled=True, opacity=0.75)
+    layers = [points.encode(**place, color=_color(styles), shape=_shape(styles))]
+    return _themed(layers, width, 240 if width == NARROW else 320)
+
+
 def common_start(labels: Iterable[str]) -> str:
     """The first words that all labels share, where they are two or more and no label ends there."""
     words = [label.split() for label in dict.fromkeys(labels)]

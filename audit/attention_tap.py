@@ -1,0 +1,277 @@
+"""Cross-attention as it happens: forward hooks on every attn2's to_q and to_k.
+
+The model computes its pictures exactly as without the tap. Beside it, each layer's weights are
+computed again from its own q and k: softmax(q k^T · scale) in fp32 over all text positions,
+summed over heads, and added to one buffer a resolution. The state does not grow with the steps:
+1.7 MB an image for Stable Diffusion 1.5 at 512 pixels, where one sum a layer and head would take
+66 MB. Hooks on the projections work under any processor: SDPA, eager, sliced, with LoRA.
+
+Numbers over the steps need no maps: attention is also summed against 1, y, x and y² + x², so
+that mass, centre and spread of every token at every step come out of four numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Size = tuple[int, int]
+
+
+class Attention:
+    """What was seen of one half of a batch of images.
+
+    Attributes:
+        maps: by (rows, columns) of the feature map: (images, pixels, tokens), fp32, the sum over
+            layers, heads and forwards. `weight` says how many terms that sum has.
+        weight: by size, the number of terms.
+        moments: one tensor a forward, (images, tokens, 4): attention times 1, y, x, y² + x²,
+            mean over pixels and heads, summed over layers; y and x run from 0 to 1.
+        entropy: one tensor a forward, (images,): entropy over tokens of the head-mean weights in
+            nats, mean over pixels, summed over layers.
+        by_layer: mass by layer's name, (images, tokens), summed over forwards; where asked for.
+        heads: by layer's name, (images, heads, pixels, tokens), summed over forwards: only for
+            `compat="daam"`.
+    """
+
+    def __init__(self) -> None:
+        self.maps: dict[Size, Tensor] = {}
+        self.weight: dict[Size, int] = {}
+        self.moments: list[Tensor] = []
+        self.entropy: list[Tensor] = []
+        self.by_layer: dict[str, Tensor] = {}
+        self.heads: dict[str, tuple[Size, Tensor]] = {}
+
+    def nbytes(self) -> int:
+        """Bytes held, all images together."""
+        held = [*self.maps.values(), *self.moments, *self.entropy, *self.by_layer.values()]
+        held += [t for _, t in self.heads.values()]
+        return sum(t.nbytes for t in held)
+
+
+class AttentionTap:
+    """Hooks on one U-Net.
+
+    Args:
+        unet: A `UNet2DConditionModel` or what has the same attn2 modules.
+        images: Images in every forward, padding included: half of a guided batch.
+        negative: Also follow the negative half.
+        layers: Also keep each layer's mass by token.
+        daam: Also keep what DAAM's own order of operations needs (66 MB an image at SD 1.5).
+
+    Attributes:
+        prompt, negative: what was seen of each half.
+        layers: number of layers followed.
+        timesteps: of every forward, as the scheduler named it.
+        missing: cross-attention layers that cannot be followed, and why.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        images: int,
+        negative: bool = False,
+        layers: bool = False,
+        daam: bool = False,
+    ) -> None:
+        self.unet, self.images = unet, images
+        self.prompt = Attention()
+        self.negative: Attention | None = Attention() if negative else None
+        self.keep_layers, self.keep_heads = layers, daam
+        self.layers: dict[str, Any] = {}
+        self.missing: dict[str, str] = {}
+        self.timesteps: list[Any] = []
+        self._size: Size = (0, 0)
+        self._queries: dict[str, Tensor] = {}
+        self._bases: dict[Size, Tensor] = {}
+        for name, module in unet.named_modules():
+            if name.rpartition(".")[2] == "attn2":
+                reason = _unfit(module)
+                if reason:
+                    self.missing[name] = reason
+                else:
+                    self.layers[name] = module
+
+    @contextmanager
+    def attached(self) -> Iterator[AttentionTap]:
+        """Hooks are in place inside the block, and gone after it, also after an error."""
+        handles = [self.unet.register_forward_pre_hook(self._begin, with_kwargs=True)]
+        for name, layer in self.layers.items():
+            fused = getattr(layer, "fused_projections", False)
+            keys = layer.to_kv if fused else layer.to_k
+            handles.append(layer.to_q.register_forward_hook(self._on_queries(name)))
+            handles.append(keys.register_forward_hook(self._on_keys(name, layer, fused)))
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._queries.clear()
+
+    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward begins: its latent size, its time step, a new row of numbers."""
+        sample = args[0] if args else kwargs["sample"]
+        time = args[1] if len(args) > 1 else kwargs["timestep"]
+        self._size = (int(sample.shape[-2]), int(sample.shape[-1]))
+        self.timesteps.append(time)
+        for half in (self.prompt, self.negative):
+            if half is not None:
+                half.moments.append(torch.zeros(0))
+                half.entropy.append(torch.zeros(0))
+
+    def _on_queries(self, name: str) -> Any:
+        def hook(module: Any, args: Any, output: Tensor) -> None:
+            self._queries[name] = output
+
+        return hook
+
+    def _on_keys(self, name: str, layer: Any, fused: bool) -> Any:
+        def hook(module: Any, args: Any, output: Tensor) -> None:
+            keys = output.chunk(2, dim=-1)[0] if fused else output
+            self._add(name, layer, self._queries.pop(name), keys)
+
+        return hook
+
+    def _basis(self, size: Size, device: torch.device) -> Tensor:
+        """1, y, x, y² + x² of every pixel's centre, (4, pixels); each side runs from 0 to 1."""
+        if size not in self._bases:
+            y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
+            rows, columns = torch.meshgrid(y, x, indexing="ij")
+            planes = [torch.ones_like(rows), rows, columns, rows**2 + columns**2]
+            self._bases[size] = torch.stack(planes).flatten(1)
+        return self._bases[size]
+
+    @torch.no_grad()
+    def _add(self, name: str, layer: Any, queries: Tensor, keys: Tensor) -> None:
+        rows = len(queries)
+        if rows not in (self.images, 2 * self.images):
+            raise RuntimeError(
+                f"attention tap: {name} saw {rows} rows for {self.images} images; "
+                "the prompt's half cannot be told"
+            )
+        parts = [(self.prompt, slice(rows - self.images, rows))]
+        if self.negative is not None and rows > self.images:
+            parts.append((self.negative, slice(0, self.images)))
+        size = feature_size(self._size, queries.shape[1])
+        for half, part in parts:
+            q = queries[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+            k = keys[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+            weights = (q @ k.transpose(-1, -2)).mul_(layer.scale).softmax(dim=-1)
+            summed = weights.sum(dim=1)
+            if size in half.maps:
+                half.maps[size] += summed
+                half.weight[size] += layer.heads
+            else:
+                half.maps[size], half.weight[size] = summed.clone(), layer.heads
+            # Of the heads' mean: for m = s / h, sum of −m log m is sum of −s log s / h + log h.
+            terms = layer.heads * summed.shape[1]
+            moments = (self._basis(size, summed.device) @ summed).transpose(1, 2) / terms
+            entropy = torch.special.entr(summed).sum(dim=(1, 2)) / terms + math.log(layer.heads)
+            first = not len(half.moments[-1])
+            half.moments[-1] = moments if first else half.moments[-1] + moments
+            half.entropy[-1] = entropy if first else half.entropy[-1] + entropy
+            if self.keep_layers:
+                before = half.by_layer.get(name)
+                half.by_layer[name] = moments[..., 0] + (0 if before is None else before)
+            if self.keep_heads:
+                known = half.heads.get(name)
+                half.heads[name] = (size, weights if known is None else known[1] + weights)
+
+
+def feature_size(latent: Size, pixels: int) -> Size:
+    """Rows and columns of a feature map with so many pixels, halved (rounding up) from a latent.
+
+    Raises:
+        RuntimeError: No number of halvings gives so many pixels.
+    """
+    height, width = latent
+    while height * width > pixels:
+        if (height, width) == (1, 1):
+            break
+        height, width = math.ceil(height / 2), math.ceil(width / 2)
+    if height * width != pixels:
+        raise RuntimeError(
+            f"attention tap: {pixels} positions fit no halving of {latent[0]} x {latent[1]}"
+        )
+    return height, width
+
+
+def combined(attention: Attention, image: int) -> Tensor:
+    """One map a token: mean over layers, heads and forwards at the largest resolution.
+
+    Smaller maps are enlarged by bicubic interpolation, which is linear, so that summing first
+    costs one enlargement a resolution. Negative overshoot is cut to 0.
+
+    Returns:
+        (rows, columns, tokens), fp32.
+    """
+    size = max(attention.maps, key=lambda s: s[0] * s[1])
+    total = torch.zeros(0)
+    for own, maps in attention.maps.items():
+        plane = maps[image].T.unflatten(-1, own)[None]
+        if own != size:
+            plane = interpolate(plane, size=size, mode="bicubic", align_corners=False)
+        total = plane[0] if not len(total) else total + plane[0]
+    return (total / sum(attention.weight.values())).clamp(min=0).permute(1, 2, 0)
+
+
+def daam_maps(attention: Attention, image: int, size: Size) -> Tensor:
+    """Maps as DAAM 0.2 makes them: each head's sum over steps enlarged, cut at 0, then averaged.
+
+    Source: Tang et al., 'What the DAAM', ACL 2023; castorini/daam `trace.py`. As there, the
+    mid block is left out. Cutting before averaging is not linear, so these differ a little from
+    `combined` wherever maps are peaked.
+
+    Args:
+        attention: Of a tap made with `daam=True`.
+        image: Which.
+        size: Rows and columns of the maps wanted: the latent's.
+
+    Returns:
+        (rows, columns, tokens), fp32, a sum over forwards.
+    """
+    planes = []
+    for name, (own, weights) in attention.heads.items():
+        if not name.startswith("mid_block"):
+            each = weights[image].transpose(-1, -2).unflatten(-1, own)
+            grown = interpolate(each, size=size, mode="bicubic", align_corners=False)
+            planes.append(grown.clamp(min=0))
+    return torch.cat(planes).mean(dim=0).permute(1, 2, 0)
+
+
+def _unfit(layer: Any) -> str:
+    """Why a layer's weights cannot be had from q and k; '' where they can."""
+    if not getattr(layer, "is_cross_attention", True):
+        return "looks at the picture, not at the text"
+    names = ["to_q", "to_kv" if getattr(layer, "fused_projections", False) else "to_k"]
+    gone = [n for n in names if getattr(layer, n, None) is None]
+    if gone:
+        return f"no {' or '.join(gone)}"
+    if getattr(layer, "norm_q", None) is not None or getattr(layer, "norm_k", None) is not None:
+        return "q and k are normalised after their projections"
+    if not isinstance(getattr(layer, "heads", None), int):
+        return "its number of heads is not known"
+    return ""
+
+
+def moments_to_numbers(moments: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mass, centre (y, x) and spread from sums of moments over any steps, layers and tokens.
+
+    Args:
+        moments: Tensors (…, 4) of one shape; they are added.
+
+    Returns:
+        Mass (…), centre (…, 2) and spread (…): the root mean square distance from the centre,
+        in sides of the picture. Nothing attended to: centre and spread are NaN.
+    """
+    total = torch.stack(list(moments)).double().sum(dim=0)
+    mass = total[..., 0]
+    centre = total[..., 1:3] / mass[..., None]
+    variance = total[..., 3] / mass - (centre**2).sum(dim=-1)
+    return mass, centre, variance.clamp(min=0).sqrt()

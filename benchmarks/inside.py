@@ -1,0 +1,119 @@
+"""What looking inside costs: `python -m benchmarks.inside`.
+
+Interleaved pairs on the reference model: the same batch with and without a tap, or with an
+eager processor that builds every map as DAAM does. Processor time of one thread, so that other
+work on the machine does not count; a row is the median ratio with its exact 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from scipy import stats
+
+from audit.attention_tap import AttentionTap
+from audit.generate import Generator
+from audit.models import load_checkpoint
+from audit.spec import CheckpointSpec, Spec
+from audit.steps_tap import StepsTap
+from reference.world import ROLES, neutral_prompt
+
+BATCH, STEPS, GUIDANCE = 8, 4, 3.0
+
+
+class DaamStyle(AttnProcessor):
+    """An eager processor that keeps one map a token, layer and head, as DAAM 0.2 does."""
+
+    def __init__(self, kept: dict[tuple[int, int, int], torch.Tensor]) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def __call__(self, attn: Any, hidden_states: Any, encoder_hidden_states: Any = None, *a: Any,
+                 **k: Any) -> Any:  # fmt: skip
+        """Attend, and add each head's map of each token to what is kept."""
+        if encoder_hidden_states is not None:
+            query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+            key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
+            weights = attn.get_attention_scores(query, key)
+            weights = weights[len(weights) // 2 :].transpose(1, 2)
+            for head, maps in enumerate(weights):
+                for token, one in enumerate(maps):
+                    place = (id(attn), head, token)
+                    self.kept[place] = self.kept[place] + one if place in self.kept else one
+        return super().__call__(attn, hidden_states, encoder_hidden_states, *a, **k)
+
+
+def rows() -> pd.DataFrame:
+    """One batch of neutral prompts."""
+    texts = [neutral_prompt(r) for r in ROLES[:BATCH]]
+    table = pd.DataFrame({"text": texts, "negative_text": "", "sampler": "own", "switch": -1})
+    table = table.assign(noise=range(BATCH), steps=STEPS, guidance=GUIDANCE, width=64, height=64)
+    return table.assign(seed=0)
+
+
+def ratio(one: Callable[[], Any], two: Callable[[], Any], rounds: int) -> str:
+    """Median over rounds of time(two) / time(one), with its interval."""
+    ratios = []
+    for i in range(rounds + 1):
+        times = []
+        for arm in (one, two) if i % 2 == 0 else (two, one):
+            started = time.process_time()
+            arm()
+            times.append(time.process_time() - started)
+        first, second = times if i % 2 == 0 else times[::-1]
+        if i:  # the first pair warms up
+            ratios.append(second / first)
+    found = stats.quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
+    return f"{np.median(ratios):.3f} [{found.low:.3f}, {found.high:.3f}], {rounds} pairs"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    source = CheckpointSpec(source="reference:balanced")
+    pipe = load_checkpoint("balanced", source, Path(), "cpu", torch.float32).pipe
+    generator, batch = Generator(pipe, BATCH), rows()
+    spec = Spec.model_validate(
+        {"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}}
+    )
+    held: list[int] = []
+
+    def plain() -> None:
+        generator.denoise(batch)
+
+    def tapped() -> None:
+        tap = AttentionTap(pipe.unet, BATCH)
+        with tap.attached():
+            generator.denoise(batch)
+        held[:] = [tap.prompt.nbytes()]
+
+    def stepped() -> None:
+        generator.denoise(batch, [StepsTap(spec)])
+
+    def daam() -> None:
+        kept: dict[tuple[int, int, int], torch.Tensor] = {}
+        pipe.unet.set_attn_processor(DaamStyle(kept))
+        generator.denoise(batch)
+        pipe.unet.set_attn_processor(AttnProcessor2_0())
+
+    print(f"processor time of denoising {BATCH} images, {STEPS} guided steps, against no tap")
+    print("no tap, again:", ratio(plain, plain, rounds), flush=True)
+    print("attention tap:", ratio(plain, tapped, rounds), flush=True)
+    print(f"  state: {held[0] / BATCH / 1e3:.1f} kB an image")
+    print("steps tap:", ratio(plain, stepped, rounds), flush=True)
+    print("DAAM-style eager processor:", ratio(plain, daam, rounds), flush=True)
+
+
+if __name__ == "__main__":
+    main()
