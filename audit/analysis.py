@@ -128,6 +128,10 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     ]
     if rows:
         tables["targets"] = pd.DataFrame(rows, columns=["prompt", "attribute", "class", "share"])
+    for attribute in audit.spec.attributes:
+        drawn = audit.run.read_sample(attribute.name)
+        if drawn is not None:
+            tables[f"drawn.{attribute.name}"] = drawn
     if audit.spec.errors is not None:
         tables["errors"] = read_table(audit, "errors", audit.spec.errors)
     return tables

@@ -5,36 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from audit import __version__
+from audit.label_commands import labels_group
+from audit.one_line import one_line_errors
 
-F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def one_line_errors(command: F) -> F:
-    """Turn errors in what the user gave into one line and exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except ValueError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"error: {where}{error.strerror or error}", err=True)
-            sys.exit(2)
-
-    return wrapped  # type: ignore[return-value]
 
 
 def say(text: str) -> None:
@@ -361,6 +342,8 @@ def validate_command(quick: bool, out: Path) -> None:
         click.echo(check.line())
     sys.exit(0 if passed else 1)
 
+
+main.add_command(labels_group)
 
 if __name__ == "__main__":
     main()
