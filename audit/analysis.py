@@ -54,11 +54,19 @@ def report(
     Returns:
         Path of index.html.
     """
+    data = report_data(audit, findings, exhibits, grids)
+    return write_report(data, audit.run.folder / "report")[0]
+
+
+def report_data(
+    audit: Audit, findings: list[Finding], exhibits: list[Exhibit], grids: Sequence[str] = ()
+) -> ReportData:
+    """All that a report is made of; arguments as in `report`."""
     plan = audit.run.read_plan()
     assert plan is not None
     provenance = audit.run.read_json("provenance.json")
     spec = audit.spec
-    data = ReportData(
+    return ReportData(
         title=spec.name,
         audited=provenance["audited"],
         settings=settings_of(audit, plan) | provenance["made with"],
@@ -79,7 +87,6 @@ def report(
         ],
         images=Pictures(audit.run, plan),
     )
-    return write_report(data, audit.run.folder / "report")
 
 
 def settings_of(audit: Audit, plan: pd.DataFrame) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import click
 from audit import __version__
 from audit.label_commands import labels_group
 from audit.one_line import one_line_errors
+from audit.report_command import report_command
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -191,21 +192,6 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     click.echo(page)
 
 
-@main.command("report")
-@click.argument("run_folder", metavar="RUN", type=FOLDER)
-@click.option(
-    "--grid", "grids", multiple=True, help="ROW,COLUMN: any two factors; repeat for more."
-)
-@one_line_errors
-def report_command(run_folder: Path, grids: tuple[str, ...]) -> None:
-    """Write RUN's report again, with the labels and grids there are now."""
-    from audit import analysis
-    from audit.run import reopen
-
-    audit = reopen(run_folder)
-    click.echo(analysis.report(audit, *analysis.analyse(audit), grids))
-
-
 @main.command("show")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.argument("cell")
@@ -344,6 +330,7 @@ def validate_command(quick: bool, out: Path) -> None:
 
 
 main.add_command(labels_group)
+main.add_command(report_command)
 
 if __name__ == "__main__":
     main()
