@@ -158,7 +158,9 @@ class Run:
         files = sorted(p for p in root.glob("*/*.parquet") if p.parent.name in units)
         if not files:
             return pd.DataFrame({"cell": pd.Series(dtype=str)})
-        return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)
+        # One small file a batch: pandas would spend most of its time on opening them.
+        tables = [pq.ParquetFile(p).read() for p in files]
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
     # --- masks, failures and labels ---
 
@@ -206,7 +208,8 @@ class Run:
         columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
-        table = pa.concat_tables([pq.read_table(p, columns=columns) for p in files]).to_pandas()
+        tables = [pq.ParquetFile(p).read(columns=columns) for p in files]
+        table = pa.concat_tables(tables, promote_options="permissive").to_pandas()
         return table.drop_duplicates(["cell", "attribute", "rater"], keep="last", ignore_index=True)
 
     def sample_path(self, attribute: str) -> Path:
@@ -239,13 +242,13 @@ class Run:
         """Cells that were tried and gave no image: cell, reason."""
         rows = []
         for unit, vae in self.image_files():
-            table = pq.read_table(self.images_path(unit, vae), columns=["cell", "reason"])
+            table = pq.ParquetFile(self.images_path(unit, vae)).read(columns=["cell", "reason"])
             rows += [r for r in table.to_pylist() if r["reason"]]
         return pd.DataFrame(rows, columns=["cell", "reason"])
 
     def made_cells(self, unit: str, vae: str) -> list[str]:
         """Cells of one images file that have an image."""
-        table = pq.read_table(self.images_path(unit, vae), columns=["cell", "sha256"])
+        table = pq.ParquetFile(self.images_path(unit, vae)).read(columns=["cell", "sha256"])
         return [r["cell"] for r in table.to_pylist() if r["sha256"]]
 
     def image_files(self) -> Iterator[tuple[str, str]]:
