@@ -19,6 +19,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -42,7 +43,7 @@ from reference.world import (
     shift,
 )
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 96,
     "vision_cfg": {
         "image_size": SIZE,
@@ -63,7 +64,7 @@ MODEL = {
         "tokenizer_kwargs": {},
     },
 }
-SMALL = {**MODEL, "embed_dim": 64, "vision_cfg": {**MODEL["vision_cfg"], "width": 8}}
+SMALL: dict[str, Any] = {**MODEL, "embed_dim": 64, "vision_cfg": {**MODEL["vision_cfg"], "width": 8}}
 SHAPES = {"balanced": MODEL, "flawed": SMALL}
 FLAWED_TONES = 2
 """How many of the darkest tones the planted error takes in."""
