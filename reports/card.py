@@ -24,7 +24,16 @@ from reports.wording import amount, probability, scope, sentence, topic, value_t
 MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
 """Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""
 ORDER: tuple[Verdict, ...] = ("apart", "described", "cannot tell", "not measured")
-SETTINGS = ("prompts", "seeds a prompt", "pictures", "sampler", "steps", "guidance", "size")
+SETTINGS = (
+    "prompts",
+    "seeds",
+    "seeds a prompt",
+    "pictures",
+    "sampler",
+    "steps",
+    "guidance",
+    "size",
+)
 
 
 def only(data: ReportData, checkpoint: str) -> ReportData:
@@ -94,7 +103,7 @@ def results(data: ReportData) -> list[EvalResult]:
             dataset_revision=clip(data.provenance.get("spec", ""), 80) or None,
             metric_type=clip(f.metric.replace(" ", "-"), 80),
             metric_name=clip(topic(f), 300),
-            metric_value=round(float(f.value), 6),
+            metric_value=_rounded(f.value),
             metric_args=_arguments(f),
         )
         for f in measured[:MAX_RESULTS]
@@ -118,12 +127,17 @@ def _arguments(finding: Finding) -> dict[str, Any]:
         "target": finding.target,
         "note": finding.note,
     }
-    held: dict[str, Any] = {k: round(float(v), 6) for k, v in numbers.items() if isfinite(v)}
+    held: dict[str, Any] = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
     return (
         {"n": finding.n, "interval": "95 %"}
         | held
         | {k: clip(v, 300) for k, v in words.items() if v}
     )
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits: p is often tiny, and never 0."""
+    return float(f"{value:.6g}")
 
 
 def prose(data: ReportData) -> str:

@@ -64,7 +64,11 @@ MODEL: dict[str, Any] = {
         "tokenizer_kwargs": {},
     },
 }
-SMALL: dict[str, Any] = {**MODEL, "embed_dim": 64, "vision_cfg": {**MODEL["vision_cfg"], "width": 8}}
+SMALL: dict[str, Any] = {
+    **MODEL,
+    "embed_dim": 64,
+    "vision_cfg": {**MODEL["vision_cfg"], "width": 8},
+}
 SHAPES = {"balanced": MODEL, "flawed": SMALL}
 FLAWED_TONES = 2
 """How many of the darkest tones the planted error takes in."""

@@ -214,7 +214,7 @@ def test_what_cannot_be_labelled_is_refused_in_one_line(run, tmp_path):
         labelling.queue(run, GENDER, "Ann")
     with pytest.raises(SpecError, match="no run here"):
         labelling.sample(tmp_path / "none", GENDER, 5, 0)
-    with pytest.raises(SpecError, match="attribute 'gendre' is not in this run; the nearest is 'gender'"):
+    with pytest.raises(SpecError, match="'gendre' is not in this run; the nearest is 'gender'"):
         labelling.sample(run, "gendre", 5, 0)
     with pytest.raises(SpecError, match="at least 1 picture"):
         labelling.sample(run, GENDER, 0, 0)
