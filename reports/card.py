@@ -183,7 +183,7 @@ def _bias(data: ReportData) -> list[str]:
     if lines:
         parts += ["\n".join(lines), _table(told)]
     if len(chosen) > len(told):
-        parts.append(f"{len(chosen) - len(told):,} more headline findings are in the full report.")
+        parts.append(f"In the full report: {len(chosen) - len(told):,} more headline findings.")
     return parts
 
 
@@ -212,8 +212,9 @@ def _table(findings: list[Finding]) -> str:
 def _risks(data: ReportData) -> list[str]:
     apart = sum(verdict(f) == "apart" for f in headlines(data))
     first = (
-        f"{apart} headline findings lie off their target or differ beyond chance. Who uses the "
-        "model with neutral prompts at these settings will see the same leanings in what it draws."
+        f"Off their target, or different beyond chance: {apart} headline findings. Whoever uses "
+        "the model with such prompts at these settings can expect leanings of this kind in what "
+        "it draws."
         if apart
         else "No headline finding could be told from its target or from chance. That is not "
         "evidence that there is no effect: a smaller one, or one that was not looked for, may be "
@@ -244,7 +245,7 @@ def _limitations(data: ReportData) -> list[str]:
         "- Every number holds for this suite of prompts at these settings and for the weights "
         "below; other guidance, samplers, adapters or prompts can change every share.\n"
         "- Targets were declared beforehand. A target is a choice, not a fact about the world.\n"
-        f"- {unmeasured:,} findings could not be measured; the full report gives each reason."
+        f"- Findings that could not be measured: {unmeasured:,}; the full report gives each reason."
     ]
 
 

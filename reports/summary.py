@@ -16,7 +16,7 @@ from reports.markup import html, markdown
 from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
 from reports.tables import show
 from reports.text import clip
-from reports.wording import sentence, topic
+from reports.wording import attribute, sentence, topic
 
 MAX_TOLD, MAX_DRAWN = 6, 12
 PICTURE = "summary.png"
@@ -55,7 +55,7 @@ def summary_picture(data: ReportData) -> bytes | None:
             padding={"left": 24, "right": 40, "top": 24, "bottom": 24},
             title=alt.TitleParams(
                 text=clip(data.title, 80),
-                subtitle=["Value with its 95 % interval. " + _rule(table)],
+                subtitle=[s for s in (clip(table["same"][0], 120), _rule(table)) if s],
                 anchor="start",
                 color=INK,
                 subtitleColor=MUTED,
@@ -82,26 +82,29 @@ def _drawable(data: ReportData) -> list[dict[str, object]]:
         chosen = [f for f in measured if manner(f) == how][:MAX_DRAWN]
         if chosen:
             break
+    told = [_parts(f) for f in chosen]
+    varying = [i for i in range(3) if len({t[i] for t in told}) > 1] or [0, 1, 2]
     return [
         {
-            "label": clip(_label(f), 90),
+            "label": clip(", ".join(t[i] for i in varying if t[i]) or topic(f), 90),
             "value": f.value,
             "low": f.low,
             "high": f.high,
             "group": "",
             "facet": "",
             "target": target_value(f) if how == "share" else f.null,
+            "same": ", ".join(t[i] for i in range(3) if i not in varying and t[i]),
         }
-        for f in chosen
+        for f, t in zip(chosen, told, strict=True)
     ]
 
 
-def _label(finding: Finding) -> str:
-    """What tells a row from the others: class, prompt and arm first, the metric last."""
+def _parts(finding: Finding) -> tuple[str, str, str]:
+    """Prompt, class and arm: of these a row is told by those that differ between rows."""
     subject = finding.subject
     arm = subject.get("arm", subject.get("checkpoint", ""))
-    parts = [subject.get("class", ""), subject.get("prompt", ""), arm]
-    return ", ".join(p for p in parts if p) or topic(finding)
+    what = subject.get("class", "") or attribute(finding)
+    return subject.get("prompt", "all prompts"), what, arm
 
 
 def _rule(table: pd.DataFrame) -> str:
