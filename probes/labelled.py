@@ -38,6 +38,8 @@ def with_labels(
     names = attribute.class_names
     told = part[part["outcome"].notna()].drop_duplicates("cell").set_index("cell")
     own = labels[(labels["attribute"] == attribute.name) & labels["cell"].isin(told.index)]
+    if own.empty:
+        return []
     votes = pd.crosstab(own["cell"], own["class"], normalize="index")
     votes = votes.reindex(columns=list(names), fill_value=0.0)
     notes = []

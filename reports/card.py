@@ -63,7 +63,7 @@ def card(data: ReportData) -> str:
     """The whole card: metadata and prose."""
     written = ModelCardData(
         model_name=model_name(data),
-        eval_results=results(data),
+        eval_results=results(data) or None,
         pipeline_tag="text-to-image",
         tags=["diffusion-audit"],
     )

@@ -36,7 +36,8 @@ def hostile_report(prompt=HOSTILE):
         f._replace(subject=f.subject | {"prompt": prompt}) if f.headline else f
         for f in data.findings
     ]
-    return data._replace(exhibits=[], findings=found)
+    known = data.provenance | {"spec": "5" * 64}
+    return data._replace(exhibits=[], findings=found, provenance=known)
 
 
 def rendered(text: str) -> str:
@@ -53,11 +54,12 @@ def test_the_card_parses_back_with_all_its_results():
     parsed = ModelCard(card.card(data))
     assert parsed.data.eval_results == card.results(data)
     first = parsed.data.eval_results[0]
-    assert first.dataset_revision == data.provenance["spec"]
+    assert first.dataset_revision == "5" * 64
     assert first.dataset_config
     assert first.metric_args["low"] <= first.metric_value <= first.metric_args["high"]
     assert {"n", "estimand", "instrument"} <= set(first.metric_args)
-    assert len(parsed.data.eval_results) == sum(f.headline for f in data.findings)
+    measured = [f for f in data.findings if f.headline and f.status == "measured"]
+    assert len(parsed.data.eval_results) == len(measured)
     for heading in ("### Bias", "### Risks", "### Limitations", "## Testing"):
         assert heading in parsed.text
 
