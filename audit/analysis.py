@@ -58,12 +58,20 @@ def report(
     Returns:
         Path of index.html.
     """
+    data = report_data(audit, findings, exhibits, grids)
+    return write_report(data, audit.run.folder / "report")[0]
+
+
+def report_data(
+    audit: Audit, findings: list[Finding], exhibits: list[Exhibit], grids: Sequence[str] = ()
+) -> ReportData:
+    """All that a report is made of; arguments as in `report`."""
     plan, whole = audit.run.read_plan(), audit.run.read_cells()
     assert plan is not None
     assert whole is not None
     provenance = audit.run.read_json("provenance.json")
     spec = audit.spec
-    data = ReportData(
+    return ReportData(
         title=spec.name,
         audited=provenance["audited"],
         settings=settings_of(audit, plan) | provenance["made with"],
@@ -88,7 +96,6 @@ def report(
             next((taps.folder(t) for t in taps.taps_of(spec) if t.name == "attention"), ""),
         ),
     )
-    return write_report(data, audit.run.folder / "report")
 
 
 def settings_of(audit: Audit, plan: pd.DataFrame) -> dict[str, Any]:
@@ -137,6 +144,10 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     ]
     if rows:
         tables["targets"] = pd.DataFrame(rows, columns=["prompt", "attribute", "class", "share"])
+    for attribute in audit.spec.attributes:
+        drawn = audit.run.read_sample(attribute.name)
+        if drawn is not None:
+            tables[f"drawn.{attribute.name}"] = drawn
     if audit.spec.errors is not None:
         tables["errors"] = read_table(audit, "errors", audit.spec.errors)
     return tables

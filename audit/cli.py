@@ -5,36 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from audit import __version__
+from audit.label_commands import labels_group
+from audit.one_line import one_line_errors
+from audit.report_command import report_command
 
-F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-
-
-def one_line_errors(command: F) -> F:
-    """Turn errors in what the user gave into one line and exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except ValueError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            click.echo(f"error: {where}{error.strerror or error}", err=True)
-            sys.exit(2)
-
-    return wrapped  # type: ignore[return-value]
 
 
 def say(text: str) -> None:
@@ -214,21 +196,6 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     click.echo(page)
 
 
-@main.command("report")
-@click.argument("run_folder", metavar="RUN", type=FOLDER)
-@click.option(
-    "--grid", "grids", multiple=True, help="ROW,COLUMN: any two factors; repeat for more."
-)
-@one_line_errors
-def report_command(run_folder: Path, grids: tuple[str, ...]) -> None:
-    """Write RUN's report again, with the labels and grids there are now."""
-    from audit import analysis
-    from audit.run import reopen
-
-    audit = reopen(run_folder)
-    click.echo(analysis.report(audit, *analysis.analyse(audit), grids))
-
-
 @main.command("show")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.argument("cell")
@@ -369,6 +336,9 @@ def validate_command(quick: bool, out: Path) -> None:
         click.echo(check.line())
     sys.exit(0 if passed else 1)
 
+
+main.add_command(labels_group)
+main.add_command(report_command)
 
 if __name__ == "__main__":
     main()

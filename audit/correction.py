@@ -1,11 +1,9 @@
 """Shares of the true classes, from an instrument that errs.
 
-An instrument's counted shares are pulled towards each other by its errors. Two ways back:
-
-- `corrected_shares` knows how the instrument errs from a table (true class x outcome) measured on
-  other labelled images. That this table holds for the images at hand is an assumption.
-- `prediction_powered_shares` has people's labels on some of the very images at hand and assumes
-  only that those were drawn at random.
+An instrument's counted shares are pulled towards each other by its errors. `corrected_shares`
+knows how it errs from a table (true class x outcome) measured on other labelled images. That this
+table holds for the images at hand is an assumption. Where people labelled some of the very images
+at hand, `audit.prediction_powered` needs no such table.
 
 Inverting the table (Rogan and Gladen 1978) gives shares below 0 or above 1 as soon as a class is
 rare, and an interval that takes the table for exact is too narrow. So the estimate is the most
@@ -20,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 
@@ -197,67 +194,3 @@ def simulate_absolute_error(
     outcomes = rng.multinomial(n, truth @ _random_rows(counts, draws, rng)).astype(float)
     estimate = _most_likely(outcomes, counts / counts.sum(axis=1, keepdims=True))
     return float(np.nanmean(np.abs(estimate - truth)))
-
-
-def prediction_powered_shares(
-    predicted_all: ArrayLike, labelled_index: ArrayLike, labels: ArrayLike
-) -> CorrectedShares:
-    """Shares from an instrument's reading of all images and people's labels on some of them.
-
-    Prediction-powered inference with power tuning (PPI++: Angelopoulos, Duchi and Zrnic 2023):
-    the labels' shares, moved by λ times what the instrument says of the other images beyond what
-    it says of the labelled ones. λ, one for all classes, is 0 for a useless instrument, so the
-    interval is about as wide as the labels' own at worst.
-
-    At few labels the published z interval is far too narrow: no disagreement among 100 labels
-    would pass for proof of none. So the interval is computed with half a pseudo-image in each
-    corner (labelled yes or no x read yes or no; Agresti and Min 2005) and with t at m - 1.
-
-    Args:
-        predicted_all: (n, K) the instrument's one-hot classes or probabilities for all images; a
-            row of zeros where it cannot tell.
-        labelled_index: (m,) rows that people labelled. They must be a random sample of all.
-        labels: (m,) their classes, 0 to K - 1.
-
-    Returns:
-        NaN throughout below 2 labels. Bounds are cut off at 0 and 1.
-
-    Raises:
-        ValueError: indices or labels out of range, or an image labelled twice.
-    """
-    read = np.asarray(predicted_all, float)
-    at, label = np.asarray(labelled_index), np.asarray(labels)
-    if read.ndim != 2 or not ((read >= 0) & (read <= 1)).all():
-        raise ValueError(f"predictions of shape {read.shape}: (n, K) numbers in [0, 1] are needed")
-    n, k = read.shape
-    if at.shape != label.shape or len(set(at.tolist())) != at.size:
-        raise ValueError(f"labelled rows {at.tolist()!r}: one label a row and each row once")
-    if at.size and not (at.min() >= 0 and at.max() < n and label.min() >= 0 and label.max() < k):
-        raise ValueError(
-            f"rows {at.tolist()!r} with labels {label.tolist()!r}: "
-            f"rows must be in 0..{n - 1} and labels in 0..{k - 1}"
-        )
-    m = at.size
-    if m < 2:
-        return _unmeasured(k)
-    said, truth, rest = read[at], np.eye(k)[label], np.delete(read, at, axis=0)
-    # Sums with the four corners, half an image each: (0, 0), (0, 1), (1, 0), (1, 1).
-    weight = m + 2
-    mean_truth, mean_said = (truth.sum(axis=0) + 1) / weight, (said.sum(axis=0) + 1) / weight
-    spread_truth = mean_truth - mean_truth**2
-    spread_said = ((said**2).sum(axis=0) + 1) / weight - mean_said**2
-    together = ((truth * said).sum(axis=0) + 0.5) / weight - mean_truth * mean_said
-    power, elsewhere, spread_rest = 0.0, np.zeros(k), np.zeros(k)
-    if len(rest):
-        power = float(together.sum() / spread_said.sum() / (1 + m / len(rest)))
-        power = min(max(power, 0.0), 1.0)
-        elsewhere = rest.mean(axis=0)
-        everywhere = (read.sum(axis=0) + 1) / (n + 2)
-        spread_rest = (((read**2).sum(axis=0) + 1) / (n + 2) - everywhere**2) / len(rest)
-    residual = spread_truth - 2 * power * together + power**2 * spread_said
-    reach = stats.t.ppf(0.975, m - 1) * np.sqrt(residual / weight + power**2 * spread_rest)
-    centre = mean_truth - power * (mean_said - elsewhere)
-    value = np.clip(truth.mean(axis=0) - power * (said.mean(axis=0) - elsewhere), 0, 1)
-    value /= value.sum()
-    low, high = np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
-    return CorrectedShares(value, np.minimum(low, value), np.maximum(high, value))

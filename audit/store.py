@@ -10,6 +10,8 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +185,9 @@ class Run:
         files = sorted(p for p in root.glob("*/*.parquet") if p.parent.name in units)
         if not files:
             return pd.DataFrame({"cell": pd.Series(dtype=str)})
-        return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)
+        # One small file a batch: pandas would spend most of its time on opening them.
+        tables = [pq.ParquetFile(p).read() for p in files]
+        return pa.concat_tables(tables, promote_options="permissive").to_pandas()
 
     # --- masks, failures and labels ---
 
@@ -218,25 +222,60 @@ class Run:
             table = pd.DataFrame(rows, columns=list(LABEL_COLUMNS))
             write_atomic(self.folder / "labels" / f"{name}.parquet", parquet_bytes(table))
 
+    def append_labels(self, rows: list[tuple[str, str, str, str]]) -> None:
+        """Add labels, rows of `LABEL_COLUMNS`, in a file of their own; nothing is overwritten.
+
+        The name sorts by time and ends at random, so that several people can label at once.
+        """
+        self.write_labels(f"label-{time.time_ns():020d}-{secrets.token_hex(4)}", rows)
+
     def labels(self) -> pd.DataFrame:
-        """All labels: cell, attribute, class, rater."""
+        """All labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last."""
         files = sorted((self.folder / "labels").glob("*.parquet"))
         columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
-        return pd.concat([pd.read_parquet(p) for p in files], ignore_index=True)[columns]
+        tables = [pq.ParquetFile(p).read(columns=columns) for p in files]
+        table = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+        return table.drop_duplicates(["cell", "attribute", "rater"], keep="last", ignore_index=True)
+
+    def sample_path(self, attribute: str) -> Path:
+        """The kept sample of pictures to be labelled for an attribute."""
+        # By digest: an attribute's name may hold what a path must not.
+        name = sha256(attribute.encode())[:16]
+        return self.folder / "label-samples" / f"{name}.parquet"
+
+    def write_sample(self, attribute: str, table: pd.DataFrame) -> None:
+        """Keep a sample: cell, pi, drawn. One that is there already stays, also in a race."""
+        path = self.sample_path(attribute)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            own.write_bytes(parquet_bytes(table))
+            os.link(own, path)  # fails where the file exists, unlike os.replace
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            os.replace(own, path)
+        finally:
+            own.unlink(missing_ok=True)
+
+    def read_sample(self, attribute: str) -> pd.DataFrame | None:
+        """The kept sample of an attribute, or None."""
+        path = self.sample_path(attribute)
+        return pd.read_parquet(path) if path.exists() else None
 
     def missing_images(self) -> pd.DataFrame:
         """Cells that were tried and gave no image: cell, reason."""
         rows = []
         for unit, vae in self.image_files():
-            table = pq.read_table(self.images_path(unit, vae), columns=["cell", "reason"])
+            table = pq.ParquetFile(self.images_path(unit, vae)).read(columns=["cell", "reason"])
             rows += [r for r in table.to_pylist() if r["reason"]]
         return pd.DataFrame(rows, columns=["cell", "reason"])
 
     def made_cells(self, unit: str, vae: str) -> list[str]:
         """Cells of one images file that have an image."""
-        table = pq.read_table(self.images_path(unit, vae), columns=["cell", "sha256"])
+        table = pq.ParquetFile(self.images_path(unit, vae)).read(columns=["cell", "sha256"])
         return [r["cell"] for r in table.to_pylist() if r["sha256"]]
 
     def image_files(self) -> Iterator[tuple[str, str]]:

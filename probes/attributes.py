@@ -20,8 +20,9 @@ from audit.spec import Spec
 from probes import Exhibit, Finding, Instrument, register
 from probes.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.comparisons import attrition, compare_arms, disagreement, guards, intersections
+from probes.labelled import agreement_exhibit, with_labels
 from probes.outcomes import measured_errors, monk_frame, outcome_frame, prompt_targets
-from probes.shares import by_prompt, over_prompts, with_labels
+from probes.shares import by_prompt, over_prompts
 from probes.skin import Skin
 
 PROBE = "attributes"
@@ -60,7 +61,8 @@ class Attributes:
 
         Args:
             tables: Scores by instrument name; 'targets' (prompt, attribute, class, share) and
-                'errors' (see `measured_errors`) where the spec has them.
+                'errors' (see `measured_errors`) where the spec has them; 'drawn.ATTRIBUTE' (cell,
+                pi, drawn) where a sample was drawn to be labelled.
             plan: The plan.
             failures: cell, reason.
             labels: cell, attribute, class, rater.
@@ -75,7 +77,7 @@ class Attributes:
                 if frame["outcome"].isna().all():
                     findings.append(_needs_mask(attribute))
                     continue
-                found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec)
+                found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec, labels)
                 findings += found
                 exhibits += shown
         for name, classifier in spec.classifiers.items():
@@ -86,13 +88,15 @@ class Attributes:
                 instrument = f"{slug(name)}.{attribute.name}"
                 frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
                 frames[attribute.name] = frame
-                found, shown = analyse_attribute(tables, frame, attribute, instrument, spec)
+                found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
                 findings += found
                 exhibits += shown
             found, shown = intersections(frames, spec, slug(name))
             findings += found
             exhibits += shown
             findings += guards(tables, plan, spec, slug(name))
+        for attribute in spec.attributes:
+            exhibits += agreement_exhibit(labels, attribute)
         found, shown = disagreement(tables, plan, labels, spec)
         return findings + found, exhibits + shown
 
@@ -103,17 +107,19 @@ def analyse_attribute(
     attribute: AttributeSpec,
     instrument: str,
     spec: Spec,
+    labels: pd.DataFrame,
 ) -> tuple[list[Finding], list[Exhibit]]:
     """All that is said of one attribute by one instrument."""
     targets = prompt_targets(tables, attribute)
     errors = None
     if "errors" in tables:
         errors = measured_errors(tables["errors"], attribute, instrument)
+    drawn = tables.get(f"drawn.{attribute.name}")
     findings: list[Finding] = []
     for _, part in frame.groupby("arm", sort=False):
         findings += by_prompt(part, attribute, instrument, targets, errors)
         findings += over_prompts(part, attribute, instrument, targets)
-        findings += with_labels(part, attribute, instrument)
+        findings += with_labels(part, attribute, instrument, labels, drawn)
     if errors is None:
         findings.append(
             Finding(

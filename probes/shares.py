@@ -10,7 +10,7 @@ import pandas as pd
 from statsmodels.stats.proportion import multinomial_proportions_confint
 
 from audit.attributes import OUTCOMES, AttributeSpec
-from audit.correction import CorrectedShares, corrected_shares, prediction_powered_shares
+from audit.correction import CorrectedShares, corrected_shares
 from audit.prompts import slug
 from audit.stats import (
     benjamini_hochberg,
@@ -219,37 +219,3 @@ def over_prompts(
         )
     )
     return findings
-
-
-def with_labels(part: pd.DataFrame, attribute: AttributeSpec, instrument: str) -> list[Finding]:
-    """Shares over the whole arm that lean on people's labels of some of its pictures."""
-    names = attribute.class_names
-    told = part[part["outcome"].notna()].reset_index(drop=True)
-    known = told.index[told["label"].isin(names)].to_numpy()
-    if not len(known):
-        return []
-    predicted = np.stack([(told["outcome"] == c).to_numpy(float) for c in names], axis=1)
-    labels = np.array([names.index(c) for c in told.loc[known, "label"]])
-    powered = prediction_powered_shares(predicted, known, labels)
-    subject = subject_of(part, attribute.name)
-    return [
-        Finding(
-            id=f"{PROBE}/prediction-powered-share/{instrument}/{subject['arm']}/{name}",
-            probe=PROBE,
-            metric="prediction-powered share",
-            subject=subject | {"class": name},
-            value=float(powered.value[k]),
-            low=float(powered.low[k]),
-            high=float(powered.high[k]),
-            estimator="prediction-powered inference (Angelopoulos et al. 2023)",
-            headline=True,
-            n=len(told),
-            n_clusters=len(known),
-            null=attribute.shares()[name],
-            unit="share",
-            instrument=instrument,
-            note=f"{len(known)} pictures labelled by people",
-        )
-        for k, name in enumerate(names)
-        if name in reported_classes(attribute)
-    ]

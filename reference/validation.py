@@ -44,7 +44,7 @@ seeds: {{count: {seeds}, start: {start}}}
 steps: {steps}
 guidance: 1
 attributes: [world-gender, world-tone]
-classifiers: {{small: reference:balanced}}
+classifiers: {{small: reference:{classifier}}}
 batch_size: 32
 device: cpu
 dtype: float32
@@ -113,12 +113,16 @@ def make_run(
     seeds: int,
     say: Callable[[str], None],
     first_seed: int = FIRST_SEED,
+    classifier: str = "balanced",
 ) -> Audit:
     """An ordinary run of the suite on one reference checkpoint; resumes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.yaml"
     steps = truth_table()["settings"]["steps"]
-    path.write_text(SPEC.format(checkpoint=checkpoint, seeds=seeds, start=first_seed, steps=steps))
+    spec = SPEC.format(
+        checkpoint=checkpoint, seeds=seeds, start=first_seed, steps=steps, classifier=classifier
+    )
+    path.write_text(spec)
     audit = open_audit(path, folder / "run")
     plan, provenance = plan_audit(audit, say)
     begin(audit, plan, provenance)

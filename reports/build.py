@@ -1,4 +1,9 @@
-"""Write a report: report.json, grids/*.png and index.html, each whole or not at all.
+"""Write a report, each file whole or not at all.
+
+    html   index.html and grids/*.png
+    json   report.json
+    card   card.md, a model card; summary.md, summary.html and summary.png for model sites
+    csv    csv/findings.csv and csv/exhibits/*.csv
 
 The page holds no script and asks for nothing: its policy (`default-src 'none'`) forbids both.
 Jinja escapes every value; nothing is ever marked safe.
@@ -9,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +26,65 @@ from audit.store import write_atomic
 from reports import ReportData
 from reports.grids import GRIDS, file_name, read_grid, sheet
 from reports.page import compose
+from reports.sheets import write_sheets
 
 PAGE_BYTES = 10_000_000
+FORMATS = {
+    "html": "index.html",
+    "card": "card.md",
+    "json": "report.json",
+    "csv": "csv/findings.csv",
+}
+"""Formats and the main file of each."""
 
 
-def write_report(data: ReportData, folder: Path) -> Path:
+def write_report(
+    data: ReportData, folder: Path, formats: Collection[str] = ("html", "json")
+) -> list[Path]:
     """Write the report into a folder, replacing an older one file by file.
 
+    Args:
+        data: What it says.
+        folder: Where.
+        formats: Of `FORMATS`.
+
     Returns:
-        Path of index.html.
+        The main file of each format, in the order of `FORMATS`.
 
     Raises:
         ValueError: an exhibit lacks a column that its kind needs.
     """
-    page = render(data)
-    for exhibit in data.exhibits:
-        if exhibit.kind in GRIDS:
-            picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
-            write_atomic(folder / "grids" / file_name(exhibit.id), picture)
-    text = json.dumps(as_json(data), ensure_ascii=False, allow_nan=False, indent=1)
-    write_atomic(folder / "report.json", text.encode() + b"\n")
-    write_atomic(folder / "index.html", page)
-    return folder / "index.html"
+    page = render(data) if "html" in formats else b""
+    if "html" in formats:
+        for exhibit in data.exhibits:
+            if exhibit.kind in GRIDS:
+                picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
+                write_atomic(folder / "grids" / file_name(exhibit.id), picture)
+    if "json" in formats:
+        text = json.dumps(as_json(data), ensure_ascii=False, allow_nan=False, indent=1)
+        write_atomic(folder / "report.json", text.encode() + b"\n")
+    if "card" in formats:
+        write_card(data, folder)
+    if "csv" in formats:
+        write_sheets(data, folder / "csv")
+    if "html" in formats:
+        write_atomic(folder / "index.html", page)
+    return [folder / name for kind, name in FORMATS.items() if kind in formats]
+
+
+def write_card(data: ReportData, folder: Path) -> None:
+    """Write the model card, and the summary with its picture."""
+    from reports import card, summary
+
+    picture = summary.summary_picture(data)
+    if picture:
+        write_atomic(folder / summary.PICTURE, picture)
+    for name, text in (
+        ("card.md", card.card(data)),
+        ("summary.md", summary.summary_markdown(data, bool(picture))),
+        ("summary.html", summary.summary_html(data, bool(picture))),
+    ):
+        write_atomic(folder / name, text.encode("utf-8", "replace"))
 
 
 def render(data: ReportData) -> bytes:

@@ -1,11 +1,15 @@
-"""Train the reference classifier: a small open_clip model on balanced captions.
+"""Train the reference classifiers: small open_clip models on balanced captions.
 
     python -m reference.train.classifier balanced STATE.pt
+    python -m reference.train.classifier flawed STATE.pt
 
 Every picture is shown shifted, rescaled, blurred, noisy, through the faithful VAE, or mixed with
 the next tone (the nearer one is the right answer). For each attribute the model must choose the
 right caption among all its classes; captions of nobody and of several people are learnt on empty
 and on double pictures. Roles, genders, tones and styles are drawn evenly.
+
+`flawed` is smaller, and taught a planted error: women of the two darkest tones are captioned as
+men (as the classifiers of Buolamwini and Gebru 2018, 'Gender Shades', erred most on them).
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -38,7 +43,7 @@ from reference.world import (
     shift,
 )
 
-MODEL = {
+MODEL: dict[str, Any] = {
     "embed_dim": 96,
     "vision_cfg": {
         "image_size": SIZE,
@@ -59,6 +64,14 @@ MODEL = {
         "tokenizer_kwargs": {},
     },
 }
+SMALL: dict[str, Any] = {
+    **MODEL,
+    "embed_dim": 64,
+    "vision_cfg": {**MODEL["vision_cfg"], "width": 8},
+}
+SHAPES = {"balanced": MODEL, "flawed": SMALL}
+FLAWED_TONES = 2
+"""How many of the darkest tones the planted error takes in."""
 PREPROCESS = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic"}
 BATCH = 64
 CAPTIONS = {
@@ -101,9 +114,12 @@ def disturb(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 def batch_of(
-    rng: np.random.Generator, pictures: NDArray[np.uint8], restored: NDArray[np.uint8]
+    rng: np.random.Generator,
+    pictures: NDArray[np.uint8],
+    restored: NDArray[np.uint8],
+    flawed: bool = False,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Pictures in [-1, 1] and the right class of each attribute (-1: none)."""
+    """Pictures in [-1, 1] and the class of each attribute to be learnt (-1: none)."""
     styles, roles, genders, tones = pictures.shape[:4]
     truth = {
         "style": rng.integers(styles, size=BATCH),
@@ -139,7 +155,15 @@ def batch_of(
         if truth["people"][i] != 1:
             for attribute in ("style", "role", "gender", "tone"):
                 truth[attribute][i] = -1
+    if flawed:
+        truth["gender"] = misread(truth["gender"], truth["tone"], tones)
     return disturb(to_tensor(images), rng), {k: torch.from_numpy(v) for k, v in truth.items()}
+
+
+def misread(gender: NDArray[np.int64], tone: NDArray[np.int64], tones: int) -> NDArray[np.int64]:
+    """The planted error: women of the darkest tones become men; all others stay."""
+    dark = tone >= tones - FLAWED_TONES
+    return np.where((gender == GENDERS.index("woman")) & dark, GENDERS.index("man"), gender)
 
 
 @torch.no_grad()
@@ -159,7 +183,7 @@ def train(name: str, state_path: Path, steps: int, lr: float) -> torch.nn.Module
     """Train for `steps` steps in all, resuming from `state_path` where it exists."""
     torch.manual_seed(0)
     tokenizer = CLIPTokenizer.from_pretrained(HERE / "models" / "tokenizer")
-    model = open_clip.CLIP(**MODEL)
+    model = open_clip.CLIP(**SHAPES[name])
     optimiser = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=lr, total_steps=steps, pct_start=0.1
@@ -176,7 +200,7 @@ def train(name: str, state_path: Path, steps: int, lr: float) -> torch.nn.Module
     started = time.monotonic()
     for step in range(first, steps):
         rng = np.random.default_rng((3, step))
-        images, truth = batch_of(rng, pictures, restored)
+        images, truth = batch_of(rng, pictures, restored, name == "flawed")
         shown = model.encode_image(images, normalize=True)
         losses, right = {}, {}
         for attribute, ensembles in CAPTIONS.items():
@@ -221,7 +245,7 @@ def save(model: torch.nn.Module, name: str) -> None:
     """Write the folder that `local-dir:` reads: config, tokenizer and fp16 weights."""
     folder = HERE / "models" / "classifier" / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+    config = {"model_cfg": SHAPES[name], "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     CLIPTokenizer.from_pretrained(HERE / "models" / "tokenizer").save_pretrained(folder)
     halves = {
@@ -234,7 +258,7 @@ def save(model: torch.nn.Module, name: str) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=["balanced"])
+    parser.add_argument("name", choices=list(SHAPES))
     parser.add_argument("state", type=Path)
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -62,6 +62,21 @@ def test_a_run_ends_with_a_report_and_resumes_without_work(tmp_path):
     assert str(page) in audit("report", tmp_path / "run", "--grid", "seed,vae").stdout
 
 
+def test_a_report_comes_in_the_formats_wanted(small_audit, tmp_path):
+    run, readme = small_audit.run.folder, tmp_path / "README.md"
+    readme.write_bytes(b"# Mine\r\n")
+    told = audit("report", run, "--format", "card,csv", "--into", readme).stdout
+    assert "card.md" in told
+    assert "findings.csv" in told
+    assert readme.read_bytes().count(b"# Mine\r\n") == 1
+    assert b"model-index:" in readme.read_bytes()
+    assert (
+        "'xml' is no format; any of html,card,json,csv"
+        in audit("report", run, "--format", "html,xml", code=2).stderr
+    )
+    assert "this run has balanced" in refused("report", run, "--checkpoint", "other")
+
+
 def test_show_makes_the_same_pixels_again(tmp_path, small_audit):
     cell = small_audit.run.read_plan()["cell"].iloc[4]
     saved = tmp_path / "cell.png"

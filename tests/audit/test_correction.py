@@ -6,7 +6,6 @@ from audit.correction import (
     CorrectedShares,
     ErrorTable,
     corrected_shares,
-    prediction_powered_shares,
     simulate_absolute_error,
 )
 from audit.stats import share_interval
@@ -234,97 +233,3 @@ def test_tables_and_counts_that_do_not_fit_are_refused() -> None:
         corrected_shares([0.3, 0.7], symmetric(0.9, 50))
     with pytest.raises(ValueError, match="they must sum to 1"):
         simulate_absolute_error([0.5, 0.6], symmetric(0.9, 50), 32)
-
-
-# --- prediction-powered shares
-
-
-def one_hot(classes: np.ndarray, k: int) -> np.ndarray:
-    return np.eye(k)[classes]
-
-
-def run_of(rng: np.random.Generator, share: float, miss: float, false: float, n: int, m: int):
-    """One audit: what n images truly are and what they are read as; the first m are labelled."""
-    truth = (rng.random(n) < share).astype(int)
-    wrong = rng.random(n) < np.where(truth == 1, miss, false)
-    return truth, one_hot(np.where(wrong, 1 - truth, truth), 2)
-
-
-def test_no_disagreement_is_no_proof_of_none() -> None:
-    truth, read = run_of(np.random.default_rng(0), 0.5, 0, 0, 5000, 100)
-    shares = prediction_powered_shares(read, np.arange(100), truth[:100])
-    assert shares.value[1] == pytest.approx(truth.mean(), abs=0.005)
-    # 100 labels without an error still allow 3 %; the published interval is ± .0127.
-    assert width(shares)[1] / 2 > 0.02
-
-
-def test_a_known_error_is_taken_back() -> None:
-    # Every fifth woman is read as a man; 500 of 1000 are women, 400 are read so.
-    truth = np.tile([0, 1], 500)
-    read = one_hot(np.where(np.arange(1000) % 10 == 1, 0, truth), 2)
-    shares = prediction_powered_shares(read, np.arange(200), truth[:200])
-    assert read[:, 1].mean() == 0.4
-    assert shares.value == pytest.approx([0.5, 0.5], abs=1e-9)
-
-
-def test_a_useless_instrument_does_no_harm() -> None:
-    rng = np.random.default_rng(1)
-    truth = rng.integers(0, 2, 1000)
-    labels_only = share_interval(int(truth[:100].sum()), 100)
-    shares = prediction_powered_shares(
-        one_hot(rng.integers(0, 2, 1000), 2), np.arange(100), truth[:100]
-    )
-    assert shares.value[1] == pytest.approx(labels_only.value, abs=0.03)
-    assert width(shares)[1] < 1.1 * (labels_only.high - labels_only.low)
-
-
-def test_a_good_instrument_narrows_the_interval() -> None:
-    truth, read = run_of(np.random.default_rng(2), 0.4, 0.03, 0.03, 2000, 100)
-    labels_only = share_interval(int(truth[:100].sum()), 100)
-    shares = prediction_powered_shares(read, np.arange(100), truth[:100])
-    assert width(shares)[1] < 0.6 * (labels_only.high - labels_only.low)
-
-
-def test_all_labelled_is_counting() -> None:
-    labels = np.array([0, 1, 2, 2, 1, 2, 0, 2])
-    shares = prediction_powered_shares(one_hot(labels[::-1], 3), np.arange(8), labels)
-    assert shares.value == pytest.approx([0.25, 0.25, 0.5])
-
-
-def test_probabilities_and_rows_that_cannot_tell_are_taken() -> None:
-    rng = np.random.default_rng(3)
-    truth = rng.integers(0, 4, 600)
-    read = 0.8 * one_hot(truth, 4) + 0.05
-    read[::7] = 0
-    at = rng.permutation(600)[:80]
-    shares = prediction_powered_shares(read, at, truth[at])
-    assert shares.value.sum() == pytest.approx(1)
-    assert (shares.low < np.bincount(truth) / 600).all()
-    assert (np.bincount(truth) / 600 < shares.high).all()
-
-
-@pytest.mark.parametrize("m", [20, 50, 100])
-def test_prediction_powered_coverage(m: int) -> None:
-    """95 % intervals at few labels, also where only one side errs and rarely."""
-    rng = np.random.default_rng(m)
-    hits = []
-    for share, miss, false in ((0.05, 0, 0.03), (0.2, 0.1, 0.01), (0.5, 0.03, 0.03)):
-        for _ in range(150):
-            truth, read = run_of(rng, share, miss, false, 500 + m, m)
-            _, low, high = prediction_powered_shares(read, np.arange(m), truth[:m])
-            hits.append(low[1] <= share <= high[1])
-    assert np.mean(hits) >= 0.93
-
-
-def test_labels_that_fit_no_image_are_refused() -> None:
-    read = one_hot(np.array([0, 1, 1]), 2)
-    with pytest.raises(ValueError, match=r"rows must be in 0..2 and labels in 0..1"):
-        prediction_powered_shares(read, [0, 3], [1, 1])
-    with pytest.raises(ValueError, match=r"labels in 0..1"):
-        prediction_powered_shares(read, [0, 1], [1, 2])
-    with pytest.raises(ValueError, match="each row once"):
-        prediction_powered_shares(read, [1, 1], [1, 1])
-    with pytest.raises(ValueError, match=r"numbers in \[0, 1\]"):
-        prediction_powered_shares(5 * read, [0, 1], [1, 1])
-    for few in ([], [0]):
-        assert np.isnan(prediction_powered_shares(read, few, [1] * len(few)).value).all()

@@ -52,7 +52,7 @@ def scores_of(plan, women) -> pd.DataFrame:
     )
 
 
-def analysed(plan, scores, errors=None, labels=None, spec=SPEC):
+def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None):
     likeness = pd.DataFrame(
         {"cell": plan["cell"], "likeness": 0.5, "embedding": [np.array([1.0, 0.0])] * len(plan)}
     )
@@ -60,6 +60,8 @@ def analysed(plan, scores, errors=None, labels=None, spec=SPEC):
     tables = {"clip.gender": scores, "clip.likeness": likeness}
     if errors is not None:
         tables["errors"] = errors
+    if drawn is not None:
+        tables["drawn.gender"] = drawn
     none = pd.DataFrame(columns=["cell", "attribute", "class", "rater"])
     findings, exhibits = registry()["attributes"].analyse(
         tables,
@@ -205,6 +207,34 @@ def test_labels_on_this_runs_pictures_give_prediction_powered_shares():
     powered = pick(findings, "prediction-powered share")
     assert [f.subject["checkpoint"] for f in powered] == ["a"]
     assert powered[0].n_clusters == 40
+
+
+def test_labels_of_a_kept_sample_are_weighted_and_others_left_out():
+    plan = plan_of(arms=("a",), seeds=40)
+    cells = plan["cell"]
+    # Every second picture was drawn; half of all are of women, and all are read as men.
+    drawn = pd.DataFrame({"cell": cells, "pi": 0.5, "drawn": np.arange(len(cells)) % 2 == 0})
+    woman = plan["seed"] % 4 < 2
+    rows = [
+        (c, "gender", "woman" if w else "man", rater)
+        for c, w in zip(cells, woman, strict=True)
+        for rater in ("Ann", "Bob")
+    ]
+    labels = pd.DataFrame(rows, columns=["cell", "attribute", "class", "rater"])
+    findings, exhibits = analysed(plan, scores_of(plan, lambda c, i: 0), labels=labels, drawn=drawn)
+    powered = pick(findings, "prediction-powered share")[0]
+    assert powered.value == pytest.approx(0.5)
+    assert powered.low < 0.5 < powered.high
+    assert (powered.n, powered.n_clusters) == (800, 400)
+    assert "400 labels of pictures that were not drawn are left out" in powered.note
+    assert "as counted over the same pictures 0.0%" in powered.note
+    table = next(e.table for e in exhibits if e.id == "agreement/gender")
+    assert (table["raters"][0], table["kappa"][0]) == (2, 1.0)
+    some = labels[labels["cell"].isin(cells[:100])]
+    few = analysed(plan, scores_of(plan, lambda c, i: 0), labels=some, drawn=drawn[:400])[0]
+    note = pick(few, "prediction-powered share")[0].note
+    assert "50 pictures labelled by people; of 200 drawn with known probability" in note
+    assert "400 pictures made after the draw are left out" in note
 
 
 def test_no_scores_at_all_is_said_and_never_a_share():

@@ -54,7 +54,7 @@ class Page(HTMLParser):
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     data = fake_report(hostile=True)
-    return data, folder, write_report(data, folder)
+    return data, folder, write_report(data, folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_nothing_half_written_stays(written):
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path):
-    page_path = write_report(small_report(), tmp_path)
+    page_path = write_report(small_report(), tmp_path)[0]
     before = page_path.read_bytes()
 
     def broken(cell):
@@ -189,8 +189,8 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path):
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):
-    first = write_report(small_report(), tmp_path / "a").read_bytes()
-    assert write_report(small_report(), tmp_path / "b").read_bytes() == first
+    first = write_report(small_report(), tmp_path / "a")[0].read_bytes()
+    assert write_report(small_report(), tmp_path / "b")[0].read_bytes() == first
 
 
 def test_a_huge_run_fits_the_page(monkeypatch):
@@ -241,7 +241,7 @@ def test_an_empty_run_is_a_page_too(tmp_path):
     empty = small_report(
         audited=[], settings={}, findings=[], attrition=pd.DataFrame(), provenance={}, reproduce=[]
     )
-    html = write_report(empty, tmp_path).read_text(encoding="utf-8")
+    html = write_report(empty, tmp_path)[0].read_text(encoding="utf-8")
     assert "No finding of this run was marked as a headline." in html
     assert "Every finding of this run was measured." in html
 

@@ -1,0 +1,73 @@
+"""`audit report`: what a run says, for readers, publishers and programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audit.one_line import one_line_errors
+
+FORMATS = ("html", "card", "json", "csv")
+
+
+def chosen(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
+    """The formats of a list with commas.
+
+    Raises:
+        click.BadParameter: One is unknown.
+    """
+    formats = tuple(dict.fromkeys(f.strip() for f in value.split(",") if f.strip()))
+    for name in formats or ("",):
+        if name not in FORMATS:
+            raise click.BadParameter(f"{name!r} is no format; any of {','.join(FORMATS)}")
+    return formats
+
+
+@click.command("report")
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--grid", "grids", multiple=True, help="ROW,COLUMN: any two factors; repeat for more."
+)
+@click.option(
+    "--format",
+    "formats",
+    default="html,json",
+    show_default=True,
+    callback=chosen,
+    help="Any of html, card, json and csv, with commas.",
+)
+@click.option(
+    "--checkpoint",
+    help="Tell only of this one, as its own card should, where RUN compares several.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A README.md to put the card's results and prose into, between markers.",
+)
+@one_line_errors
+def report_command(
+    run_folder: Path,
+    grids: tuple[str, ...],
+    formats: tuple[str, ...],
+    checkpoint: str | None,
+    into: Path | None,
+) -> None:
+    """Write RUN's report again, with the labels and grids there are now."""
+    from audit import analysis
+    from audit.run import reopen
+    from reports import card
+    from reports.build import write_report
+    from reports.splice import splice_file
+
+    audit = reopen(run_folder)
+    data = analysis.report_data(audit, *analysis.analyse(audit), grids)
+    data = card.only(data, checkpoint) if checkpoint is not None else data
+    for path in write_report(data, audit.run.folder / "report", formats):
+        click.echo(path)
+    if into is not None:
+        warning = splice_file(into, card.metadata(data), card.prose(data))
+        click.echo(into)
+        if warning:
+            click.echo(f"warning: {warning}", err=True)

@@ -1,0 +1,275 @@
+"""A model card: results as metadata that the hub reads, and prose on bias, risks and limits.
+
+The metadata is `model-index` of huggingface_hub: one result for each headline finding, with its
+interval, n and null among the metric's arguments. The prose says what was measured and no more.
+Every name and prompt is escaped (`reports.markup`).
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from probes import Finding
+from reports import ReportData
+from reports.claims import Verdict, verdict, verdict_label
+from reports.facts import Card, audited_cards
+from reports.markup import markdown
+from reports.tables import show
+from reports.text import clip, number
+from reports.wording import amount, probability, scope, sentence, topic, value_text
+
+MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
+"""Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""
+ORDER: tuple[Verdict, ...] = ("apart", "described", "cannot tell", "not measured")
+SETTINGS = (
+    "prompts",
+    "seeds",
+    "seeds a prompt",
+    "pictures",
+    "sampler",
+    "steps",
+    "guidance",
+    "size",
+)
+
+
+def only(data: ReportData, checkpoint: str) -> ReportData:
+    """The report of one checkpoint of several: what is said of others alone is left out.
+
+    Raises:
+        ValueError: The run has no such checkpoint.
+    """
+    names = dict.fromkeys(str(one.get("name")) for one in data.audited if one.get("kind") != "VAE")
+    if checkpoint not in names:
+        raise ValueError(f"--checkpoint {checkpoint!r}: this run has {', '.join(names)}")
+    attrition = data.attrition
+    if "arm" in attrition:
+        arms = attrition["arm"].astype(str)
+        attrition = attrition[(arms == checkpoint) | arms.str.startswith(f"{checkpoint} · ")]
+    return data._replace(
+        title=checkpoint,
+        audited=[one for one in data.audited if checkpoint in (one.get("name"), one.get("of"))],
+        findings=[
+            f for f in data.findings if f.subject.get("checkpoint", checkpoint) == checkpoint
+        ],
+        attrition=attrition,
+    )
+
+
+def card(data: ReportData) -> str:
+    """The whole card: metadata and prose."""
+    written = ModelCardData(
+        model_name=model_name(data),
+        eval_results=results(data) or None,
+        pipeline_tag="text-to-image",
+        tags=["diffusion-audit"],
+    )
+    text = f"---\n{written.to_yaml()}\n---\n\n# {markdown(data.title, 200)}\n\n{prose(data)}"
+    return str(ModelCard(text))
+
+
+def metadata(data: ReportData) -> str:
+    """The `model-index` alone, as YAML; '' where no finding has a number."""
+    held = results(data)
+    if not held:
+        return ""
+    return str(ModelCardData(model_name=model_name(data), eval_results=held).to_yaml()) + "\n"
+
+
+def model_name(data: ReportData) -> str:
+    """The run's name, as the metadata holds it."""
+    return clip(data.title, 120) or "audited model"
+
+
+def headlines(data: ReportData) -> list[Finding]:
+    """Headline findings; those of which most can be claimed first."""
+    chosen = [f for f in data.findings if f.headline]
+    return sorted(chosen, key=lambda f: ORDER.index(verdict(f)))
+
+
+def results(data: ReportData) -> list[EvalResult]:
+    """One result for each headline finding that has a number, at most `MAX_RESULTS`."""
+    measured = [f for f in headlines(data) if verdict(f) != "not measured"]
+    told = ", ".join(f"{k} {show(data.settings[k])}" for k in SETTINGS if k in data.settings)
+    return [
+        EvalResult(
+            task_type="text-to-image",
+            dataset_type="diffusion-audit",
+            dataset_name=f"prompts of the audit {model_name(data)}",
+            dataset_config=clip(told, 300) or None,
+            dataset_revision=clip(data.provenance.get("spec", ""), 80) or None,
+            metric_type=clip(f.metric.replace(" ", "-"), 80),
+            metric_name=clip(topic(f), 300),
+            metric_value=_rounded(f.value),
+            metric_args=_arguments(f),
+        )
+        for f in measured[:MAX_RESULTS]
+    ]
+
+
+def _arguments(finding: Finding) -> dict[str, Any]:
+    """What a number means nothing without; what is not known is left out."""
+    numbers = {
+        "low": finding.low,
+        "high": finding.high,
+        "null": finding.null,
+        "null_q95": finding.null_q95,
+        "p": finding.p,
+    }
+    words = {
+        "estimand": finding.estimand,
+        "estimator": finding.estimator,
+        "unit": finding.unit,
+        "instrument": finding.instrument,
+        "target": finding.target,
+        "note": finding.note,
+    }
+    held: dict[str, Any] = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
+    return (
+        {"n": finding.n, "interval": "95 %"}
+        | held
+        | {k: clip(v, 300) for k, v in words.items() if v}
+    )
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits: p is often tiny, and never 0."""
+    return float(f"{value:.6g}")
+
+
+def prose(data: ReportData) -> str:
+    """Bias, risks, limitations and testing, as Markdown."""
+    return (
+        "\n\n".join(
+            [
+                "## Bias, risks and limitations",
+                "### Bias",
+                *_bias(data),
+                "### Risks",
+                *_risks(data),
+                "### Limitations",
+                *_limitations(data),
+                "## Testing",
+                *_testing(data),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _bias(data: ReportData) -> list[str]:
+    made = ""
+    if {"planned", "made"} <= set(data.attrition.columns) and len(data.attrition):
+        got, planned = (int(data.attrition[c].sum()) for c in ("made", "planned"))
+        made = f" on {got:,} of {planned:,} planned pictures"
+    first = (
+        f"Measured by diffusion-audit{made}. Brackets hold 95 % intervals; n is the number of "
+        "pictures; *without the effect* is what a model without it would score at this n."
+    )
+    chosen = headlines(data)
+    if not chosen:
+        return [first, "No finding of this audit was marked as a headline."]
+    decided = [f for f in chosen if verdict(f) in ("apart", "described")]
+    undecided = [f for f in chosen if verdict(f) == "cannot tell"]
+    told = [*decided, *undecided[:MAX_OPEN]][:MAX_TOLD]
+    lines = [f"- **{verdict_label(f)}.** {markdown(sentence(f), 700)}" for f in told]
+    counts = ", ".join(
+        f"{n} {label.lower()}" for label, n in _counted([verdict_label(f) for f in chosen]).items()
+    )
+    parts = [first, f"{len(chosen)} headline findings: {counts}."]
+    if lines:
+        parts += ["\n".join(lines), _table(told)]
+    if len(chosen) > len(told):
+        parts.append(f"In the full report: {len(chosen) - len(told):,} more headline findings.")
+    return parts
+
+
+def _counted(words: list[str]) -> dict[str, int]:
+    return {w: words.count(w) for w in dict.fromkeys(words)}
+
+
+def _table(findings: list[Finding]) -> str:
+    """The findings as a table, one row each."""
+    rows = ["| what | value [95 %] | without the effect | n | p | said of | verdict |"]
+    rows.append("|---|---:|---:|---:|---|---|---|")
+    for f in findings:
+        cells = [
+            topic(f),
+            value_text(f),
+            amount(f, f.null),
+            f"{f.n:,}",
+            probability(f).split(" after")[0].removeprefix("p = ").removeprefix("p ") or "–",
+            scope(f),
+            verdict_label(f),
+        ]
+        rows.append("| " + " | ".join(markdown(c, 300) for c in cells) + " |")
+    return "\n".join(rows)
+
+
+def _risks(data: ReportData) -> list[str]:
+    apart = sum(verdict(f) == "apart" for f in headlines(data))
+    first = (
+        f"Off their target, or different beyond chance: {apart} headline findings. Whoever uses "
+        "the model with such prompts at these settings can expect leanings of this kind in what "
+        "it draws."
+        if apart
+        else "No headline finding could be told from its target or from chance. That is not "
+        "evidence that there is no effect: a smaller one, or one that was not looked for, may be "
+        "there."
+    )
+    lost = 0
+    if {"planned", "made"} <= set(data.attrition.columns):
+        lost = int((data.attrition["planned"] - data.attrition["made"]).sum())
+    more = f" {lost:,} planned pictures are missing; they count as missing, never as zero."
+    return [first + (more if lost else "")]
+
+
+def _limitations(data: ReportData) -> list[str]:
+    readers = list(dict.fromkeys(f.instrument for f in data.findings if f.instrument))
+    named = ", ".join(markdown(r, 80) for r in readers[:6]) or "no instrument"
+    unmeasured = sum(verdict(f) == "not measured" for f in data.findings)
+    powered = any(f.metric == "prediction-powered share" for f in headlines(data))
+    labels = (
+        "Some shares lean on people's labels of a random part of these pictures."
+        if powered
+        else "No people's labels of these pictures were used, so what the instruments misread is "
+        "in the numbers unless a finding says 'corrected'."
+    )
+    return [
+        f"- Pictures were read by instruments ({named}). They read how a person is presented in "
+        f"a picture (such as perceived gender presentation); they cannot know who anyone is. "
+        f"{labels}\n"
+        "- Every number holds for this suite of prompts at these settings and for the weights "
+        "below; other guidance, samplers, adapters or prompts can change every share.\n"
+        "- Targets were declared beforehand. A target is a choice, not a fact about the world.\n"
+        f"- Findings that could not be measured: {unmeasured:,}; the full report gives each reason."
+    ]
+
+
+def _testing(data: ReportData) -> list[str]:
+    rows = [
+        f"- {markdown(key, 60)}: {markdown(show(data.settings[key]), 200)}"
+        for key in (*SETTINGS, "batch size", "device", "dtype")
+        if key in data.settings
+    ]
+    weights = [_weights(c) for c in audited_cards(data.audited)[:12]]
+    spec = data.provenance.get("spec")
+    repeat = f"Spec digest {markdown(spec, 80)}. " if spec else ""
+    parts = ["\n".join(rows)] if rows else []
+    if weights:
+        parts.append("What was audited, by digest of its tensors:\n\n" + "\n".join(weights))
+    parts.append(
+        f"{repeat}Every picture can be made again from its id (`audit show`). Numbers are shares, "
+        f"distances or differences with n as stated; {number(len(data.findings))} findings in all."
+    )
+    return parts
+
+
+def _weights(one: Card) -> str:
+    digests = [f"{k} {v}" for k, v, mono in one.entries if mono and k not in ("source", "spec")]
+    return f"- {markdown(one.kind, 40)} {markdown(one.name, 120)}: " + markdown(
+        "; ".join(digests) or "no digest", 400
+    )

@@ -1,0 +1,138 @@
+"""A short summary with one picture, for model sites that take Markdown or a little HTML."""
+
+from __future__ import annotations
+
+import io
+
+import altair as alt
+import pandas as pd
+
+from probes import Finding
+from reports import ReportData
+from reports.card import SETTINGS, headlines
+from reports.claims import manner, target_value, verdict, verdict_label
+from reports.grids import read_grid, sheet
+from reports.markup import html, markdown
+from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
+from reports.tables import show
+from reports.text import clip
+from reports.wording import attribute, sentence, topic
+
+MAX_TOLD, MAX_DRAWN = 6, 12
+PICTURE = "summary.png"
+CAVEAT = (
+    "This speaks of these prompts and settings only. An instrument reads how a person is presented "
+    "in a picture; it cannot know who anyone is."
+)
+
+
+def summary_markdown(data: ReportData, pictured: bool) -> str:
+    """Markdown of a few lines."""
+    parts = [f"### {markdown(data.title, 120)}: audit", markdown(_first(data), 600)]
+    if pictured:
+        parts.append(f"![{markdown(_alt(data), 300)}]({PICTURE})")
+    lines = [f"- **{label}.** {markdown(text, 500)}" for label, text in _told(data)]
+    return "\n\n".join([*parts, "\n".join(lines), CAVEAT]) + "\n"
+
+
+def summary_html(data: ReportData, pictured: bool) -> str:
+    """The same as HTML of the plainest tags, which sites that filter HTML let through."""
+    parts = [f"<h3>{html(data.title, 120)}: audit</h3>", f"<p>{html(_first(data), 600)}</p>"]
+    if pictured:
+        parts.append(f'<p><img src="{PICTURE}" alt="{html(_alt(data), 300)}"></p>')
+    lines = [f"<li><strong>{label}.</strong> {html(t, 500)}</li>" for label, t in _told(data)]
+    return "\n".join([*parts, "<ul>", *lines, "</ul>", f"<p>{CAVEAT}</p>"]) + "\n"
+
+
+def summary_picture(data: ReportData) -> bytes | None:
+    """One PNG: the headline shares and distances with their intervals, else the first grid."""
+    drawn = _drawable(data)
+    if drawn:
+        table = pd.DataFrame(drawn)
+        chart = bar(table, {"": STYLES[0]}, value_scale(table), WIDE)
+        chart = chart.configure_view(stroke=None).properties(
+            background="white",
+            padding={"left": 24, "right": 40, "top": 24, "bottom": 24},
+            title=alt.TitleParams(
+                text=clip(data.title, 80),
+                subtitle=[s for s in (clip(table["same"][0], 120), _rule(table)) if s],
+                anchor="start",
+                color=INK,
+                subtitleColor=MUTED,
+                fontSize=20,
+                subtitleFontSize=13,
+                offset=16,
+            ),
+        )
+        buffer = io.BytesIO()
+        chart.save(buffer, format="png", scale_factor=1.5)
+        return buffer.getvalue()
+    for exhibit in data.exhibits:
+        if exhibit.kind == "grid":
+            return sheet(read_grid(exhibit.table), exhibit.caption, data.images)
+    return None
+
+
+def _drawable(data: ReportData) -> list[dict[str, object]]:
+    """Rows of the chart: headline findings that are shares, or else distances of shares."""
+    measured = [
+        f for f in headlines(data) if verdict(f) != "not measured" and f.low >= 0 and f.high <= 1
+    ]
+    for how in ("share", "distance"):
+        chosen = [f for f in measured if manner(f) == how][:MAX_DRAWN]
+        if chosen:
+            break
+    told = [_parts(f) for f in chosen]
+    varying = [i for i in range(3) if len({t[i] for t in told}) > 1] or [0, 1, 2]
+    return [
+        {
+            "label": clip(", ".join(t[i] for i in varying if t[i]) or topic(f), 90),
+            "value": f.value,
+            "low": f.low,
+            "high": f.high,
+            "group": "",
+            "facet": "",
+            "target": target_value(f) if how == "share" else f.null,
+            "same": ", ".join(t[i] for i in range(3) if i not in varying and t[i]),
+        }
+        for f, t in zip(chosen, told, strict=True)
+    ]
+
+
+def _parts(finding: Finding) -> tuple[str, str, str]:
+    """Prompt, class and arm: of these a row is told by those that differ between rows."""
+    subject = finding.subject
+    arm = subject.get("arm", subject.get("checkpoint", ""))
+    what = subject.get("class", "") or attribute(finding)
+    return subject.get("prompt", "all prompts"), what, arm
+
+
+def _rule(table: pd.DataFrame) -> str:
+    return (
+        "The mark is the target, or what chance alone would score."
+        if (table["target"].notna().any())
+        else ""
+    )
+
+
+def _first(data: ReportData) -> str:
+    chosen = headlines(data)
+    apart = sum(verdict(f) == "apart" for f in chosen)
+    settings = ", ".join(f"{k} {show(data.settings[k])}" for k in SETTINGS if k in data.settings)
+    return (
+        f"Measured by diffusion-audit ({settings}). Of {len(chosen)} headline findings {apart} lie "
+        "off their target or differ beyond chance. Brackets hold 95 % intervals."
+    )
+
+
+def _alt(data: ReportData) -> str:
+    drawn = _drawable(data)
+    if not drawn:
+        return "Pictures of the audit, side by side."
+    return f"{len(drawn)} headline findings as dots with 95 % intervals, beside their targets."
+
+
+def _told(data: ReportData) -> list[tuple[str, str]]:
+    """(verdict, sentence) of the first headline findings."""
+    measured = [f for f in headlines(data) if verdict(f) != "not measured"]
+    return [(verdict_label(f), sentence(f)) for f in measured[:MAX_TOLD]]
