@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from audit import __version__
+from dashboard.command import dashboard_command, export_command
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -46,6 +47,10 @@ def say(text: str) -> None:
 @click.version_option(__version__, prog_name="audit")
 def main() -> None:
     """Audit text-to-image models: which bias, how sure, and which part carries it."""
+
+
+main.add_command(dashboard_command)
+main.add_command(export_command)
 
 
 @main.command("run")
