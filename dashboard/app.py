@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import parts
 from dashboard.files import RunError
+from dashboard.pictures import icon
 from dashboard.words import plain
 
 PAGES = {
@@ -21,11 +22,12 @@ PAGES = {
     "exhibits": ("All exhibits", ":material/stacks:"),
 }
 
-st.set_page_config(page_title="diffusion-audit", page_icon=":material/balance:", layout="wide")
+# A picture of our own: named icons and emoji would be fetched from afar.
+st.set_page_config(page_title="diffusion-audit", page_icon=icon(), layout="wide")
 page = st.navigation(
     [
-        st.Page(f"app_pages/{name}.py", title=title, icon=icon, default=name == "overview")
-        for name, (title, icon) in PAGES.items()
+        st.Page(f"app_pages/{name}.py", title=title, icon=sign, default=name == "overview")
+        for name, (title, sign) in PAGES.items()
     ]
 )
 parts.choose_run()

@@ -1,4 +1,7 @@
-"""Charts of the dashboard: plain tables in, Altair charts out. Nothing here knows Streamlit.
+"""Charts of the dashboard: plain tables in, Vega-Lite out. Nothing here knows Streamlit.
+
+Altair draws and checks them; what leaves is its plain data, since it would check a chart as long
+again for every change of a colour.
 
 Dots with intervals and lines come from `reports.plots`, so that report and dashboard look alike;
 here they get tooltips and, on dark ground, the dark colours.
@@ -18,13 +21,13 @@ from probes import Exhibit, Finding
 from reports.charts import DARK, NEEDED, shorten, style_groups
 from reports.page import meter
 from reports.plots import (
-    FONT,
     GRID,
     INK,
     MUTED,
     NARROW,
     STYLES,
     TARGET,
+    Plot,
     Style,
     bar,
     common_start,
@@ -33,8 +36,12 @@ from reports.plots import (
 )
 from reports.text import clip
 
+Spec = dict[str, Any]
+"""A chart as Vega-Lite takes it."""
 ACCENT = {False: "#4a4fb5", True: "#a4a8ff"}
 """By whether the ground is dark; as in the report's style sheet."""
+SANS = '"Source Sans", sans-serif'
+"""The font that Streamlit brings along."""
 MOST_FACETS = 12
 MANY = ("#0072b2", "#d55e00", "#009e73", "#b7518f", "#5a5f66", "#b27d00", "#2a9fd8", "#8c6bb1")
 GREY = "#9ba5b0"
@@ -50,7 +57,7 @@ class Facets(NamedTuple):
         note: how labels were cut, or ''.
     """
 
-    charts: list[tuple[str, alt.Chart]]
+    charts: list[tuple[str, Spec]]
     styles: dict[str, Style]
     left_out: int
     note: str
@@ -100,15 +107,9 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def intervals(table: pd.DataFrame, known: Sequence[str], dark: bool) -> Facets:
-    """Dots with intervals of a table with label, value, low, high, group and target."""
-    made = facets(Exhibit("intervals", "bar", table, "", ""), known, dark)
-    return made or Facets([], {}, 0, "")
-
-
-def finish(chart: Any, dark: bool) -> alt.Chart:
+def finish(chart: Plot, dark: bool) -> Spec:
     """A chart of `reports.plots` with tooltips, and in the dark colours where wanted."""
-    spec = chart.to_dict()
+    spec: Spec = chart.to_dict()
     for layer in spec.get("layer", []):
         mark = layer["mark"]["type"] if isinstance(layer["mark"], dict) else layer["mark"]
         encoding = layer.get("encoding", {})
@@ -120,7 +121,8 @@ def finish(chart: Any, dark: bool) -> alt.Chart:
                 for f, title in (("value", "value"), ("low", "95 % from"), ("high", "to"))
             ]
     spec.pop("width", None)
-    return alt.Chart.from_dict(recolour(spec) if dark else spec, validate=False)
+    spec["config"]["font"] = SANS
+    return recolour(spec) if dark else spec
 
 
 def recolour(value: Any) -> Any:
@@ -138,7 +140,7 @@ def scatter(
     dark: bool,
     region: tuple[float, float, float, float] | None = None,
     height: int = 520,
-) -> alt.Chart:
+) -> Spec:
     """Points with a region to draw; the selection is named 'region'.
 
     Args:
@@ -172,7 +174,7 @@ def scatter(
     legend = alt.Legend(orient="top", title=None, columns=2, symbolOpacity=1, labelLimit=160)
     axis = alt.Axis(labels=False, ticks=False, title=None, grid=False, domain=False)
     chart = (
-        alt.Chart(data)
+        alt.Chart(alt.NamedData("points"))
         .mark_point(filled=True, size=22 if len(data) < 4000 else 9, strokeWidth=0)
         .encode(
             x=alt.X("x:Q", axis=axis, scale=alt.Scale(zero=False, nice=False, padding=16)),
@@ -186,11 +188,11 @@ def scatter(
         )
         .add_params(brush)
         .properties(height=height)
-        .configure(font=FONT, background="transparent", view=alt.ViewConfig(stroke=GRID))
+        .configure(font=SANS, background="transparent", view=alt.ViewConfig(stroke=GRID))
         .configure_legend(labelColor=INK, labelFontSize=12)
     )
-    spec = chart.to_dict()
-    return alt.Chart.from_dict(recolour(spec) if dark else spec, validate=False)
+    spec: Spec = chart.to_dict()
+    return (recolour(spec) if dark else spec) | {"datasets": {"points": data}}
 
 
 def meter_svg(finding: Finding, accent: bool, dark: bool) -> tuple[str, str]:
@@ -238,7 +240,7 @@ def legend_svg(name: str, style: Style, dark: bool) -> tuple[str, int]:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="18" '
         f'viewBox="0 0 {width} 18"><g fill="{colour}">{SHAPES[style.shape]}</g>'
-        f'<text x="20" y="13.5" fill="{ink}" font-family="{escape(FONT)}" font-size="13.5">'
+        f'<text x="20" y="13.5" fill="{ink}" font-family="{escape(SANS)}" font-size="13.5">'
         f"{escape(label)}</text></svg>",
         width,
     )
@@ -250,7 +252,7 @@ def target_svg(dark: bool) -> tuple[str, int]:
     return (
         '<svg xmlns="http://www.w3.org/2000/svg" width="70" height="18" viewBox="0 0 70 18">'
         f'<path d="M8 1v16" stroke="{colour}" stroke-width="2" stroke-dasharray="4 3"/>'
-        f'<text x="20" y="13.5" fill="{ink}" font-family="{escape(FONT)}" font-size="13.5">'
+        f'<text x="20" y="13.5" fill="{ink}" font-family="{escape(SANS)}" font-size="13.5">'
         "target</text></svg>",
         70,
     )

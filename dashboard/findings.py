@@ -34,7 +34,7 @@ def frame(run: RunView) -> pd.DataFrame:
 
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
-    """As `frame`, of any findings: headlines first, by verdict."""
+    """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
     rows = [
         {
             "id": f.id,
@@ -64,7 +64,10 @@ def table(findings: Sequence[Finding]) -> pd.DataFrame:
     if not rows:
         return made
     place = {v: i for i, v in enumerate(LABELS)}
-    return made.sort_values("verdict", key=lambda v: v.map(place), kind="stable")
+    made["order"] = made["verdict"].map(place)
+    made["alone"] = made["prompt"] != ""
+    made = made.sort_values(["order", "alone"], kind="stable")
+    return made.drop(columns=["order", "alone"])
 
 
 def tally(rows: pd.DataFrame) -> dict[str, int]:

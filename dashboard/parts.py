@@ -204,14 +204,14 @@ def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:
     legend(made.styles, target)
     if len(made.charts) == 1:
         name, chart = made.charts[0]
-        st.altair_chart(chart, width="stretch", theme=None, key=f"{key} 0", alt=alt or None)
+        st.vega_lite_chart(spec=chart, width="stretch", theme=None, key=f"{key} 0", alt=alt or None)
     else:
         with st.grid(columns=3, min_column_width=300, gap="medium"):
             for i, (name, chart) in enumerate(made.charts):
                 with st.container():
                     st.markdown(f"**{plain(name, 80)}**")
-                    st.altair_chart(
-                        chart, width="stretch", theme=None, key=f"{key} {i}", alt=f"{name}: {alt}"
+                    st.vega_lite_chart(
+                        spec=chart, width="stretch", theme=None, key=f"{key} {i}", alt=f"{name}: {alt}"
                     )
     more = f"{made.left_out} more are in the data. " if made.left_out else ""
     if more or made.note:

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 AMPLIFIED = 8
 
@@ -58,6 +58,17 @@ def parameters(png: bytes | None) -> str:
     except (OSError, ValueError, SyntaxError):
         return ""
     return str(getattr(image, "text", {}).get("parameters", ""))[:20_000]
+
+
+def icon() -> Image.Image:
+    """The page's icon: a dot with its interval, and the target."""
+    image = Image.new("RGBA", (64, 64))
+    draw = ImageDraw.Draw(image)
+    draw.rounded_rectangle((0, 0, 63, 63), 14, "#4a4fb5")
+    draw.line((12, 32, 52, 32), "#b9bcf0", 6)
+    draw.line((46, 14, 46, 50), "#ffffff", 4)
+    draw.ellipse((18, 22, 38, 42), "#ffffff")
+    return image
 
 
 def _opened(png: bytes) -> Image.Image | None:

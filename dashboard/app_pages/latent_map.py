@@ -60,8 +60,8 @@ except ValueError:
 region = (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 else None
 # The chart keeps the region that it was opened with: a new one would draw it anew under the hand.
 start = st.session_state.setdefault(f"region of {chosen}", region)
-event = st.altair_chart(
-    charts.scatter(points, parts.dark(), start),
+event = st.vega_lite_chart(
+    spec=charts.scatter(points, parts.dark(), start),
     width="stretch",
     theme=None,
     key=f"map {chosen}",

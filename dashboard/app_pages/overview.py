@@ -74,7 +74,7 @@ else:
             bind="query-params",
         )
         all_of = st.toggle("Not only headlines", key="all", bind="query-params")
-    with st.grid(columns=4, min_column_width=200):
+    with st.grid(columns=4, min_column_width=150):
         pick = {
             name: st.multiselect(
                 words, sorted(set(findings[name]) - {""}), key=f"of_{name}", bind="query-params"
@@ -91,22 +91,24 @@ else:
         page = min(st.pagination(pages, key="page", bind="query-params"), pages)
     if rows.empty:
         parts.empty("No finding passes these filters", "Take one of them away.")
+    st.caption(
+        "On the right: value and 95 % interval, on a scale from 0 to 100 %. The tick is the target "
+        "or, for a distance, what chance alone reaches in 95 % of runs."
+    )
     dark = parts.dark()
     for place in rows.index[(page - 1) * PER_PAGE : page * PER_PAGE]:
         finding = run.findings[place]
         told = headline(finding)
-        with st.container(border=True, gap="xsmall"):
-            words, picture = st.columns([4, 1.1], gap="medium", vertical_alignment="center")
-            with words:
-                apart = told.verdict == "apart"
-                mark = "primary" if apart else "gray"
-                st.badge(told.label, color=mark)
+        apart = told.verdict == "apart"
+        svg, alt = charts.meter_svg(finding, apart, dark)
+        with st.container(border=True):
+            words, picture = st.columns([4, 1], gap="medium", vertical_alignment="center")
+            with words.container(gap="xxsmall"):
+                st.badge(told.label, color="primary" if apart else "gray")
                 st.markdown(plain(told.sentence))
                 st.caption(plain(told.small))
-            svg, alt = charts.meter_svg(finding, apart, dark)
             if svg:
                 picture.image(svg, width=200, alt=alt)
-                picture.caption(plain(alt))
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{count(len(rows), 'finding')}")
         parts.csv_button(rows, "findings", "findings")
@@ -119,5 +121,5 @@ parts.csv_button(table, "made", "made")
 cards = audited_cards(run.report.get("audited", []))
 if cards:
     st.subheader("What was audited", anchor=False)
-    rows = [{"name": c.name, "kind": c.kind} | {k: v for k, v, _ in c.entries} for c in cards]
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="Checkpoints and VAEs with digests")
+    told_cards = [{"name": c.name, "kind": c.kind} | {k: v for k, v, _ in c.entries} for c in cards]
+    st.dataframe(pd.DataFrame(told_cards), hide_index=True, alt="Checkpoints and VAEs with digests")

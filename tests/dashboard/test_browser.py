@@ -52,13 +52,21 @@ def browser():
         yield held
 
 
+def wrong(message) -> bool:
+    """Whether a console message is an error of ours.
+
+    Below a page's address Streamlit first looks for its server there, and finds 404.
+    """
+    return message.type == "error" and "/_stcore/" not in message.location.get("url", "")
+
+
 @pytest.fixture
 def page(browser):
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.problems = []
     page.on("pageerror", lambda e: page.problems.append(str(e)))
-    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+    page.on("console", lambda m: page.problems.append(m.text) if wrong(m) else None)
     page.on(
         "request",
         lambda r: (
