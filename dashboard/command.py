@@ -13,6 +13,7 @@ import click
 OPTIONS: dict[str, Any] = {
     "server.address": "127.0.0.1",
     "server.headless": True,
+    "server.allowedHosts": ["127.0.0.1", "localhost"],
     "server.fileWatcherType": "none",
     "server.enableStaticServing": False,
     "server.maxUploadSize": 1,

@@ -202,17 +202,15 @@ def legend(styles: dict[str, Style], target: bool) -> None:
 def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:
     """Charts side by side where there is room."""
     legend(made.styles, target)
+    look: dict[str, Any] = {"width": "stretch", "theme": None}
     if len(made.charts) == 1:
-        name, chart = made.charts[0]
-        st.vega_lite_chart(spec=chart, width="stretch", theme=None, key=f"{key} 0", alt=alt or None)
+        st.vega_lite_chart(spec=made.charts[0][1], key=f"{key} 0", alt=alt or None, **look)
     else:
         with st.grid(columns=3, min_column_width=300, gap="medium"):
             for i, (name, chart) in enumerate(made.charts):
                 with st.container():
                     st.markdown(f"**{plain(name, 80)}**")
-                    st.vega_lite_chart(
-                        spec=chart, width="stretch", theme=None, key=f"{key} {i}", alt=f"{name}: {alt}"
-                    )
+                    st.vega_lite_chart(spec=chart, key=f"{key} {i}", alt=f"{name}: {alt}", **look)
     more = f"{made.left_out} more are in the data. " if made.left_out else ""
     if more or made.note:
         st.caption(plain(more + made.note))

@@ -6,7 +6,7 @@ from dashboard import charts, outcomes, parts
 from dashboard.words import plain
 from probes import Exhibit
 
-MOST = 24
+MOST, MOST_PAGES = 24, 20
 
 run = parts.view()
 parts.headline(
@@ -53,10 +53,9 @@ else:
         "class: those that were not are counted here."
     )
 parts.csv_button(table, "shares", "shares")
+lost = outcomes.not_told(run, reading, chosen)
 st.dataframe(
-    outcomes.not_told(run, reading, chosen),
-    hide_index=True,
-    alt="Pictures of every arm that were told no class, by what they were",
+    lost, hide_index=True, alt="Pictures of every arm that were told no class, by what they were"
 )
 
 st.subheader("Where the classifier doubts", anchor=False)
@@ -68,8 +67,8 @@ else:
         f"{100 * reading.classifier.cannot_tell_below:.0f} % it is counted as 'cannot tell'. "
         "To know how often it errs, label some: the page Label."
     )
-    pages = 20
-    page = st.pagination(pages, key="doubt", bind="query-params")
+    pages = min(MOST_PAGES, -(-int(lost["pictures"].sum()) // MOST))
+    page = st.pagination(pages, key="doubt", bind="query-params") if pages > 1 else 1
     doubts = outcomes.uncertain(run, reading, chosen, MOST, (page - 1) * MOST)
     if doubts.empty:
         st.caption("No more pictures.")
