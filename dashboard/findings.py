@@ -19,6 +19,8 @@ LABELS = {
 }
 """Verdicts of `reports.claims`, in the order in which they are told."""
 SUBJECT = ("attribute", "arm", "prompt", "class")
+NUMBERS = ("value", "low", "high", "null", "p", "n")
+WORDS = ("unit", "target", "estimand", "instrument", "note")
 
 
 def frame(run: RunView) -> pd.DataFrame:
@@ -26,48 +28,33 @@ def frame(run: RunView) -> pd.DataFrame:
 
     Kept with the run: of many findings it takes a second.
     """
-    held: pd.DataFrame | None = getattr(run, "_finding_rows", None)
-    if held is None:
-        held = table(run.findings)
-        run._finding_rows = held
-    return held
+    if "findings" not in run.cache:
+        run.cache["findings"] = table(run.findings)
+    return run.cache["findings"]
 
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
-    rows = [
-        {
-            "id": f.id,
-            "verdict": verdict(f),
-            "headline": f.headline,
-            "probe": f.probe,
-            "metric": f.metric.replace("_", " "),
-        }
-        | {key: f.subject.get(key, "") for key in SUBJECT}
-        | {
-            "value": f.value,
-            "low": f.low,
-            "high": f.high,
-            "null": f.null,
-            "p": f.p,
-            "n": f.n,
-            "unit": f.unit,
-            "target": f.target,
-            "estimand": f.estimand,
-            "instrument": f.instrument,
-            "note": f.note,
-        }
-        for f in findings
-    ]
-    columns = [*(rows[0] if rows else ()), *(("verdict", "headline") if not rows else ())]
-    made = pd.DataFrame(rows, columns=columns or None)
-    if not rows:
-        return made
+    columns = list(_row(Finding("", "", "", {}, float("nan"))))
+    made = pd.DataFrame([_row(f) for f in findings], columns=columns)
+    made["headline"] = made["headline"].astype(bool)
     place = {v: i for i, v in enumerate(LABELS)}
     made["order"] = made["verdict"].map(place)
     made["alone"] = made["prompt"] != ""
     made = made.sort_values(["order", "alone"], kind="stable")
     return made.drop(columns=["order", "alone"])
+
+
+def _row(f: Finding) -> dict[str, object]:
+    about = {key: f.subject.get(key, "") for key in SUBJECT}
+    metric = f.metric.replace("_", " ")
+    return (
+        {"id": f.id, "verdict": verdict(f), "headline": f.headline}
+        | {"probe": f.probe, "metric": metric}
+        | about
+        | {k: getattr(f, k) for k in NUMBERS}
+        | {k: getattr(f, k) for k in WORDS}
+    )
 
 
 def tally(rows: pd.DataFrame) -> dict[str, int]:

@@ -204,6 +204,8 @@ def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:
     legend(made.styles, target)
     look: dict[str, Any] = {"width": "stretch", "theme": None}
     if len(made.charts) == 1:
+        if made.charts[0][0]:
+            st.markdown(f"**{plain(made.charts[0][0], 80)}**")
         st.vega_lite_chart(spec=made.charts[0][1], key=f"{key} 0", alt=alt or None, **look)
     else:
         with st.grid(columns=3, min_column_width=300, gap="medium"):

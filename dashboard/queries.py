@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
+from time import monotonic_ns
 from typing import Any
 
 import duckdb
@@ -47,6 +48,8 @@ class RunView:
         self.folder = self.files.root
         self._lock = RLock()
         self._made: dict[str, str] = {}
+        self.cache: dict[str, pd.DataFrame] = {}
+        self.opened = monotonic_ns()
         self._db = _connect(self.folder)
         try:
             self._db.read_parquet(str(self.files.top["plan.parquet"])).create("planned")

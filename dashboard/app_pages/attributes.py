@@ -41,7 +41,7 @@ st.subheader("Shares of the pictures you chose", anchor=False)
 table = outcomes.shares(run, reading, chosen)
 two = len(reading.attribute.class_names) == 2
 shown = table[table["label"] == reading.attribute.class_names[1]] if two else table
-shown = shown.assign(facet=shown["label"], label=shown["group"])
+shown = shown.assign(facet="told " + shown["label"], label=shown["group"])
 one = Exhibit("shares", "bar", shown, "", "")
 made = charts.facets(one, parts.known(run), parts.dark())
 if made is None or table["value"].isna().all():

@@ -39,7 +39,7 @@ def laid_out(folder: str, opened: int, name: str) -> maps.Map:
     return maps.lay_out(run, sources[name])
 
 
-laid = laid_out(str(run.folder), id(run), chosen)
+laid = laid_out(str(run.folder), run.opened, chosen)
 if laid.points.empty:
     parts.empty("No map", laid.note)
     st.stop()
