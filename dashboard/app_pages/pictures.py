@@ -29,7 +29,7 @@ with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         bind="query-params",
         required=True,
     )
-width = {"small": 88, "medium": 132, "large": 216}[size or "medium"]
+width = {"small": 88, "medium": 116, "large": 216}[size or "medium"]
 
 where, values = run.where(chosen)
 lines = run.sql(
