@@ -54,15 +54,15 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
     )
     if rows.empty:
         st.caption("No picture of this VAE was measured.")
-    for i, row in enumerate(rows.itertuples()):
-        with st.container(border=True):
-            st.markdown(
-                f"**{plain(row.prompt, 160)}** · seed {row.seed} · ΔE {row.delta_e:.1f} · "
-                f"lightness {row.lightness_shift:+.1f}".replace("-", "−")
-            )
-            cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
-            captions = [f"{vaes[0]} (held against)", str(vae), "what changed, 8 ×"]
-            parts.gallery(run, cells, captions, f"vae {i}", 160)
+    with st.grid(columns=2, min_column_width=350):
+        for i, row in enumerate(rows.itertuples()):
+            with st.container(border=True):
+                shift = f"ΔE {row.delta_e:.1f} · lightness {row.lightness_shift:+.1f}"
+                st.markdown(f"**{plain(row.prompt, 160)}** · seed {row.seed}")
+                st.caption(shift.replace("-", "−"))
+                cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
+                captions = [str(vaes[0]), str(vae), "what changed, 8 ×"]
+                parts.gallery(run, cells, captions, f"vae {i}", 96)
     parts.csv_button(rows, "changed", "changed")
 else:
     grids = [e for e in mine if e.kind == "grid"] + [
