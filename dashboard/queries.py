@@ -141,7 +141,7 @@ class RunView:
         """Cells of the same prompt and seed, whatever was swapped."""
         return self.sql(
             "SELECT * FROM plan WHERE prompt = ? AND seed = ? ORDER BY place",
-            [row["prompt"], row["seed"]],
+            [str(row["prompt"]), int(row["seed"])],
         )
 
     def where(self, filters: Filters) -> tuple[str, list[Any]]:
