@@ -21,6 +21,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.vae
 	$(BIN)/python -m benchmarks.full_size
+	$(BIN)/python -m benchmarks.dashboard
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +31,4 @@ $(READY): pyproject.toml requirements.lock
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-run
+	rm -rf $(VENV) demo-run synthetic-run

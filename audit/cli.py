@@ -14,6 +14,7 @@ from audit import __version__
 from audit.label_commands import labels_group
 from audit.one_line import one_line_errors
 from audit.report_command import report_command
+from dashboard.command import dashboard_command, export_command
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -28,6 +29,10 @@ def say(text: str) -> None:
 @click.version_option(__version__, prog_name="audit")
 def main() -> None:
     """Audit text-to-image models: which bias, how sure, and which part carries it."""
+
+
+main.add_command(dashboard_command)
+main.add_command(export_command)
 
 
 @main.command("run")

@@ -1,20 +1,12 @@
-"""A made-up run of any size, and how long its report takes.
+"""A run directory of any size without a model: squares for pictures, random scores.
 
-    python -m benchmarks.synthetic_run FOLDER --images 100000 --report
-
-Writes what an audit of four checkpoints with two classifiers and four attributes leaves behind:
-ten rows of scores a picture (1,000,000 at 100,000 pictures) in one file a batch, instrument and
-VAE. The numbers mean nothing. With --report each step's wall and CPU seconds are printed, the
-page's size, and the most memory held; the CPU seconds are those of an otherwise idle machine.
+Plan, files and report are written by the functions that write real ones, so that a reader of
+runs cannot tell the difference. Used by the dashboard's benchmark and tests.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import resource
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,160 +15,233 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from audit.plan import Cell
-from audit.spec import parse_spec
-from audit.store import Run
+from audit.attributes import AttributeSpec
+from audit.parameters import write_parameters
+from audit.plan import Arm, make_plan, units_of
+from audit.prompts import Prompt
+from audit.spec import Spec, parse_spec
+from audit.stats import share_interval
+from audit.store import Run, sha256
+from probes import Exhibit, Finding, findings_frame
+from reports import ReportData
+from reports.build import as_json
 
-CHECKPOINTS = ("base", "tuned", "merged", "distilled")
-CLASSIFIERS = ("small", "large")
-ATTRIBUTES = ("gender-presentation", "age-group", "skin-tone", "revealing-clothing")
-SEEDS, BATCH, DIMENSIONS = 100, 32, 64
-VAE = "v" * 16
+SIDE, DIMENSIONS, DISTINCT = 32, 32, 64
+"""Of pictures in px, of embeddings, and how many different pictures there are."""
 
 
-def write_run(folder: Path, images: int, batch: int = BATCH, seed: int = 0) -> Path:
-    """Write a run of about so many pictures (a multiple of 4 checkpoints x 100 seeds)."""
-    prompts = max(20, images // (len(CHECKPOINTS) * SEEDS))
-    seeds = max(1, images // (len(CHECKPOINTS) * prompts))
-    raw = {
-        "name": f"synthetic {images:,}",
-        "checkpoints": dict.fromkeys(CHECKPOINTS, "reference:balanced"),
-        "prompts": {
-            "list": [f"a portrait of somebody at work, number {i}" for i in range(prompts)]
-        },
-        "seeds": seeds,
-        "attributes": list(ATTRIBUTES),
-        "classifiers": dict.fromkeys(CLASSIFIERS, "reference:balanced"),
-        "baseline": CHECKPOINTS[0],
-        "batch_size": batch,
-        "device": "cpu",
-        "dtype": "float32",
-    }
-    spec = parse_spec(raw, folder / "spec.yaml")
+def make(
+    folder: Path,
+    *,
+    checkpoints: int = 2,
+    vaes: int = 2,
+    prompts: int = 4,
+    seeds: int = 4,
+    attributes: int = 2,
+    batch: int = 16,
+    prompt_texts: list[str] | None = None,
+) -> Run:
+    """Write a whole run: checkpoints x vaes x prompts x seeds pictures, attributes + 2 scores each.
+
+    Args:
+        folder: where; made.
+        checkpoints: how many.
+        vaes: how many; the first is 'own'.
+        prompts: how many.
+        seeds: of every prompt.
+        attributes: of three classes each; every one is scored for every picture.
+        batch: pictures a unit.
+        prompt_texts: in place of 'a portrait of worker N'.
+    """
+    texts = prompt_texts or [f"a portrait of worker {i}" for i in range(prompts)]
+    spec = _spec(folder, checkpoints, vaes, texts, seeds, attributes, batch)
     run = Run(folder)
-    dumped = spec.model_dump(mode="json")
-    run.write_text("spec.yaml", yaml.safe_dump(dumped, sort_keys=False))
-    run.write_json(
-        "provenance.json",
-        {
-            "spec": spec.digest(),
-            "base": str(folder),
-            "audited": [
-                {"kind": "denoiser", "name": n, "source": "synthetic", "digest": f"{i:064x}"}
-                for i, n in enumerate(CHECKPOINTS)
-            ],
-            "made with": {"batch size": batch, "device": "cpu", "dtype": "float32"},
-        },
-    )
-    plan = plan_of(prompts, seeds, batch)
-    run.write_plan(plan)
-    names = [f"{c}.{a.name}" for c in CLASSIFIERS for a in spec.attributes]
-    names += [f"{c}.likeness" for c in CLASSIFIERS]
-    run.write_json("instruments.json", {n: f"{n}@synthetic" for n in names})
-    rng = np.random.default_rng(seed)
-    classes = {a.name: list(a.class_names) for a in spec.attributes}
-    pictures = [_png(rng) for _ in range(64)]
-    for unit, part in plan.groupby("unit", sort=False):
-        cells = part["cell"].to_numpy()
-        rows: list[dict[str, Any]] = [
-            {"cell": c, "png": pictures[i % 64], "sha256": c, "reason": ""}
-            for i, c in enumerate(cells)
-        ]
-        run.write_images(str(unit), VAE, rows)
-        for name in names:
-            kind = name.split(".")[1]
-            run.write_scores(
-                f"{name}@synthetic", str(unit), VAE, _scores(rng, cells, classes.get(kind))
-            )
-    return folder
-
-
-def plan_of(prompts: int, seeds: int, batch: int) -> pd.DataFrame:
-    """The plan: checkpoint by checkpoint, prompt by prompt, cut into batches."""
-    n = len(CHECKPOINTS) * prompts * seeds
-    at = np.arange(n)
-    prompt = at // seeds % prompts
-    text = [f"a portrait of somebody at work, number {i}" for i in prompt]
-    ids = [f"{i:016x}{'0' * 48}" for i in at]
-    table = {
-        "cell": ids,
-        "trajectory": ids,
-        "unit": [f"{i:016x}" for i in at // batch],
-        "kind": "made",
-        "checkpoint": np.array(CHECKPOINTS)[at // (prompts * seeds)],
-        "vae": "own",
-        "negative": "none",
-        "sampler": "own",
-        "steps": 25,
-        "guidance": 7.5,
-        "width": 64,
-        "height": 64,
-        "prompt_index": prompt,
-        "prompt": text,
-        "group": "",
-        "seed": at % seeds,
-        "text": text,
-        "negative_text": "",
-        "noise": at % (prompts * seeds),
-        "vae_file": VAE,
+    arms = {
+        name: Arm(
+            digests={"text_encoder": sha256(b"t"), "denoiser": sha256(name.encode())},
+            schedulers={"own": sha256(b"s")},
+            vaes={vae: sha256(vae.encode()) for vae in spec.vaes},
+            size=(SIDE, SIDE),
+        )
+        for name in spec.checkpoints
     }
-    return pd.DataFrame(table)[list(Cell._fields)]
+    plan = make_plan(spec, [Prompt(t, {}, "", {}) for t in texts], arms)
+    run.write_text("spec.yaml", yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True))
+    run.write_plan(plan)
+    run.write_json("provenance.json", {"base": str(folder), "audited": [], "made with": {}})
+    names = ["small.likeness", "fidelity", *(f"small.{a.name}" for a in spec.attributes)]
+    run.write_json("instruments.json", {name: f"{name}@0" for name in names})
+    rng = np.random.default_rng(0)
+    pictures = [_png(rng) for _ in range(DISTINCT)]
+    counts: dict[tuple[str, ...], int] = {}
+    for unit in units_of(plan):
+        for vae, rows in unit.rows.groupby("vae_file"):
+            cells = rows.drop_duplicates("cell").reset_index(drop=True)
+            picked = rng.integers(DISTINCT, size=len(cells))
+            images = [
+                {"cell": c, "png": pictures[i][0], "sha256": pictures[i][1], "reason": None}
+                for c, i in zip(cells["cell"], picked, strict=True)
+            ]
+            run.write_images(unit.id, str(vae), images)
+            _score(run, spec, unit.id, str(vae), cells, picked, rng, counts)
+    findings = _findings(spec, plan, counts)
+    run.write_table(
+        "findings.parquet", findings_frame(findings).assign(subject=lambda f: f["subject"].map(str))
+    )
+    data = ReportData(
+        title="synthetic",
+        audited=[{"kind": "denoiser", "name": n, "digest": sha256(n.encode())} for n in arms],
+        settings={"prompts": len(texts)},
+        findings=findings,
+        exhibits=_exhibits(findings, plan),
+        attrition=pd.DataFrame(columns=["arm", "planned", "made", "failed", "reason"]),
+        provenance={},
+        reproduce=[],
+        images=lambda cell: None,
+    )
+    run.write_json("report/report.json", as_json(data))
+    return run
 
 
-def _scores(rng: np.random.Generator, cells: Any, classes: list[str] | None) -> pd.DataFrame:
-    if classes is None:
-        found = rng.normal(size=(len(cells), DIMENSIONS)).astype(np.float32)
-        found /= np.linalg.norm(found, axis=1, keepdims=True)
-        likeness = rng.normal(0.25, 0.03, len(cells))
-        return pd.DataFrame({"cell": cells, "likeness": likeness, "embedding": list(found)})
-    shares = rng.dirichlet(np.full(len(classes), 0.2), len(cells))
-    held = {f"class:{c}": shares[:, k] for k, c in enumerate(classes)}
-    return pd.DataFrame({"cell": cells, **held, "nobody": 0.01, "several": 0.02})
+def _spec(
+    folder: Path,
+    checkpoints: int,
+    vaes: int,
+    texts: list[str],
+    seeds: int,
+    attributes: int,
+    batch: int,
+) -> Spec:
+    raw: dict[str, Any] = {
+        "name": "synthetic",
+        "checkpoints": {f"model-{i}": f"model-{i}.safetensors" for i in range(checkpoints)},
+        "vaes": {"own": "own"} | {f"vae-{i}": f"vae-{i}.safetensors" for i in range(1, vaes)},
+        "prompts": {"list": texts},
+        "seeds": seeds,
+        "attributes": [
+            {
+                "name": f"look-{i}",
+                "classes": [
+                    {"name": n, "prompts": [f"{n} {i}"]} for n in ("round", "square", "odd")
+                ],
+            }
+            for i in range(attributes)
+        ],
+        "classifiers": {"small": {"model": "ViT-B-32", "pretrained": "none"}},
+        "probes": ["attributes", "vae"],
+        "batch_size": batch,
+    }
+    return parse_spec(raw, folder / "spec.yaml")
 
 
-def _png(rng: np.random.Generator) -> bytes:
+def _png(rng: np.random.Generator) -> tuple[bytes, str]:
+    """A square on a ground, and the digest of its pixels."""
+    from PIL.PngImagePlugin import PngInfo
+
+    pixels = np.full((SIDE, SIDE, 3), rng.integers(200, 256, 3), np.uint8)
+    top, left = rng.integers(2, SIDE // 2, 2)
+    pixels[top : top + 12, left : left + 12] = rng.integers(0, 200, 3)
+    chunks = PngInfo()
+    chunks.add_itxt("parameters", write_parameters("a prompt", "", {"Steps": "20", "Seed": "1"}))
     buffer = io.BytesIO()
-    small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    Image.fromarray(small).resize((64, 64)).save(buffer, "PNG")
-    return buffer.getvalue()
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=chunks)
+    return buffer.getvalue(), sha256(pixels.tobytes())
 
 
-def measure(folder: Path) -> None:
-    """Build the report step by step and print what each step took."""
-    from audit import analysis
-    from audit.run import reopen
-    from reports.build import write_report
-
-    audit = _timed("open", lambda: reopen(folder))
-    findings, exhibits = _timed("analyse", lambda: analysis.analyse(audit))
-    data = _timed("gather", lambda: analysis.report_data(audit, findings, exhibits))
-    paths = _timed("write html, json", lambda: write_report(data, folder / "report"))
-    _timed("write card, csv", lambda: write_report(data, folder / "report", ("card", "csv")))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    size = paths[0].stat().st_size / 1e6
-    print(f"{len(findings):,} findings; page {size:.1f} MB; at most {peak:.1f} GB held")
-
-
-def _timed(name: str, work: Callable[[], Any]) -> Any:
-    wall, cpu = time.perf_counter(), time.process_time()
-    made = work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{name:<18}{wall:8.1f} s wall{cpu:8.1f} s CPU", flush=True)
-    return made
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--images", type=int, default=100_000)
-    parser.add_argument("--report", action="store_true")
-    arguments = parser.parse_args()
-    if not (arguments.folder / "plan.parquet").exists():
-        _timed("write the run", lambda: write_run(arguments.folder, arguments.images))
-    if arguments.report:
-        measure(arguments.folder)
+def _score(
+    run: Run,
+    spec: Spec,
+    unit: str,
+    vae: str,
+    cells: pd.DataFrame,
+    picked: np.ndarray,
+    rng: np.random.Generator,
+    counts: dict[tuple[str, ...], int],
+) -> None:
+    n = len(cells)
+    centre = np.random.default_rng(1).normal(size=(DISTINCT, DIMENSIONS))
+    vectors = (centre[picked] + 0.3 * rng.normal(size=(n, DIMENSIONS))).astype(np.float32)
+    likeness = pd.DataFrame(
+        {"cell": cells["cell"], "likeness": rng.random(n), "embedding": list(vectors)}
+    )
+    run.write_scores("small.likeness@0", unit, vae, likeness)
+    errors = {"mse": rng.random(n) / 100, "delta_e": 5 * rng.random(n)}
+    errors["lightness_shift"] = rng.normal(size=n)
+    run.write_scores("fidelity@0", unit, vae, pd.DataFrame({"cell": cells["cell"]} | errors))
+    for attribute in spec.attributes:
+        names = attribute.class_names
+        table = pd.DataFrame(
+            rng.dirichlet(np.full(len(names), 0.3), n), columns=[f"class:{c}" for c in names]
+        )
+        told = np.array(names)[table.to_numpy().argmax(axis=1)]
+        for key in zip(cells["checkpoint"], cells["vae"], cells["prompt"], told, strict=True):
+            full = (attribute.name, *key)
+            counts[full] = counts.get(full, 0) + 1
+        table.insert(0, "cell", cells["cell"])
+        table["nobody"] = table["several"] = float("nan")
+        run.write_scores(f"small.{attribute.name}@0", unit, vae, table)
 
 
-if __name__ == "__main__":
-    main()
+def _findings(spec: Spec, plan: pd.DataFrame, counts: dict[tuple[str, ...], int]) -> list[Finding]:
+    """A share of the first class by attribute, arm and prompt; those of one arm as headlines."""
+    found = []
+    arms = plan[["checkpoint", "vae", "prompt"]].drop_duplicates()
+    for attribute in spec.attributes[:2]:
+        first = attribute.class_names[0]
+        for row in arms.itertuples():
+            key = (attribute.name, row.checkpoint, row.vae, row.prompt)
+            n = sum(counts.get((*key, c), 0) for c in attribute.class_names)
+            share = share_interval(counts.get((*key, first), 0), n)
+            found.append(
+                Finding(
+                    id=f"attributes/share/{'/'.join(key)}",
+                    probe="attributes",
+                    metric="share",
+                    subject={
+                        "checkpoint": row.checkpoint,
+                        "vae": row.vae,
+                        "arm": f"{row.checkpoint} · {row.vae}",
+                        "attribute": attribute.name,
+                        "class": first,
+                        "prompt": row.prompt,
+                    },
+                    value=share.value,
+                    low=share.low,
+                    high=share.high,
+                    headline=row.vae == "own",
+                    n=n,
+                    null=1 / 3,
+                    target=_target(attribute),
+                    unit="share",
+                    instrument=f"small.{attribute.name}",
+                )
+            )
+    return found
+
+
+def _target(attribute: AttributeSpec) -> str:
+    return ", ".join(f"{name} {share:.3g}" for name, share in attribute.shares().items())
+
+
+def _exhibits(findings: list[Finding], plan: pd.DataFrame) -> list[Exhibit]:
+    chart = pd.DataFrame(
+        [
+            {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
+            | {"group": f.subject["arm"], "facet": f.subject["class"], "target": f.null, "n": f.n}
+            for f in findings
+            if f.subject["attribute"] == "look-0"
+        ]
+    )
+    first = plan[plan["seed"] == plan["seed"].min()].head(16)
+    grid = pd.DataFrame(
+        {
+            "row": first["prompt"],
+            "column": first["checkpoint"] + " " + first["vae"],
+            "cell": first["cell"],
+            "caption": "",
+        }
+    )
+    return [
+        Exhibit("shares/small.look-0", "bar", chart, "Shares by prompt", "dots with intervals"),
+        Exhibit("grid/prompt/checkpoint", "grid", grid, "prompt by checkpoint", "a grid"),
+    ]

@@ -1,0 +1,42 @@
+"""The dashboard: routes only."""
+
+from __future__ import annotations
+
+import duckdb
+import streamlit as st
+
+from dashboard import parts
+from dashboard.files import RunError
+from dashboard.pictures import icon
+from dashboard.words import plain
+
+PAGES = {
+    "overview": ("Overview", ":material/summarize:"),
+    "pictures": ("Pictures", ":material/grid_view:"),
+    "attributes": ("Attributes", ":material/bar_chart:"),
+    "vae": ("VAE", ":material/compare:"),
+    "latent_map": ("Latent map", ":material/scatter_plot:"),
+    "attention": ("Attention", ":material/visibility:"),
+    "compare": ("Compare", ":material/difference:"),
+    "label": ("Label", ":material/label:"),
+    "exhibits": ("All exhibits", ":material/stacks:"),
+}
+
+# A picture of our own: named icons and emoji would be fetched from afar.
+st.set_page_config(page_title="diffusion-audit", page_icon=icon(), layout="wide")
+page = st.navigation(
+    [
+        st.Page(f"app_pages/{name}.py", title=title, icon=sign, default=name == "overview")
+        for name, (title, sign) in PAGES.items()
+    ]
+)
+parts.choose_run()
+try:
+    page.run()
+    parts.show_history(parts.view())
+except RunError as error:
+    st.error(plain(error))
+    st.button("Look again", on_click=parts.forget)
+except (OSError, duckdb.IOException) as error:
+    st.error(f"A file of the run cannot be read; it may have been removed: {plain(error)}")
+    st.button("Look again", on_click=parts.forget)

@@ -1,0 +1,109 @@
+"""Attributes: shares against targets, who is counted together, and where classifiers doubt."""
+
+import streamlit as st
+
+from dashboard import charts, outcomes, parts
+from dashboard.words import plain
+from probes import Exhibit
+
+MOST, MOST_PAGES = 24, 20
+
+run = parts.view()
+parts.headline(
+    "Attributes",
+    "What classifiers read in the pictures. Classes are declared and read from appearance: they "
+    "say how a picture looks to an instrument, not who a person is.",
+)
+readings = outcomes.readings(run)
+if not readings:
+    parts.empty(
+        "No attribute was measured in this run",
+        "Name some under `attributes:` in the spec, with a classifier, and run it again: pictures "
+        "that are there are measured, not made anew."
+        + (f" (spec.yaml: {plain(run.spec_problem)})" if run.spec_problem else ""),
+    )
+    st.stop()
+
+names = {f"{r.instrument}/{r.attribute.name}": r for r in readings}
+label = st.selectbox(
+    "Attribute and instrument",
+    list(names),
+    format_func=lambda n: f"{names[n].title}, by {names[n].instrument}",
+    key="reading",
+    bind="query-params",
+)
+reading = names[label]
+if reading.attribute.note:
+    st.caption(plain(reading.attribute.note))
+chosen = parts.filters(run, ("checkpoint", "vae", "prompt"))
+
+st.subheader("Shares of the pictures you chose", anchor=False)
+table = outcomes.shares(run, reading, chosen)
+two = len(reading.attribute.class_names) == 2
+shown = table[table["label"] == reading.attribute.class_names[1]] if two else table
+shown = shown.assign(facet="told " + shown["label"], label=shown["group"])
+one = Exhibit("shares", "bar", shown, "", "")
+made = charts.facets(one, parts.known(run), parts.dark())
+if made is None or table["value"].isna().all():
+    parts.empty("No picture was told a class", "Choose other prompts, or see what they were below.")
+else:
+    parts.draw(made, "shares", "dots with 95 % intervals, one for each arm", True)
+    st.caption(
+        "Prompts weigh alike and are taken as fixed; 95 % intervals. Of pictures that were told a "
+        "class: those that were not are counted here."
+    )
+parts.csv_button(table, "shares", "shares")
+lost = outcomes.not_told(run, reading, chosen)
+st.dataframe(
+    lost, hide_index=True, alt="Pictures of every arm that were told no class, by what they were"
+)
+
+st.subheader("Where the classifier doubts", anchor=False)
+if reading.classifier is None:
+    st.caption("Colorimetry has no probability to doubt with.")
+else:
+    st.caption(
+        "The least certain first: below "
+        f"{100 * reading.classifier.cannot_tell_below:.0f} % it is counted as 'cannot tell'. "
+        "To know how often it errs, label some: the page Label."
+    )
+    pages = min(MOST_PAGES, -(-int(lost["pictures"].sum()) // MOST))
+    page = st.pagination(pages, key="doubt", bind="query-params") if pages > 1 else 1
+    doubts = outcomes.uncertain(run, reading, chosen, MOST, (page - 1) * MOST)
+    if doubts.empty:
+        st.caption("No more pictures.")
+    parts.gallery(
+        run,
+        list(doubts["cell"]),
+        [f"{row.outcome} {100 * row.certainty:.0f} %" for row in doubts.itertuples()],
+        "doubts",
+        104,
+    )
+    parts.csv_button(doubts, "doubts", "doubts")
+
+peers = [r for r in readings if r.attribute.name == reading.attribute.name and r != reading]
+if peers:
+    st.subheader("Where classifiers disagree", anchor=False)
+    other = st.selectbox(
+        "With", peers, format_func=lambda r: r.instrument, key="peer of " + reading.instrument
+    )
+    apart = outcomes.disagreeing(run, reading, other, MOST)
+    if apart.empty:
+        st.caption("They tell every picture alike.")
+    captions = [f"{r.outcome} or {r.other}" for r in apart.itertuples()]
+    parts.gallery(run, list(apart["cell"]), captions, "apart", 104)
+    parts.csv_button(apart, "disagreement", "apart")
+
+mine = [
+    e
+    for e in run.exhibits
+    if e.kind != "grid"
+    and (
+        e.id.endswith(f"/{reading.instrument}")
+        or (e.id.startswith("intersection") and reading.attribute.name in e.id.split("/"))
+        or e.id == "disagreement"
+    )
+]
+if mine:
+    st.subheader("The report's figures", anchor=False)
+    parts.exhibits(run, mine)

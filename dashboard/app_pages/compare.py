@@ -1,0 +1,109 @@
+"""Compare: runs beside each other, rankings, and what the gate says."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import charts, parts
+from dashboard.files import RunError
+from dashboard.findings import across
+from dashboard.gates import MARKS, metric_rows, read_gate
+from dashboard.words import plain
+from probes import Exhibit
+
+run = parts.view()
+parts.headline(
+    "Compare",
+    "Arms of one run share their noise and are compared in pairs. Runs stand side by side: "
+    "intervals that overlap settle nothing.",
+)
+names = parts.folders()
+runs = {}
+for name, folder in names.items():
+    try:
+        runs[name] = parts.open_view(folder)
+    except RunError as error:
+        st.warning(plain(error))
+if len(runs) > 1:
+    st.subheader("Runs side by side", anchor=False)
+    metrics = [
+        m
+        for m in dict.fromkeys(f.metric for r in runs.values() for f in r.findings if f.headline)
+        if not across(runs, m).empty
+    ]
+    if metrics:
+        metric = st.selectbox("Metric", metrics, key="metric", bind="query-params")
+        table = across(runs, metric)
+        made = charts.facets(Exhibit("runs", "bar", table, "", ""), list(runs), parts.dark())
+        if made:
+            parts.draw(made, "runs", f"{metric}: dots with intervals, one for each run", False)
+        with st.expander("Table"):
+            st.dataframe(table, hide_index=True, alt=f"{metric} of every run")
+        parts.csv_button(table, "runs", "runs")
+    else:
+        parts.empty("No headline findings to compare", "The runs have no report yet.")
+else:
+    parts.empty(
+        "One run is open",
+        "Name several to compare them: `audit dashboard RUN ANOTHER`.",
+    )
+
+rankings = [(name, e) for name, r in runs.items() for e in r.exhibits if e.id.startswith("ranking")]
+if rankings:
+    st.subheader("Ranking", anchor=False)
+    for exhibit in {e.id: e for _, e in rankings}.values():
+        tables = [
+            e.table.assign(label=[f"{name}: {t}" if len(runs) > 1 else t for t in e.table["label"]])
+            for name, e in rankings
+            if e.id == exhibit.id
+        ]
+        merged = pd.concat(tables).sort_values("value", ignore_index=True)
+        parts.exhibit(run, exhibit._replace(table=merged), "ranking")
+
+st.subheader("The gate", anchor=False)
+gates = {}
+for name, r in runs.items():
+    for file in ("gate/gate.json", "gate.json"):
+        if file in r.files.top:
+            gates[f"{name}/{file}"] = r.files.top[file]
+gates |= {file: Path(file) for file in parts.given()["gates"]}
+if not gates:
+    other = next((n for n in runs if n != run.folder.name), "CANDIDATE")
+    parts.empty(
+        "No gate was asked",
+        f"`audit gate {run.folder.name} {other} --out {run.folder.name}/gate` says whether a "
+        "candidate may ship after its baseline; it is then shown here. For a gate elsewhere: "
+        "`audit dashboard RUN --gate FILE`.",
+    )
+else:
+    chosen = st.selectbox("Gate", list(gates), key="gate", bind="query-params")
+    try:
+        record = read_gate(gates[chosen])
+    except (OSError, ValueError) as error:
+        st.warning(f"{plain(chosen)}: cannot be read ({plain(error)})")
+        st.stop()
+    verdict = str(record.get("verdict", "ERROR"))
+    colour, icon = MARKS.get(verdict, MARKS["ERROR"])
+    st.badge(verdict, color=colour, icon=icon)
+    st.markdown(plain(record.get("message", "")))
+    rows = metric_rows(record)
+    if len(rows):
+        made = charts.facets(Exhibit("gate", "bar", rows, "", ""), (), parts.dark())
+        if made:
+            st.markdown("**Candidate minus baseline, with 95 % intervals**")
+            parts.draw(made, "gate", "differences with intervals", False)
+        st.dataframe(rows.drop(columns="group"), hide_index=True, alt="The gate's metrics")
+        parts.csv_button(rows, "gate", "gate")
+    for note in record.get("notes", []):
+        st.caption(plain(note))
+    st.download_button(
+        "gate.json",
+        json.dumps(record, indent=2),
+        "gate.json",
+        "application/json",
+        type="tertiary",
+        icon=":material/download:",
+        on_click="ignore",
+    )

@@ -1,0 +1,101 @@
+"""VAE: what each one changes in the same latents, whose pictures it changes, and what it is."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import parts
+from dashboard.queries import MINUS
+from dashboard.words import plain
+
+MOST = 8
+PROBES = ("vae/", "spectrum/")
+
+run = parts.view()
+parts.headline(
+    "VAE",
+    "The same latents through every VAE, or pictures there and back. Each picture is its own "
+    "control: it is held against the first VAE's, or against the original.",
+)
+mine = [e for e in run.exhibits if e.id.startswith(PROBES)]
+vaes = run.levels["vae"]
+if len(vaes) < 2 and not mine:
+    parts.empty(
+        "This run has one VAE and no round trip",
+        "Name several under `vaes:` in the spec and add `probes: [attributes, vae, spectrum]`; or "
+        "send pictures through VAEs with `audit vae PICTURES --vae own --vae FILE`.",
+    )
+    st.stop()
+
+st.subheader("Pictures that changed most", anchor=False)
+if len(vaes) > 1 and "fidelity" in run.instruments:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        vae = st.selectbox("VAE", vaes[1:], key="through", bind="query-params", width=240)
+        order = st.selectbox(
+            "First",
+            ["most changed", "lightened most", "darkened most", "least changed"],
+            key="first",
+            bind="query-params",
+            width=200,
+        )
+    by = {
+        "most changed": "s.mse DESC",
+        "least changed": "s.mse",
+        "lightened most": "s.lightness_shift DESC",
+        "darkened most": "s.lightness_shift",
+    }[order]
+    table = run.scores("fidelity")
+    rows = run.sql(
+        f"""SELECT p.cell, p.arm, p.prompt, p.seed, r.cell AS reference, r.vae AS held_against,
+                   s.* EXCLUDE (cell)
+            FROM plan p JOIN {table} s USING (cell)
+            JOIN plan r ON r.trajectory = p.trajectory AND r.vae = ?
+            WHERE p.vae = ? AND s.mse IS NOT NULL ORDER BY {by}, p.place LIMIT ?""",
+        [vaes[0], vae, MOST],
+    )
+    if rows.empty:
+        st.caption("No picture of this VAE was measured.")
+    with st.grid(columns=2, min_column_width=350):
+        for i, row in enumerate(rows.itertuples()):
+            with st.container(border=True):
+                shift = f"ΔE {row.delta_e:.1f} · lightness {row.lightness_shift:+.1f}"
+                st.markdown(f"**{plain(row.prompt, 160)}** · seed {row.seed}")
+                st.caption(shift.replace("-", "−"))
+                cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
+                captions = [str(vaes[0]), str(vae), "what changed, 8 ×"]
+                parts.gallery(run, cells, captions, f"vae {i}", 96)
+    parts.csv_button(rows, "changed", "changed")
+else:
+    grids = [e for e in mine if e.kind == "grid"] + [
+        e for e in run.exhibits if e.id == "grid/vae/changed"
+    ]
+    if grids:
+        parts.exhibits(run, grids)
+    else:
+        st.caption("Not measured: add `vae` to `probes:` in the spec and run it again.")
+
+figures = [e for e in mine if e.kind != "table"]
+if figures:
+    st.subheader("How much, and at which frequencies", anchor=False)
+    parts.exhibits(run, figures)
+tables = [e for e in mine if e.kind == "table" and e.id != "vae/identity"]
+if tables:
+    st.subheader("Who pays", anchor=False)
+    parts.exhibits(run, tables)
+
+st.subheader("What each VAE is, and whether it may be swapped", anchor=False)
+known = run.json("vaes.json")
+identity = [e for e in mine if e.id == "vae/identity"]
+if identity:
+    parts.exhibits(run, identity)
+elif isinstance(known, list) and known:
+    st.dataframe(pd.DataFrame(known), hide_index=True, alt="A row a VAE with its digests")
+else:
+    audited = [a for a in run.report.get("audited", []) if a.get("kind") == "VAE"]
+    if audited:
+        st.dataframe(pd.DataFrame(audited), hide_index=True, alt="The VAEs of this run")
+    if run.spec and not run.spec.other_latent_spaces and run.levels["kind"] == ["made"]:
+        st.caption(
+            "All of them passed as swaps: one whose latents have another shape, or do not "
+            "correlate with the own VAE's, is refused before anything is made."
+        )
+    st.caption("Scale, precision and kinship are told by `audit vae PICTURES --vae …`.")

@@ -1,0 +1,97 @@
+"""Findings as a table to filter: verdicts by the report's own rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dashboard.queries import RunView
+from probes import Finding
+from reports.claims import verdict
+from reports.wording import value_text
+
+LABELS = {
+    "apart": "Stands out",
+    "cannot tell": "We cannot tell",
+    "described": "Measured",
+    "not measured": "Not measured",
+}
+"""Verdicts of `reports.claims`, in the order in which they are told."""
+SUBJECT = ("attribute", "arm", "prompt", "class")
+NUMBERS = ("value", "low", "high", "null", "p", "n")
+WORDS = ("unit", "target", "estimand", "instrument", "note")
+
+
+def frame(run: RunView) -> pd.DataFrame:
+    """One row a finding, with its verdict; the index is its place in `run.findings`.
+
+    Kept with the run: of many findings it takes a second.
+    """
+    if "findings" not in run.cache:
+        run.cache["findings"] = table(run.findings)
+    return run.cache["findings"]
+
+
+def table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
+    columns = list(_row(Finding("", "", "", {}, float("nan"))))
+    made = pd.DataFrame([_row(f) for f in findings], columns=columns)
+    made["headline"] = made["headline"].astype(bool)
+    place = {v: i for i, v in enumerate(LABELS)}
+    made["order"] = made["verdict"].map(place)
+    made["alone"] = made["prompt"] != ""
+    made = made.sort_values(["order", "alone"], kind="stable")
+    return made.drop(columns=["order", "alone"])
+
+
+def _row(f: Finding) -> dict[str, object]:
+    about = {key: f.subject.get(key, "") for key in SUBJECT}
+    metric = f.metric.replace("_", " ")
+    return (
+        {"id": f.id, "verdict": verdict(f), "headline": f.headline}
+        | {"probe": f.probe, "metric": metric}
+        | about
+        | {k: getattr(f, k) for k in NUMBERS}
+        | {k: getattr(f, k) for k in WORDS}
+    )
+
+
+def tally(rows: pd.DataFrame) -> dict[str, int]:
+    """How many findings have each verdict; all verdicts are named."""
+    counts = rows["verdict"].value_counts() if len(rows) else {}
+    return {v: int(counts.get(v, 0)) for v in LABELS}
+
+
+def chosen(
+    rows: pd.DataFrame, pick: Mapping[str, Sequence[str]], search: str | None, headlines: bool
+) -> pd.DataFrame:
+    """The rows that pass all filters; an empty choice passes everything.
+
+    Args:
+        rows: of `frame`.
+        pick: wanted values by column.
+        search: words that must all occur in id, metric, subject or note, in any case.
+        headlines: only headline findings.
+    """
+    keep = rows["headline"].astype(bool) if headlines else pd.Series(True, index=rows.index)
+    for column, values in pick.items():
+        if values:
+            keep &= rows[column].isin(list(values))
+    for word in (search or "").lower().split():
+        text = rows["id"].str.lower() + " " + rows["note"].str.lower()
+        keep &= text.str.contains(word, regex=False)
+    return rows[keep]
+
+
+def across(runs: Mapping[str, RunView], metric: str) -> pd.DataFrame:
+    """Findings of one metric in several runs, for a chart: label, value, low, high, group."""
+    rows = []
+    for name, run in runs.items():
+        for f in run.findings:
+            if f.metric == metric and f.headline and verdict(f) != "not measured":
+                subject = [f.subject.get(k, "") for k in ("arm", "attribute", "class", "group")]
+                label = " · ".join(s for s in subject if s) or f.instrument
+                rows.append((label, f.value, f.low, f.high, name, f.id, value_text(f)))
+    columns = ["label", "value", "low", "high", "group", "id", "in words"]
+    return pd.DataFrame(rows, columns=columns)

@@ -1,0 +1,323 @@
+"""A run as tables: DuckDB in memory over the run's Parquet files. No streamlit here.
+
+DuckDB may read the run's own folder and nothing else, and its settings are locked. What comes
+from the plan or from a reader reaches SQL as a parameter.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from time import monotonic_ns
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import yaml
+
+from audit.plan import Cell, arm_labels
+from audit.spec import Spec, SpecError, parse_spec
+from dashboard.files import Files, RunError, index
+from dashboard.pictures import difference
+from probes import Exhibit, Finding
+
+FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
+MINUS = " minus "
+REPORT = "report/report.json"
+SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+Filters = Mapping[str, Sequence[Any]]
+
+
+class RunView:
+    """One run, read-only.
+
+    Args:
+        folder: the run's directory.
+
+    Raises:
+        RunError: No run, or one whose plan cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files: Files = index(folder)
+        self.folder = self.files.root
+        self._lock = RLock()
+        self._made: dict[str, str] = {}
+        self.cache: dict[str, pd.DataFrame] = {}
+        self.opened = monotonic_ns()
+        self._db = _connect(self.folder)
+        try:
+            self._db.read_parquet(str(self.files.top["plan.parquet"])).create("planned")
+        except duckdb.Error as error:
+            raise RunError(f"{folder}: plan.parquet cannot be read ({_first(error)})") from None
+        have = {str(row[0]) for row in self._db.execute("DESCRIBE planned").fetchall()}
+        lacking = [name for name in Cell._fields if name not in have]
+        if lacking:
+            raise RunError(
+                f"{folder}: plan.parquet has no column {lacking[0]!r}: this run was written by an "
+                "older version; run the same `audit run` command again to bring it up to date"
+            )
+        self._add_arms()
+
+    def _add_arms(self) -> None:
+        plan = self._db.execute("SELECT * FROM planned").df()
+        bad = [u for u in {*plan["unit"], *plan["vae_file"]} if not SAFE.fullmatch(str(u))]
+        if bad:
+            raise RunError(f"{self.folder}: plan.parquet: {bad[0]!r} is no name of a unit or VAE")
+        plan["arm"] = arm_labels(plan) if len(plan) else ""
+        self.arms = list(dict.fromkeys(plan["arm"]))
+        self._db.register("frame", plan.drop_duplicates("cell"))
+        self._db.execute("CREATE TABLE plan AS SELECT *, row_number() OVER () AS place FROM frame")
+        self._db.unregister("frame")
+        self._db.execute("DROP TABLE planned")
+
+    # --- tables ---
+
+    def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+        """Rows of one query; safe from several sessions at once."""
+        with self._lock:
+            return self._db.execute(query, list(parameters)).df()
+
+    @cached_property
+    def levels(self) -> dict[str, list[Any]]:
+        """The levels of every factor that a reader can filter by, in the plan's order."""
+        out = {}
+        for name in (*FILTERS, "prompt_index", "kind"):
+            rows = self.sql(f"SELECT {name} AS x FROM plan GROUP BY 1 ORDER BY min(place)")
+            out[name] = rows["x"].tolist()
+        return out
+
+    @cached_property
+    def planned(self) -> int:
+        """Cells of the plan."""
+        return int(self.sql("SELECT count(*) AS n FROM plan")["n"][0])
+
+    def made(self) -> pd.DataFrame:
+        """By arm: planned, made, missing, and the commonest reason."""
+        table = self.images_table()
+        rows = self.sql(
+            f"""SELECT p.arm, count(*) AS planned, count(i.sha256) AS made,
+                   count(*) - count(i.sha256) AS missing,
+                   mode(CASE WHEN i.sha256 IS NULL THEN coalesce(i.reason, p.unit) END) AS reason
+                FROM plan p LEFT JOIN {table} i USING (cell) GROUP BY 1 ORDER BY min(place)"""
+        )
+        rows["reason"] = [self._why(r) for r in rows["reason"]]
+        return rows
+
+    def _why(self, reason: Any) -> str:
+        """A reason in words; of a unit without images, its failure."""
+        if not isinstance(reason, str):
+            return ""
+        if reason in self.files.failures:
+            try:
+                return self.files.failures[reason].read_text(encoding="utf-8").strip()[:200]
+            except OSError:
+                return "not made yet"
+        return "not made yet" if SAFE.fullmatch(reason) else reason
+
+    def cells(
+        self, filters: Filters, limit: int = 1000, order: Sequence[str] = ("place",)
+    ) -> pd.DataFrame:
+        """Rows of the plan that pass the filters."""
+        where, values = self.where(filters)
+        columns = ", ".join(f"p.{name}" for name in order)
+        return self.sql(
+            f"SELECT p.* FROM plan p {where} ORDER BY {columns} LIMIT ?", [*values, limit]
+        )
+
+    def cell(self, cell: str) -> pd.Series | None:
+        """One row of the plan by its id or the id's first letters, or None."""
+        if not re.fullmatch("[0-9a-f]{6,64}", cell):
+            return None
+        rows = self.sql("SELECT * FROM plan WHERE starts_with(cell, ?) LIMIT 2", [cell])
+        return rows.iloc[0] if len(rows) == 1 else None
+
+    def siblings(self, row: pd.Series) -> pd.DataFrame:
+        """Cells of the same prompt and seed, whatever was swapped."""
+        return self.sql(
+            "SELECT * FROM plan WHERE prompt = ? AND seed = ? ORDER BY place",
+            [str(row["prompt"]), int(row["seed"])],
+        )
+
+    def where(self, filters: Filters) -> tuple[str, list[Any]]:
+        """A WHERE clause on the plan as `p`, and its parameters; empty lists do not filter."""
+        chosen = {k: list(v) for k, v in filters.items() if k in FILTERS and len(v)}
+        text = " AND ".join(f"list_contains(?, p.{name})" for name in chosen)
+        return (f"WHERE {text}" if text else ""), list(chosen.values())
+
+    # --- pictures ---
+
+    def images(self, cells: Iterable[str]) -> dict[str, bytes]:
+        """PNG bytes of the cells that have a picture; also of 'CELL minus CELL'."""
+        wanted = list(dict.fromkeys(cells))
+        plain = [part for cell in wanted for part in cell.split(MINUS)]
+        rows = self.sql(
+            "SELECT cell, unit, vae_file FROM plan WHERE list_contains(?, cell)", [plain]
+        )
+        found: dict[str, bytes] = {}
+        for (unit, vae), part in rows.groupby(["unit", "vae_file"]):
+            path = self.files.images.get((str(unit), str(vae)))
+            if path is None:
+                continue
+            try:
+                table = pq.read_table(
+                    path, columns=["cell", "png"], filters=[("cell", "in", list(part["cell"]))]
+                )
+            except (OSError, ValueError):
+                continue  # removed, or cut short by a full disk
+            known = zip(table["cell"].to_pylist(), table["png"].to_pylist(), strict=True)
+            found |= {cell: png for cell, png in known if png}
+        for cell in wanted:
+            one, _, other = cell.partition(MINUS)
+            if other and one in found and other in found:
+                found[cell] = difference(found[one], found[other])
+        return found
+
+    def picture(self, cell: str) -> bytes | None:
+        """One picture's PNG bytes, or None where the run has none."""
+        return self.images([cell]).get(cell)
+
+    def images_table(self) -> str:
+        """Table of cell, sha256, reason."""
+        paths = [str(p) for p in self.files.images.values()]
+        return self._table("made", paths, "cell, sha256, reason")
+
+    def _table(self, name: str, paths: list[str], columns: str) -> str:
+        """A table of what Parquet files hold, read once."""
+        with self._lock:
+            if name not in self._made:
+                table = f"t{len(self._made)}"
+                if paths:
+                    relation = self._db.read_parquet(paths, union_by_name=True)
+                    relation.project(columns).create(table)
+                else:
+                    self._db.execute(
+                        f"CREATE TABLE {table} (cell VARCHAR, sha256 VARCHAR, reason VARCHAR)"
+                    )
+                self._made[name] = table
+            return self._made[name]
+
+    # --- scores ---
+
+    @cached_property
+    def instruments(self) -> dict[str, str]:
+        """Folder of scores by instrument, of those that measured something."""
+        known = self.json("instruments.json") or {}
+        return {str(k): str(v) for k, v in known.items() if str(v) in self.files.scores}
+
+    def scores(self, instrument: str) -> str:
+        """Name of the table of an instrument's scores, without embeddings."""
+        paths = [str(p) for p in self.files.scores[self.instruments[instrument]]]
+        have = pq.read_schema(paths[0]).names
+        columns = ", ".join(_quoted(c) for c in have if c != "embedding")
+        return self._table(f"scores {instrument}", paths, columns)
+
+    def keep(self, name: str, table: pd.DataFrame) -> str:
+        """Put a frame beside the others under a name; it is made once."""
+        with self._lock:
+            if name not in self._made:
+                made = f"t{len(self._made)}"
+                self._db.register("frame", table)
+                self._db.execute(f"CREATE TABLE {made} AS SELECT * FROM frame")
+                self._db.unregister("frame")
+                self._made[name] = made
+            return self._made[name]
+
+    def kept(self, name: str) -> str | None:
+        """A kept table by its name."""
+        return self._made.get(name)
+
+    # --- what was said of it ---
+
+    @cached_property
+    def spec(self) -> Spec | None:
+        """The run's spec, or None where this version cannot read it (see `spec_problem`)."""
+        return self._spec[0]
+
+    @property
+    def spec_problem(self) -> str:
+        """Why there is no spec."""
+        return self._spec[1]
+
+    @cached_property
+    def _spec(self) -> tuple[Spec | None, str]:
+        path = self.files.top.get("spec.yaml")
+        if path is None:
+            return None, "spec.yaml is missing"
+        try:
+            return parse_spec(yaml.safe_load(path.read_text(encoding="utf-8")), path), ""
+        except (OSError, ValueError, yaml.YAMLError, SpecError) as error:
+            return None, _first(error)
+
+    def json(self, name: str) -> Any:
+        """A JSON file of the run, or None where there is none or half of one."""
+        path = self.files.top.get(name)
+        if path is None:
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """report.json, or nothing where there is none that this version reads."""
+        value = self.json(REPORT)
+        return value if isinstance(value, dict) and value.get("report") == 1 else {}
+
+    @cached_property
+    def findings(self) -> list[Finding]:
+        """All findings, in the report's order."""
+        return [_finding(row) for row in self.report.get("findings", [])]
+
+    @cached_property
+    def exhibits(self) -> list[Exhibit]:
+        """All exhibits, in the report's order."""
+        return [
+            Exhibit(
+                str(e["id"]), e["kind"], pd.DataFrame(e["table"]), str(e["caption"]), str(e["alt"])
+            )
+            for e in self.report.get("exhibits", [])
+        ]
+
+    def close(self) -> None:
+        """Let go of the tables."""
+        self._db.close()
+
+
+def _connect(folder: Path) -> duckdb.DuckDBPyConnection:
+    db = duckdb.connect(":memory:")
+    db.execute("SET threads = 2")
+    db.execute("SET memory_limit = '400MB'")
+    # The whole list first: once external access is off, nothing can be added to it.
+    db.execute("SET allowed_directories = [$folder]".replace("$folder", _literal(folder)))
+    db.execute("SET enable_external_access = false")
+    db.execute("SET lock_configuration = true")
+    return db
+
+
+def _literal(folder: Path) -> str:
+    return "'" + str(folder).replace("'", "''") + "/'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _finding(row: Mapping[str, Any]) -> Finding:
+    known = {k: v for k, v in row.items() if k in Finding._fields}
+    for key in ("value", "low", "high", "null", "null_q95", "p"):
+        known[key] = float("nan") if known.get(key) is None else float(known[key])
+    return Finding(**known)
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+
+
+__all__ = ["FILTERS", "MINUS", "Filters", "RunError", "RunView"]

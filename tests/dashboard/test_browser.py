@@ -1,0 +1,142 @@
+"""The dashboard in a real browser: every page, keyboard, mouse and shared links."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("streamlit")
+pytest.importorskip("playwright")
+
+from dashboard_browser import CHROMIUM, SLOW, chromium, served, settled, visit
+
+from audit import analysis
+from audit.store import Run
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here"),
+]
+PAGES = {
+    "": "synthetic",
+    "pictures": "Pictures",
+    "attributes": "Attributes",
+    "vae": "VAE",
+    "latent_map": "Latent map",
+    "attention": "Attention",
+    "compare": "Compare",
+    "label": "Label",
+    "exhibits": "All exhibits",
+}
+
+
+@pytest.fixture(scope="module")
+def runs(made, small_audit, tmp_path_factory):
+    """The synthetic run, to be labelled, and a real one of the reference models."""
+    folder = tmp_path_factory.mktemp("browser")
+    analysis.report(small_audit, *analysis.analyse(small_audit))
+    real = shutil.copytree(small_audit.run.folder, folder / "real")
+    return Path(shutil.copytree(made, folder / "synthetic")), Path(real)
+
+
+@pytest.fixture(scope="module")
+def server(runs):
+    with served(*runs) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as held:
+        yield held
+
+
+def wrong(message) -> bool:
+    """Whether a console message is an error of ours.
+
+    Below a page's address Streamlit first looks for its server there, and finds 404.
+    """
+    return message.type == "error" and "/_stcore/" not in message.location.get("url", "")
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.problems = []
+    page.on("pageerror", lambda e: page.problems.append(str(e)))
+    page.on("console", lambda m: page.problems.append(m.text) if wrong(m) else None)
+    page.on(
+        "request",
+        lambda r: (
+            None
+            if re.match(r"(https?|wss?)://127\.0\.0\.1|data:|blob:", r.url)
+            else page.problems.append(f"asked for {r.url}")
+        ),
+    )
+    yield page
+    context.close()
+
+
+@pytest.mark.parametrize("run", ["synthetic", "real"])
+def test_every_page_opens_without_an_error(server, page, run):
+    for path, title in PAGES.items():
+        visit(page, f"{server}/{path}?run={run}")
+        heading = page.inner_text("h1")
+        assert heading == title or path == ""
+        assert page.locator('[data-testid="stException"]').count() == 0, path
+        assert page.locator('[data-testid="stAlert"]').count() == 0, path
+    assert page.problems == []
+
+
+def test_twenty_pictures_are_labelled_by_keyboard(server, page, runs):
+    visit(page, f"{server}/label?run=synthetic&labeller=ann&label_attribute=look-0")
+    for done in range(20):
+        page.wait_for_selector(f"text={done} of 24 labelled", timeout=SLOW)
+        settled(page)
+        page.keyboard.press("123X"[done % 4])
+    page.wait_for_selector("text=20 of 24 labelled", timeout=SLOW)
+    labels = Run(runs[0]).labels()
+    assert len(labels) == 20
+    assert labels["cell"].is_unique
+    assert set(labels["class"]) == {"round", "square", "odd", "cannot tell"}
+    assert "a portrait" not in page.inner_text('[data-testid="stMain"]')
+    assert page.problems == []
+
+
+def test_a_region_is_drawn_and_its_link_shared(server, page, browser):
+    visit(page, f"{server}/latent_map?run=synthetic")
+    chart = page.locator("canvas, svg.marks").first
+    chart.wait_for(timeout=SLOW)
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + 40, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 40, box["y"] + box["height"] - 30, steps=5)
+    page.mouse.up()
+    page.wait_for_selector("text=in the region", timeout=SLOW)
+    settled(page)
+    told = page.locator("h3", has_text="in the region").inner_text()
+    assert page.locator('[data-testid="stImage"] img').count() > 0
+    page.wait_for_url(re.compile("region="))
+    other = browser.new_context().new_page()
+    visit(other, page.url)
+    other.wait_for_selector("text=in the region", timeout=SLOW)
+    assert other.locator("h3", has_text="in the region").inner_text() == told
+    other.context.close()
+    assert page.problems == []
+
+
+def test_a_shared_link_lands_in_the_same_state(server, page, browser):
+    visit(page, f"{server}/?run=synthetic")
+    page.get_by_placeholder("a prompt, a metric …").fill("cook")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("search=cook"), timeout=SLOW)
+    settled(page)
+    other = browser.new_context().new_page()
+    visit(other, page.url)
+    for one in (page, other):
+        one.wait_for_selector("text=4 findings", timeout=SLOW)
+    assert other.get_by_placeholder("a prompt, a metric …").input_value() == "cook"
+    other.context.close()
+    assert page.problems == []

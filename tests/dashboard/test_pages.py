@@ -1,0 +1,162 @@
+"""Every page's logic, run by Streamlit itself without a browser."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("streamlit")
+from streamlit.testing.v1 import AppTest
+
+from audit.store import Run
+from dashboard import parts
+
+APP = str(Path(parts.__file__).with_name("app.py"))
+PAGES = sorted(p.stem for p in Path(APP).parent.glob("app_pages/[a-z]*.py"))
+
+
+def opened(page: str = "overview", **query: str) -> AppTest:
+    parts.forget()
+    app = AppTest.from_file(APP, default_timeout=120)
+    for key, value in query.items():
+        app.query_params[key] = value
+    app.run()
+    if page != "overview":
+        app.switch_page(f"app_pages/{page}.py").run()
+    assert not app.exception, app.exception[0].message
+    return app
+
+
+def text(app: AppTest) -> str:
+    parts_ = [app.title, app.markdown, app.caption, app.info, app.warning, app.error, app.subheader]
+    return "\n".join(str(e.value) for kind in parts_ for e in kind).replace("\\", "")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_a_whole_run(page, made, shown):
+    shown(made)
+    app = opened(page)
+    assert app.title[0].value
+    assert not app.error
+    assert "alert(1)" not in "".join(m.value for m in app.markdown if m.allow_html)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_on_half_a_run(page, run, shown):
+    for file in list((run / "images").glob("*/*.parquet"))[::2]:
+        file.unlink()
+    for name in ("report", "scores"):
+        shutil.rmtree(run / name)
+    shown(run)
+    app = opened(page)
+    assert app.title[0].value
+    if page == "overview":
+        assert "pictures are not made yet" in text(app)
+        assert "No findings yet" in text(app)
+
+
+def test_overview_filters_findings_and_keeps_the_choice(made, shown):
+    shown(made)
+    app = opened(all="true", search="cook")
+    assert "8 findings" in text(app)
+    app.multiselect(key="of_arm").set_value(["model-0 · own"]).run()
+    assert "2 findings" in text(app)
+    app.text_input(key="search").set_value("nothing is called so").run()
+    assert "No finding passes these filters" in text(app)
+
+
+def test_failures_and_links_are_told(run, shown, tmp_path):
+    (run / "failures").mkdir()
+    (run / "failures" / "0123.txt").write_text("out of memory")
+    (run / "report" / "more.html").symlink_to("/etc/hostname")
+    shown(run)
+    told = text(opened())
+    assert "1 unit failed" in told
+    assert "Links are not followed" in told
+    assert "report/more.html" in told
+
+
+def test_a_picture_tells_how_it_was_made(made, shown):
+    shown(made)
+    plan = pd.read_parquet(made / "plan.parquet")
+    app = opened("pictures")
+    app.query_params["cell"] = plan["cell"][0]
+    app.run()
+    assert not app.exception
+    codes = [c.value for c in app.code]
+    assert any(c.startswith("audit show ") and plan["cell"][0][:16] in c for c in codes)
+    assert any("Steps: 20" in c for c in codes)
+
+
+def test_pictures_are_chosen_by_swap_and_seed(made, shown):
+    shown(made)
+    app = opened("pictures")
+    before = len(app.get("imgs"))
+    app.multiselect(key="vae").set_value(["own"]).run()
+    assert not app.exception
+    assert 0 < len(app.get("imgs")) < before
+
+
+def test_attributes_count_what_was_chosen(made, shown):
+    shown(made)
+    app = opened("attributes")
+    app.multiselect(key="prompt").set_value(["a portrait of a cook"]).run()
+    assert not app.exception
+    assert app.dataframe[0].value["pictures"].tolist() == [2, 2, 2, 2]
+
+
+def test_a_region_of_the_map_shows_its_pictures(made, shown):
+    shown(made)
+    app = opened("latent_map", region="-100_100_-100_100")
+    app.query_params["region"] = "-100_100_-100_100"
+    app.run()
+    assert "24 pictures in the region" in text(app)
+
+
+def test_two_runs_stand_side_by_side(made, run, shown, tmp_path):
+    other = Path(shutil.move(run, tmp_path / "run-b"))
+    gate = tmp_path / "gate.json"
+    metric = {"id": "share/x", "verdict": "FAIL", "value": 0.2, "low": 0.1, "high": 0.3}
+    record = {"verdict": "FAIL", "message": "worse", "metrics": [metric], "notes": []}
+    gate.write_text(json.dumps(record))
+    shown(made, other, gates=(gate,))
+    app = opened("compare")
+    assert "Runs side by side" in text(app)
+    assert "worse" in text(app)
+    app.selectbox(key="run").set_value("run-b").run()
+    assert not app.exception
+
+
+def test_labels_of_two_people_are_kept_apart(run, shown):
+    shown(run)
+    apps = []
+    for name in ("ann", "ben"):
+        app = opened("label")
+        app.text_input(key="labeller").set_value(name).run()
+        apps.append(app)
+    for _ in range(3):
+        for app in apps:
+            app.button(key="label 0").click().run()
+            assert not app.exception
+    labels = Run(run).labels()
+    assert labels.groupby("rater").size().to_dict() == {"ann": 3, "ben": 3}
+    assert set(labels["class"]) == {"round"}
+    assert "a portrait of" not in text(apps[0])
+
+
+def test_a_run_removed_while_open_says_so(run, shown):
+    shown(run)
+    app = opened()
+    shutil.rmtree(run)
+    app.run()
+    assert not app.exception
+    assert "removed or moved while open" in text(app)
+
+
+def test_a_run_of_another_version_says_so(run, shown):
+    (run / "spec.yaml").write_text("checkpoints: {a: b}\nwhatever: 1\n")
+    shown(run)
+    assert "spec.yaml is not read" in text(opened())
+    assert "unknown key" in text(opened("attributes"))

@@ -1,0 +1,162 @@
+import re
+
+import duckdb
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from audit.stats import share_interval
+from dashboard import maps, outcomes
+from dashboard.files import RunError, index, stamp
+from dashboard.findings import chosen, frame
+from dashboard.queries import MINUS, RunView
+from reports.claims import verdict
+
+
+def test_a_run_is_counted_as_it_lies_on_disk(made):
+    view = RunView(made)
+    rows = view.made()
+    assert rows["arm"].tolist() == [f"model-{c} · {v}" for c in (0, 1) for v in ("own", "vae-1")]
+    assert rows["planned"].tolist() == [6] * 4
+    assert rows["made"].tolist() == [6] * 4
+    assert view.levels["seed"] == [0, 1]
+    assert len(view.cells({"vae": ["own"], "seed": [1]})) == 6
+    assert len(view.cells({"vae": []})) == 24
+
+
+def test_siblings_share_prompt_and_seed(made):
+    view = RunView(made)
+    row = view.cells({}).iloc[0]
+    others = view.siblings(row)
+    assert len(others) == 4
+    assert set(others["seed"]) == {row["seed"]}
+    assert view.cell(row["cell"][:12])["cell"] == row["cell"]
+    assert view.cell("../../etc") is None
+
+
+def test_pictures_are_read_and_subtracted(made):
+    view = RunView(made)
+    one, two = view.cells({})["cell"][:2]
+    found = view.images([one, f"{one}{MINUS}{two}", "f" * 64])
+    assert set(found) == {one, two, f"{one}{MINUS}{two}"}
+    assert found[one].startswith(b"\x89PNG")
+
+
+def test_shares_are_those_of_the_scores(made):
+    view = RunView(made)
+    reading = outcomes.readings(view)[0]
+    table = outcomes.shares(view, reading, {"prompt": ["a portrait of a cook"]})
+    raw = pd.concat(pq.read_table(p).to_pandas() for p in view.files.scores["small.look-0@0"])
+    plan = view.cells({"prompt": ["a portrait of a cook"], "arm": ["model-0 · own"]})
+    own = raw[raw["cell"].isin(plan["cell"])].filter(like="class:")
+    sure = own[own.max(axis=1) >= 0.6]
+    count = int((sure.idxmax(axis=1) == "class:round").sum())
+    row = table[(table["group"] == "model-0 · own") & (table["label"] == "round")].iloc[0]
+    assert row["n"] == len(sure)
+    if len(sure):
+        assert row["value"] == pytest.approx(share_interval(count, len(sure)).value)
+    lost = outcomes.not_told(view, reading, {"prompt": ["a portrait of a cook"]})
+    assert lost.set_index("arm").loc["model-0 · own", "pictures"] == 2
+    assert row["n"] + lost.set_index("arm").get("cannot tell", 0)["model-0 · own"] == 2
+
+
+def test_the_least_certain_come_first(made):
+    view = RunView(made)
+    rows = outcomes.uncertain(view, outcomes.readings(view)[0], {}, 10)
+    assert rows["certainty"].is_monotonic_increasing
+    assert len(rows) == 10
+
+
+def test_findings_are_filtered_by_words_and_verdict(made):
+    view = RunView(made)
+    rows = frame(view)
+    assert len(rows) == len(view.findings) == 24
+    assert [rows.at[i, "verdict"] for i in rows.index] == [
+        verdict(view.findings[i]) for i in rows.index
+    ]
+    assert set(chosen(rows, {}, "COOK share", False)["prompt"]) == {"a portrait of a cook"}
+    assert chosen(rows, {"arm": ["model-0 · own"]}, "", True)["headline"].all()
+    assert chosen(rows, {"arm": ["nobody"]}, "", False).empty
+
+
+def test_a_map_has_a_point_a_picture(made):
+    view = RunView(made)
+    (source,) = maps.sources(view)
+    points = maps.lay_out(view, source).points
+    assert source.kind == "embeddings"
+    assert sorted(points["cell"]) == sorted(view.cells({})["cell"])
+    again = maps.lay_out(view, source).points
+    pd.testing.assert_frame_equal(points, again)
+
+
+def test_duckdb_reads_the_run_and_nothing_else(made, tmp_path):
+    view = RunView(made)
+    outside = tmp_path / "secret.csv"
+    outside.write_text("a\n1\n")
+    with pytest.raises(duckdb.Error):
+        view.sql(f"SELECT * FROM read_csv('{outside}')")
+    with pytest.raises(duckdb.Error):
+        view.sql("SET enable_external_access = true")
+    with pytest.raises(duckdb.Error):
+        view.sql(f"COPY plan TO '{tmp_path / 'out.csv'}'")
+
+
+def test_links_out_of_the_run_are_not_followed(run, tmp_path):
+    unit = next(iter(sorted((run / "images").iterdir())))
+    secret = tmp_path / "secret"
+    unit.rename(secret)
+    (run / "images" / unit.name).symlink_to(secret)
+    (run / "spec.yaml").unlink()
+    (run / "spec.yaml").symlink_to("/etc/hostname")
+    view = RunView(run)
+    assert sorted(view.files.links) == [f"images/{unit.name}", "spec.yaml"]
+    assert view.spec is None
+    assert view.made()["missing"].sum() > 0
+    lost = view.sql("SELECT cell FROM plan WHERE unit = ?", [unit.name])["cell"]
+    assert view.images(lost) == {}
+
+
+def test_a_plan_that_names_paths_is_refused(run):
+    plan = pd.read_parquet(run / "plan.parquet")
+    plan["unit"] = "../../etc"
+    plan.to_parquet(run / "plan.parquet")
+    with pytest.raises(RunError, match=re.escape("'../../etc' is no name of a unit")):
+        RunView(run)
+
+
+def test_an_older_plan_says_what_to_do(run):
+    pd.read_parquet(run / "plan.parquet").drop(columns="kind").to_parquet(run / "plan.parquet")
+    with pytest.raises(RunError, match=r"no column 'kind'.*older version; run the same"):
+        RunView(run)
+
+
+def test_no_run_is_one_line(tmp_path):
+    with pytest.raises(RunError, match=r"plan\.parquet is missing"):
+        index(tmp_path)
+    with pytest.raises(RunError, match="no such folder"):
+        index(tmp_path / "gone")
+    with pytest.raises(RunError, match="no longer here"):
+        stamp(tmp_path / "gone")
+
+
+def test_a_run_being_written_shows_what_is_there(run):
+    unit = sorted((run / "images").iterdir())[0].name
+    for file in (run / "images" / unit).iterdir():
+        file.unlink()
+    (run / "report/report.json").unlink()
+    (run / "failures").mkdir()
+    (run / "failures" / f"{unit}.txt").write_text("out of memory at batch size 16\n")
+    view = RunView(run)
+    rows = view.made()
+    assert rows["made"].sum() < rows["planned"].sum()
+    assert "out of memory at batch size 16" in set(rows["reason"])
+    assert view.findings == []
+    assert view.exhibits == []
+
+
+def test_a_run_without_any_picture(run):
+    for file in (run / "images").glob("*/*.parquet"):
+        file.unlink()
+    view = RunView(run)
+    assert view.made()["made"].sum() == 0
+    assert set(view.made()["reason"]) == {"not made yet"}
