@@ -161,7 +161,8 @@ def test_a_run_removed_while_open_says_so(run, shown):
 
 
 def test_a_run_of_another_version_says_so(run, shown):
-    (run / "spec.yaml").write_text("checkpoints: {a: b}\nwhatever: 1\n")
+    spec = run / "spec.yaml"
+    spec.write_text(spec.read_text() + "whatever: 1\n")
     shown(run)
     assert "spec.yaml is not read" in text(opened())
     assert "unknown key" in text(opened("attributes"))
