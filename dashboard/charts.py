@@ -187,7 +187,7 @@ def scatter(
             opacity=alt.condition(brush, alt.value(0.75), alt.value(0.16)),
         )
         .add_params(brush)
-        .properties(height=height)
+        .properties(height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
         .configure(font=SANS, background="transparent", view=alt.ViewConfig(stroke=GRID))
         .configure_legend(labelColor=INK, labelFontSize=12)
     )

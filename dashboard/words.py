@@ -18,7 +18,7 @@ def plain(text: object, limit: int = 700) -> str:
     as a link, or colour themselves as a verdict.
     """
     safe = clip(text, limit).replace("://", f":{BREAK}//").replace("www.", f"www{BREAK}.")
-    return MARKUP.sub(r"\\\1", safe)
+    return MARKUP.sub(r"\\\1", safe).replace(" %", "\u00a0%")
 
 
 def count(n: int, one: str, many: str = "") -> str:

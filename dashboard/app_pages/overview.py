@@ -72,6 +72,7 @@ else:
             format_func=lambda v: LABELS[v],
             key="verdict",
             bind="query-params",
+            wrap=True,
         )
         all_of = st.toggle("Not only headlines", key="all", bind="query-params")
     with st.grid(columns=4, min_column_width=150):
@@ -92,7 +93,7 @@ else:
     if rows.empty:
         parts.empty("No finding passes these filters", "Take one of them away.")
     st.caption(
-        "On the right: value and 95 % interval, on a scale from 0 to 100 %. The tick is the target "
+        "The lines are scales from 0 to 100 %: value, 95 % interval and, as a tick, the target "
         "or, for a distance, what chance alone reaches in 95 % of runs."
     )
     dark = parts.dark()

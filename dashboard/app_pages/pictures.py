@@ -14,7 +14,6 @@ parts.headline(
     "Each line is one prompt and seed: the same starting noise under every swap. A name under a "
     "picture opens how it was made.",
 )
-kinds = run.levels["kind"]
 chosen = parts.filters(run, ("checkpoint", "vae", "prompt"))
 seeds = run.levels["seed"]
 with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
@@ -54,6 +53,5 @@ st.caption(f"{count(len(lines), 'line')} of {parts.pictures_word(run.planned)}")
 parts.csv_button(lambda: run.cells(chosen, 1_000_000), "pictures", "pictures")
 
 grids = [e for e in run.exhibits if e.kind == "grid"]
-if grids:
-    with st.expander("The report's grids"):
-        parts.exhibits(run, grids)
+if grids and st.toggle("The report's grids", key="grids", bind="query-params"):
+    parts.exhibits(run, grids)
