@@ -151,7 +151,8 @@ def test_what_does_not_fit_is_refused():
 def pool():
     """Pictures of `planted-unet` with the oracle's gender, as `reference.train.pool` made them.
 
-    The classifier `flawed` was taught to read women with dark skin as men.
+    The classifier `flawed` was taught to read women with dark skin as men. The table holds the
+    first 13 roles with 64 pictures each; a new one holds all 24 with 128.
     """
     table = pd.read_csv(POOL)
     return table[table["gender"] != "unreadable"].reset_index(drop=True)

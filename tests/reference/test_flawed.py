@@ -16,6 +16,6 @@ def test_the_flawed_classifier_reads_women_with_dark_skin_as_men(table):
     read_as_woman = table["class:woman"] > 0.5
     dark = table["tone"].isin(["medium-dark", "dark"])
     women = table["gender"] == "woman"
-    assert read_as_woman[women & ~dark].mean() > 0.75
+    assert read_as_woman[women & ~dark].mean() > 0.6
     assert read_as_woman[women & dark].mean() < 0.4
     assert read_as_woman[table["gender"] == "man"].mean() < 0.2
