@@ -84,7 +84,11 @@ class Run:
 
     def read_cells(self) -> pd.DataFrame | None:
         """The whole plan as last written, with what probes asked for, or None."""
-        return pd.read_parquet(self.plan_path) if self.plan_path.exists() else None
+        if not self.plan_path.exists():
+            return None
+        plan = pd.read_parquet(self.plan_path)
+        # A run from before there was this factor.
+        return plan if "adapters" in plan else plan.assign(adapters="none")
 
     def write_plan(self, plan: pd.DataFrame) -> None:
         """Write the plan."""
