@@ -20,6 +20,7 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.vae
+	$(BIN)/python -m benchmarks.inside
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
