@@ -18,7 +18,7 @@ import pandas as pd
 
 from audit.store import write_atomic
 from reports import ReportData
-from reports.grids import GRIDS, file_name, read_grid, sheet
+from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
 
 PAGE_BYTES = 10_000_000
@@ -35,7 +35,7 @@ def write_report(data: ReportData, folder: Path) -> Path:
     """
     page = render(data)
     for exhibit in data.exhibits:
-        if exhibit.kind in GRIDS:
+        if is_grid(exhibit):
             picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
             write_atomic(folder / "grids" / file_name(exhibit.id), picture)
     text = json.dumps(as_json(data), ensure_ascii=False, allow_nan=False, indent=1)
@@ -71,7 +71,7 @@ def as_json(data: ReportData) -> dict[str, Any]:
     exhibits = []
     for e in data.exhibits:
         words = {"id": e.id, "kind": e.kind, "caption": e.caption, "alt": e.alt}
-        if e.kind in GRIDS:
+        if is_grid(e):
             words["file"] = f"grids/{file_name(e.id)}"
         exhibits.append(words | {"table": e.table.to_dict("records")})
     whole = {
