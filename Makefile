@@ -22,6 +22,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.vae
 	$(BIN)/python -m benchmarks.full_size
 	$(BIN)/python -m benchmarks.dashboard
+	$(BIN)/python -m benchmarks.inside
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)

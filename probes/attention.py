@@ -301,6 +301,7 @@ def _heat(table: pd.DataFrame) -> list[Exhibit]:
         own = kept[kept["cell"] == cell]
         first = own.iloc[0]
         name = f"{first['arm']} · {first['prompt']}"
+        name += f" · seed {first['seed']}" if kept["seed"].nunique() > 1 else ""
         rows.append((name, "picture", cell, ""))
         words = content_words(own["word"])
         for n, word in enumerate(words, 1):

@@ -141,7 +141,7 @@ def _read(
     rows: pd.DataFrame, outcome: pd.Series, about: dict[str, str], instrument: str
 ) -> Finding:
     """One attribute read from one feature of one arm, on prompts left out."""
-    about = about | {"attribute": instrument.partition(".")[2]}
+    about = about | {"attribute": instrument.partition(".")[2], "classifier": instrument}
     classes = rows["cell"].map(outcome[~outcome.index.duplicated()])
     rows, classes = rows[classes.notna()], classes[classes.notna()]
     x = np.stack(list(rows["values"])).astype(float) if len(rows) else np.zeros((0, 1))
@@ -170,7 +170,7 @@ def _read(
 
 
 def _unmeasured(about: dict[str, str], why: str) -> Finding:
-    keys = ("arm", "attribute", "feature")
+    keys = ("arm", "classifier", "feature")
     place = "/".join(slug(about[k]) for k in keys if k in about)
     return Finding(
         id=f"{PROBE}/read/{place}".rstrip("/"),

@@ -134,8 +134,8 @@ def responses(
             continue
         first = part.iloc[0]
         subject = {"checkpoint": str(first["checkpoint"])} | about
-        subject |= {"negative": str(first["negative"])} if factor == "guidance" else {}
-        title = f"{subject['checkpoint']} · {about['attribute']}"
+        subject |= _setting(frame, first, held[1:])
+        title = " · ".join(v for k, v in subject.items() if k != "class")
         levels = list(wide.columns)
         for level in levels:
             by_prompt = wide[level].groupby(level="prompt")
@@ -155,6 +155,11 @@ def responses(
     name = f"negatives/{factor}/{instrument}/{slug(about['class'])}"
     alt = f"A line: share of {about['class']} by {what}."
     return findings, [Exhibit(name, "line", pd.DataFrame(rows, columns=columns), caption, alt)]
+
+
+def _setting(frame: pd.DataFrame, row: pd.Series, names: Iterable[str]) -> dict[str, str]:
+    """The settings that vary in a frame, as this row has them."""
+    return {name: str(row[name]) for name in names if frame[name].nunique() > 1}
 
 
 def _wide(part: pd.DataFrame, factor: str) -> pd.DataFrame:
@@ -258,6 +263,7 @@ def _likeness(
     for _, part in own.groupby(list(SETTING), sort=False):
         part = part.assign(diversity=diversity(part))
         subject = {"checkpoint": str(part["checkpoint"].iloc[0])}
+        subject |= _setting(own, part.iloc[0], SETTING[1:])
         for column, metric in (
             ("likeness", "difference of likeness to the prompt"),
             ("diversity", "difference of diversity"),

@@ -24,7 +24,7 @@ import pandas as pd
 
 from audit.store import write_atomic
 from reports import ReportData
-from reports.grids import GRIDS, file_name, read_grid, sheet
+from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
 from reports.sheets import write_sheets
 
@@ -57,7 +57,7 @@ def write_report(
     page = render(data) if "html" in formats else b""
     if "html" in formats:
         for exhibit in data.exhibits:
-            if exhibit.kind in GRIDS:
+            if is_grid(exhibit):
                 picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
                 write_atomic(folder / "grids" / file_name(exhibit.id), picture)
     if "json" in formats:
@@ -119,7 +119,7 @@ def as_json(data: ReportData) -> dict[str, Any]:
     exhibits = []
     for e in data.exhibits:
         words = {"id": e.id, "kind": e.kind, "caption": e.caption, "alt": e.alt}
-        if e.kind in GRIDS:
+        if is_grid(e):
             words["file"] = f"grids/{file_name(e.id)}"
         exhibits.append(words | {"table": e.table.to_dict("records")})
     whole = {

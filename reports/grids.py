@@ -16,12 +16,11 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from probes import Exhibit
 from reports.text import clip
 
 Images = Callable[[str], bytes | None]
 
-GRIDS = ("grid", "heat-over-image", "strip")
-"""Kinds of exhibits that are drawn as a grid of pictures."""
 MAX_ROWS, MAX_COLUMNS = 60, 24
 """Of a sheet: 60 x 24 pictures of 256 px are 94 million pixels at most."""
 SHEET_SIDES = (96, 256)
@@ -50,6 +49,12 @@ class Grid(NamedTuple):
     rows: list[str]
     columns: list[str]
     places: dict[tuple[str, str], Place]
+
+
+def is_grid(exhibit: Exhibit) -> bool:
+    """Whether an exhibit is drawn as a grid: heat maps and strips are, where they name cells."""
+    named = {"row", "column", "cell"} <= set(exhibit.table.columns)
+    return exhibit.kind == "grid" or (exhibit.kind in ("heat-over-image", "strip") and named)
 
 
 def read_grid(table: pd.DataFrame) -> Grid:

@@ -17,7 +17,7 @@ from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
 from reports.claims import Verdict, manner, target_value, verdict, verdict_label
 from reports.facts import audited_cards, entries, tiles
-from reports.grids import GRIDS, Images, Place, file_name, picture, read_grid, thumbnail
+from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.tables import Budget, Table, findings_table, make_table, markup_size
 from reports.text import clip
 from reports.wording import scope, sentence
@@ -92,10 +92,10 @@ def compose(data: ReportData) -> dict[str, Any]:
     worded = [headline(f) for f in headlines[:MAX_HEADLINES]]
     open_ones = decided + MOST_UNDECIDED
     unmeasured = [f for f in data.findings if verdict(f) == "not measured"]
-    others = [e for e in data.exhibits if e.kind not in GRIDS]
+    others = [e for e in data.exhibits if not is_grid(e)]
     ranking = [e for e in others if e.id.startswith("ranking")]
     figures = [e for e in others if not e.id.startswith("ranking")]
-    grids = [e for e in data.exhibits if e.kind in GRIDS]
+    grids = [e for e in data.exhibits if is_grid(e)]
     figures.sort(key=lambda e: e.kind != "bar")
     # What a reader needs most draws on the budgets first.
     lost = make_table(attrition(data.attrition), tables, TABLE_ROWS)
