@@ -175,10 +175,10 @@ def _models(pipe: Any) -> list[tuple[str, Any]]:
 
 
 def _activate(model: Any, strengths: Mapping[str, float]) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
+        if isinstance(layer, LoraLayer):
             mine = [name for name in strengths if name in getattr(layer, "lora_A", {})]
             layer.enable_adapters(enabled=bool(mine))
             if mine:

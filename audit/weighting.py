@@ -100,7 +100,8 @@ def token_weights(tokenizer: Any, parts: Sequence[Piece]) -> torch.Tensor:
     """
     import torch
 
-    ends, weights = [], []
+    ends: list[int] = []
+    weights: list[float] = []
     for part in parts:
         ends.append((ends[-1] if ends else 0) + len(part.text))
         weights.append(part.weight)

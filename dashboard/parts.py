@@ -126,7 +126,7 @@ def view() -> RunView:
     if not names:
         raise RunError("no run given: start the dashboard with `audit dashboard RUN`")
     chosen = st.session_state.get("run")
-    return open_view(names.get(chosen, next(iter(names.values()))))
+    return open_view(names[chosen] if chosen in names else next(iter(names.values())))
 
 
 def dark() -> bool:
