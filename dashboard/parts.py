@@ -125,7 +125,7 @@ def view() -> RunView:
     names = folders()
     if not names:
         raise RunError("no run given: start the dashboard with `audit dashboard RUN`")
-    chosen = st.session_state.get("run")
+    chosen = str(st.session_state.get("run"))
     return open_view(names.get(chosen, next(iter(names.values()))))
 
 
