@@ -125,8 +125,8 @@ def view() -> RunView:
     names = folders()
     if not names:
         raise RunError("no run given: start the dashboard with `audit dashboard RUN`")
-    chosen = st.session_state.get("run")
-    return open_view(names[chosen] if chosen in names else next(iter(names.values())))
+    chosen = str(st.session_state.get("run"))
+    return open_view(names.get(chosen, next(iter(names.values()))))
 
 
 def dark() -> bool:
