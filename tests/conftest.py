@@ -6,7 +6,7 @@ import yaml
 
 from audit.run import Audit, begin, generate, open_audit, plan_audit, score
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # two workers run side by side; see the Makefile
 
 SPEC = {
     "name": "small",
