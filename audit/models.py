@@ -251,7 +251,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             raise WeightsError("a folder without model_index.json: not a diffusers pipeline")
         return DiffusionPipeline.from_pretrained(
             path,
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
             local_files_only=True,
             **_unchecked(path / "model_index.json"),
@@ -273,7 +273,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
         return DiffusionPipeline.from_pretrained(
             spec.source,
             revision=commit,
-            torch_dtype=dtype,
+            dtype=dtype,
             use_safetensors=True,
             safety_checker=None,
         ), commit
@@ -292,10 +292,10 @@ def _unchecked(index: Path) -> dict[str, None]:
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     parts = reference.components(name)
     return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(parts["vae"], torch_dtype=dtype),
-        text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], torch_dtype=dtype),
+        vae=AutoencoderKL.from_pretrained(parts["vae"], dtype=dtype),
+        text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], dtype=dtype),
         tokenizer=CLIPTokenizer.from_pretrained(parts["tokenizer"]),
-        unet=UNet2DConditionModel.from_pretrained(parts["unet"], torch_dtype=dtype),
+        unet=UNet2DConditionModel.from_pretrained(parts["unet"], dtype=dtype),
         scheduler=DDIMScheduler.from_pretrained(parts["scheduler"]),
         safety_checker=None,
         feature_extractor=None,
@@ -331,14 +331,14 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
         name = source.removeprefix("reference:")
         whole = name in reference.names()
         path = reference.components(name)[kind] if whole else reference.component(kind, name)
-        return wanted.from_pretrained(path, torch_dtype=dtype)
+        return wanted.from_pretrained(path, dtype=dtype)
     path = base / Path(source).expanduser()
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         return getattr(load_pipeline_file(path, dtype), kind)
     if (path / "model_index.json").exists():
         path = path / kind
     return wanted.from_pretrained(
-        path, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        path, dtype=dtype, use_safetensors=True, local_files_only=True
     )
 
 

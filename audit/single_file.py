@@ -158,7 +158,7 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
     return getattr(library, kind[1]).from_pretrained(
-        parts / component, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
     )
 
 

@@ -80,7 +80,7 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
     if class_name not in VAE_CLASSES:
         raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
-    return VAE_CLASSES[class_name].from_pretrained(path, torch_dtype=dtype, use_safetensors=True)
+    return VAE_CLASSES[class_name].from_pretrained(path, dtype=dtype, use_safetensors=True)
 
 
 def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:

@@ -145,7 +145,8 @@ def distance(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
 
 def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
     """How far each checkpoint's states of the prompts are from the baseline's, by position."""
-    names = list(dict.fromkeys(table["checkpoint"]))
+    # Scores lie in the order of their files' names, which is none.
+    names = [name for name in spec.checkpoints if (table["checkpoint"] == name).any()]
     base = spec.baseline or names[0]
     known = table[table["checkpoint"] == base].set_index("text")
     findings: list[Finding] = []
