@@ -337,9 +337,7 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
         return getattr(load_pipeline_file(path, dtype), kind)
     if (path / "model_index.json").exists():
         path = path / kind
-    return wanted.from_pretrained(
-        path, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    return wanted.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
 
 
 def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:

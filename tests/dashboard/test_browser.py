@@ -110,14 +110,14 @@ def test_a_region_is_drawn_and_its_link_shared(server, page, browser):
     chart = page.locator("canvas, svg.marks").first
     chart.wait_for(timeout=SLOW)
     box = chart.bounding_box()
-    page.mouse.move(box["x"] + 40, box["y"] + 60)
+    page.mouse.move(box["x"] + 40, box["y"] + 140)  # below the legend
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 40, box["y"] + box["height"] - 30, steps=5)
     page.mouse.up()
     page.wait_for_selector("text=in the region", timeout=SLOW)
     settled(page)
     told = page.locator("h3", has_text="in the region").inner_text()
-    assert page.locator('[data-testid="stImage"] img').count() > 0
+    page.wait_for_selector('[data-testid="stImage"] img', timeout=SLOW)
     page.wait_for_url(re.compile("region="))
     other = browser.new_context().new_page()
     visit(other, page.url)
@@ -137,6 +137,7 @@ def test_a_shared_link_lands_in_the_same_state(server, page, browser):
     visit(other, page.url)
     for one in (page, other):
         one.wait_for_selector("text=4 findings", timeout=SLOW)
-    assert other.get_by_placeholder("a prompt, a metric …").input_value() == "cook"
+    told = other.get_by_placeholder("a prompt, a metric …")
+    other.wait_for_function("box => box.value === 'cook'", arg=told.element_handle(), timeout=SLOW)
     other.context.close()
     assert page.problems == []
