@@ -1,16 +1,15 @@
 import os
+
+# Two workers run side by side (see the Makefile), a thread each. Commands that tests start inherit
+# it; set before torch is loaded, since with another number of threads the last bits differ.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from audit.run import Audit, begin, generate, open_audit, plan_audit, score
-
-# Two workers run side by side (see the Makefile). Commands that tests start inherit it: with
-# another number of threads the last bits of a score differ.
-os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
 
 SPEC = {
     "name": "small",
