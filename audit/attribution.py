@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from audit.prompts import nearest, slug
+from audit.prompts import nearest
 from audit.run import Audit, Say, begin, generate, open_audit, plan_audit, score
 from audit.spec import CheckpointSpec, Loras, Spec, SpecError, Strength
 from probes import Exhibit, Finding
 from probes.components import COMPONENTS, attribute_share, combinations
-from probes.outcomes import outcome_frame, reported_classes
+from probes.outcomes import clip_readings, outcome_frame, reported_classes
 
 STEREOTYPE = "stereotype"
 """Column of the prompts' table: the class that the prompt's stereotype expects."""
@@ -71,26 +71,20 @@ def findings(audit: Audit) -> list[Finding]:
     folders = audit.run.read_json("instruments.json")
     tables = {n: audit.run.read_scores(f, set(plan["unit"])) for n, f in folders.items()}
     found: list[Finding] = []
-    for name, classifier in audit.spec.classifiers.items():
-        for attribute in audit.spec.attributes:
-            if attribute.instrument != "clip":
-                continue
-            instrument = f"{slug(name)}.{attribute.name}"
-            frame = outcome_frame(
-                tables, plan, audit.run.labels(), attribute, instrument, classifier
-            )
-            told = frame["outcome"].isin(attribute.class_names)
-            for one in reported_classes(attribute):
-                hit = (frame["outcome"] == one).astype(float).where(told)
-                subject = {"attribute": attribute.name, "class": one}
-                subject |= {"checkpoint": names["B"], "baseline": names["A"]}
-                declared = {
-                    p.text: 1 if p.slots[STEREOTYPE] == one else -1
-                    for p in audit.prompts
-                    if p.slots.get(STEREOTYPE)
-                }
-                wide = by_combination(frame.assign(hit=hit))
-                found += attribute_share(wide, subject, instrument, declared)
+    for attribute, classifier, instrument in clip_readings(audit.spec):
+        frame = outcome_frame(tables, plan, audit.run.labels(), attribute, instrument, classifier)
+        told = frame["outcome"].isin(attribute.class_names)
+        for one in reported_classes(attribute):
+            hit = (frame["outcome"] == one).astype(float).where(told)
+            subject = {"attribute": attribute.name, "class": one}
+            subject |= {"checkpoint": names["B"], "baseline": names["A"]}
+            declared = {
+                p.text: 1 if p.slots[STEREOTYPE] == one else -1
+                for p in audit.prompts
+                if p.slots.get(STEREOTYPE)
+            }
+            wide = by_combination(frame.assign(hit=hit))
+            found += attribute_share(wide, subject, instrument, declared)
     return found
 
 

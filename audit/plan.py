@@ -133,16 +133,7 @@ def make_plan(
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
     plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]
     fresh = plan[plan["unit"] == ""].drop_duplicates("trajectory")
-    settings = [
-        "checkpoint",
-        "adapters",
-        "sampler",
-        "steps",
-        "guidance",
-        "width",
-        "height",
-        "switch",
-    ]
+    settings = [*(f for f in ARM if f not in ("vae", "negative")), "switch"]
     assigned: dict[str, str] = {}
     for _, group in fresh.groupby(settings, sort=False):
         trajectories = list(group["trajectory"])

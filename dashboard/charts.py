@@ -18,7 +18,7 @@ import altair as alt
 import pandas as pd
 
 from probes import Exhibit, Finding
-from reports.charts import DARK, NEEDED, shorten, style_groups
+from reports.charts import DARK, NEEDED, clean, shorten, style_groups
 from reports.page import meter
 from reports.plots import (
     GRID,
@@ -92,19 +92,9 @@ def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> F
 
 
 def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """The columns that are drawn: text cut and settable, numbers as floats, infinity as NaN."""
-    out = pd.DataFrame(index=table.index)
-    for name in ("label", "group", "facet"):
-        out[name] = table[name].map(lambda t: clip(t, 200)) if name in table else ""
-    for name in ("value", "low", "high", "target"):
-        numbers = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan
-        out[name] = numbers
-        out[name] = out[name].astype(float).where(lambda x: abs(x) < math.inf)
-    if "x" in table:
-        out["x"] = table["x"]
-    if "n" in table:
-        out["n"] = table["n"]
-    return out
+    """As the report's charts clean it, with `n` where the table has one."""
+    out = clean(table)
+    return out.assign(n=table["n"]) if "n" in table else out
 
 
 def finish(chart: Plot, dark: bool) -> Spec:

@@ -19,7 +19,7 @@ from audit.prompts import slug
 from audit.spec import Spec
 from audit.stats import FEWEST_PROMPTS, mean_share_over_prompts
 from probes import Batch, Context, Estimand, Exhibit, Finding, Instrument, register
-from probes.outcomes import outcome_frame
+from probes.outcomes import clip_readings, outcome_frame
 from probes.planes import (
     FEWEST,
     Plane,
@@ -101,13 +101,11 @@ class LatentsProbe:
         if not len(features):
             return [_unmeasured({}, "no picture's denoising was followed")], []
         read: dict[str, pd.Series] = {}
-        for name, classifier in spec.classifiers.items():
-            for attribute in spec.attributes:
-                instrument = f"{slug(name)}.{attribute.name}"
-                if attribute.instrument == "clip" and instrument in tables:
-                    frame = outcome_frame(tables, own, labels, attribute, instrument, classifier)
-                    classes = frame["outcome"].where(frame["outcome"].isin(attribute.class_names))
-                    read[instrument] = pd.Series(classes.to_numpy(), index=frame["cell"])
+        for attribute, classifier, instrument in clip_readings(spec):
+            if instrument in tables:
+                frame = outcome_frame(tables, own, labels, attribute, instrument, classifier)
+                classes = frame["outcome"].where(frame["outcome"].isin(attribute.class_names))
+                read[instrument] = pd.Series(classes.to_numpy(), index=frame["cell"])
         findings: list[Finding] = []
         exhibits: list[Exhibit] = []
         for number, (arm, part) in enumerate(own.groupby("arm", sort=False)):

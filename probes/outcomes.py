@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +12,28 @@ from scipy.optimize import minimize_scalar
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.correction import ErrorTable
 from audit.plan import ARM
-from audit.spec import ClassifierSpec
+from audit.prompts import slug
+from audit.spec import ClassifierSpec, Spec
 
 CANNOT_TELL = "cannot tell"
 FEWEST_TO_CALIBRATE = 50
+
+
+class Reading(NamedTuple):
+    """One CLIP attribute as one classifier of the spec reads it."""
+
+    attribute: AttributeSpec
+    classifier: ClassifierSpec
+    instrument: str
+    """Name of the instrument, such as 'clip.gender-presentation'."""
+
+
+def clip_readings(spec: Spec) -> Iterator[Reading]:
+    """Every CLIP attribute by every classifier, classifiers outermost."""
+    for name, classifier in spec.classifiers.items():
+        for attribute in spec.attributes:
+            if attribute.instrument == "clip":
+                yield Reading(attribute, classifier, f"{slug(name)}.{attribute.name}")
 
 
 class Errors(NamedTuple):

@@ -23,7 +23,7 @@ from audit.stats import share_interval
 from audit.steps_tap import watched_steps
 from probes import Batch, Context, Exhibit, Finding, Instrument, register
 from probes.latent_rgb import LatentColours, explained, fit
-from probes.outcomes import outcome_frame
+from probes.outcomes import clip_readings, outcome_frame
 
 PROBE = "steps"
 PREDICTED = "predicted x0"
@@ -113,20 +113,16 @@ class StepsProbe:
                     metric="agreement with the final picture", status="not-measured", note=why
                 )
             )
-        for name, classifier in spec.classifiers.items():
-            for attribute in spec.attributes:
-                if attribute.instrument != "clip":
-                    continue
-                instrument = f"{slug(name)}.{attribute.name}"
-                if instrument not in tables:
-                    continue
-                frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-                found, shown = agreement(frame, attribute.name, instrument)
-                findings += found
-                exhibits += shown
-                found, shown = switched(frame, attribute.class_names, attribute.name, instrument)
-                findings += found
-                exhibits += shown
+        for attribute, classifier, instrument in clip_readings(spec):
+            if instrument not in tables:
+                continue
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            found, shown = agreement(frame, attribute.name, instrument)
+            findings += found
+            exhibits += shown
+            found, shown = switched(frame, attribute.class_names, attribute.name, instrument)
+            findings += found
+            exhibits += shown
         found, shown = colours(tables[LatentColours.name], grid)
         return findings + found, exhibits + shown + _strip(plan)
 

@@ -17,7 +17,7 @@ from audit.prompts import slug
 from audit.spec import Spec
 from probes import Exhibit, Finding, Instrument, register
 from probes.fidelity import Fidelity
-from probes.outcomes import outcome_frame, reported_classes
+from probes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.shifts import Measure, against, describe, disparities, of_groups, with_clusters
 from probes.skin import Skin
 
@@ -108,20 +108,16 @@ def paired(
         colour = plan["cell"].map(skin[column]) if column in skin else nan
         plan[m.column] = _minus_first(plan.assign(value=colour), first)
     moves = []
-    for name, classifier in spec.classifiers.items():
-        for attribute in spec.attributes:
-            if attribute.instrument != "clip":
-                continue
-            instrument = f"{slug(name)}.{attribute.name}"
-            if instrument not in tables:  # the spec does not name the probe `attributes`
-                continue
-            told = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-            known = told["outcome"].isin(attribute.class_names)
-            for one in reported_classes(attribute):
-                hits = (told["outcome"] == one).astype(float).where(known)
-                column = f"{instrument}: {one}"
-                plan[column] = _minus_first(plan.assign(value=hits), first)
-                moves.append(Measure(column, f"difference of share, {column}", "share", None, 0.0))
+    for attribute, classifier, instrument in clip_readings(spec):
+        if instrument not in tables:  # the spec does not name the probe `attributes`
+            continue
+        told = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+        known = told["outcome"].isin(attribute.class_names)
+        for one in reported_classes(attribute):
+            hits = (told["outcome"] == one).astype(float).where(known)
+            column = f"{instrument}: {one}"
+            plan[column] = _minus_first(plan.assign(value=hits), first)
+            moves.append(Measure(column, f"difference of share, {column}", "share", None, 0.0))
     return plan[plan["vae"] != first].reset_index(drop=True), moves
 
 
@@ -145,17 +141,13 @@ def groups_of(
         groups[str(name)] = groups.index.map(known)
     if base["group"].nunique() > 1:
         groups["prompt group"] = base["group"]
-    for name, classifier in spec.classifiers.items():
-        for attribute in spec.attributes:
-            if attribute.instrument != "clip" or attribute.name in groups:
-                continue
-            instrument = f"{slug(name)}.{attribute.name}"
-            if instrument not in tables:
-                continue
-            told = outcome_frame(
-                tables, base.reset_index(), labels, attribute, instrument, classifier
-            ).set_index("trajectory")["outcome"]
-            groups[f"{instrument} as told"] = told.where(told.isin(attribute.class_names))
+    for attribute, classifier, instrument in clip_readings(spec):
+        if attribute.name in groups or instrument not in tables:
+            continue
+        told = outcome_frame(
+            tables, base.reset_index(), labels, attribute, instrument, classifier
+        ).set_index("trajectory")["outcome"]
+        groups[f"{instrument} as told"] = told.where(told.isin(attribute.class_names))
     return groups
 
 

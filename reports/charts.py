@@ -106,7 +106,7 @@ def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing
             f"exhibit '{exhibit.id}' of kind '{exhibit.kind}' lacks column '{missing[0]}'; "
             f"it has {', '.join(map(str, exhibit.table.columns))}"
         )
-    table = _clean(exhibit.table)
+    table = clean(exhibit.table)
     if table["group"].nunique() > len(STYLES):
         table = _ungrouped(table, exhibit.kind)
     groups = list(dict.fromkeys(table["group"]))
@@ -212,7 +212,7 @@ def _ungrouped(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     return table.assign(facet=joined, group="")
 
 
-def _clean(table: pd.DataFrame) -> pd.DataFrame:
+def clean(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that are drawn: text cut and settable, numbers as floats, infinity as NaN."""
     out = pd.DataFrame(index=table.index)
     for name in ("label", "group", "facet"):
