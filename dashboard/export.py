@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.plan import ARM
 from dashboard import maps, outcomes
 from dashboard.pictures import thumbnail
 from dashboard.queries import RunView
@@ -25,14 +26,7 @@ SETTINGS = (
     "cell",
     "trajectory",
     "arm",
-    "checkpoint",
-    "vae",
-    "negative",
-    "sampler",
-    "steps",
-    "guidance",
-    "width",
-    "height",
+    *ARM,
     "prompt",
     "seed",
 )

@@ -37,6 +37,7 @@ FACTS = (
     "negative_text",
     "checkpoint",
     "vae",
+    "adapters",
     "sampler",
     "steps",
     "guidance",

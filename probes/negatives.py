@@ -24,7 +24,7 @@ from probes.variance import explained_variance
 
 PROBE = "negatives"
 DOSE = "dose"
-SETTING = ("checkpoint", "sampler", "steps", "guidance", "width", "height")
+SETTING = ("checkpoint", "adapters", "sampler", "steps", "guidance", "width", "height")
 FACTORS = ("prompt", "negative", "vae", "guidance", "seed")
 
 

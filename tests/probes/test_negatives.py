@@ -23,7 +23,14 @@ def frame(share_by_dose: dict[int, float], prompts: int = 4, seeds: int = 60, se
                 rows.append((f"p{p}", s, dose_name(k), "woman" if u < share else "man", float(k)))
     table = pd.DataFrame(rows, columns=["prompt", "seed", "negative", "outcome", "dose"])
     return table.assign(
-        checkpoint="a", sampler="own", steps=4, guidance=3.0, width=64, height=64, kind="dose"
+        checkpoint="a",
+        adapters="none",
+        sampler="own",
+        steps=4,
+        guidance=3.0,
+        width=64,
+        height=64,
+        kind="dose",
     )
 
 
