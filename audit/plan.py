@@ -172,7 +172,7 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
             read = arm.reads_negative(guidance)
             negative_text = spec.negatives.get(negative, negative) if read else ""
             for index, prompt in enumerate(prompts):
-                text = text_of(spec, name, adapters, prompt)
+                text = text_of(spec, name, adapters, prompt.text)
                 added = _added(spec, checkpoint, adapters, arm, text, negative_text)
                 for seed in seeds:
                     noise = noise_seed(prompt.text, seed, spec.seeds.shared)
@@ -216,9 +216,9 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
                         )
 
 
-def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: Prompt) -> str:
+def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: str) -> str:
     """What is encoded: the triggers of adapters and checkpoint, and the prompt."""
-    return spec.adapters[adapters].trigger + spec.checkpoints[checkpoint].trigger + prompt.text
+    return spec.adapters[adapters].trigger + spec.checkpoints[checkpoint].trigger + prompt
 
 
 def _added(

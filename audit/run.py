@@ -466,7 +466,9 @@ def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Sa
     if reader is None:
         return
     tokenizer, limit = reader
-    texts = [text_of(audit.spec, name, a, p) for a in audit.spec.adapters for p in audit.prompts]
+    texts = [
+        text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
+    ]
     for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
         if audit.spec.weighting == "none" and looks_weighted(text):
             say(

@@ -19,6 +19,8 @@ FILE = "text"
 def texts_of(spec: Spec, checkpoint: CheckpointSpec, prompts: list[str]) -> dict[str, list[str]]:
     """All texts that are looked at, each with what it is needed for.
 
+    They go through the checkpoint's own text encoder: without adapters and their triggers.
+
     Returns:
         By text: 'prompt', 'negative' and 'word' (of an attribute or a test of association).
     """

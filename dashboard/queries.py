@@ -69,10 +69,13 @@ class RunView:
         bad = [u for u in {*plan["unit"], *plan["vae_file"]} if not SAFE.fullmatch(str(u))]
         if bad:
             raise RunError(f"{self.folder}: plan.parquet: {bad[0]!r} is no name of a unit or VAE")
-        plan["arm"] = arm_labels(plan) if len(plan) else ""
-        self.arms = list(dict.fromkeys(plan["arm"]))
-        self._db.register("frame", plan.drop_duplicates("cell"))
-        self._db.execute("CREATE TABLE plan AS SELECT *, row_number() OVER () AS place FROM frame")
+        asked = plan["asked"] != ""  # by a probe: its pictures can be opened, not filtered
+        grid, further = plan[~asked].copy(), plan[asked].assign(arm="")
+        grid["arm"] = arm_labels(grid) if len(grid) else ""
+        self.arms = list(dict.fromkeys(grid["arm"]))
+        self._db.register("frame", pd.concat([grid, further]).drop_duplicates("cell"))
+        self._db.execute("CREATE TABLE cells AS SELECT *, row_number() OVER () AS place FROM frame")
+        self._db.execute("CREATE VIEW plan AS SELECT * FROM cells WHERE asked = ''")
         self._db.unregister("frame")
         self._db.execute("DROP TABLE planned")
 
@@ -134,7 +137,7 @@ class RunView:
         """One row of the plan by its id or the id's first letters, or None."""
         if not re.fullmatch("[0-9a-f]{6,64}", cell):
             return None
-        rows = self.sql("SELECT * FROM plan WHERE starts_with(cell, ?) LIMIT 2", [cell])
+        rows = self.sql("SELECT * FROM cells WHERE starts_with(cell, ?) LIMIT 2", [cell])
         return rows.iloc[0] if len(rows) == 1 else None
 
     def siblings(self, row: pd.Series) -> pd.DataFrame:
@@ -157,7 +160,7 @@ class RunView:
         wanted = list(dict.fromkeys(cells))
         plain = [part for cell in wanted for part in cell.split(MINUS)]
         rows = self.sql(
-            "SELECT cell, unit, vae_file FROM plan WHERE list_contains(?, cell)", [plain]
+            "SELECT cell, unit, vae_file FROM cells WHERE list_contains(?, cell)", [plain]
         )
         found: dict[str, bytes] = {}
         for (unit, vae), part in rows.groupby(["unit", "vae_file"]):

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from audit.inside import SwitchSpec
-from audit.plan import Cell, arm_labels
+from audit.plan import ARM, Cell, arm_labels, text_of
 from audit.prompts import nearest, slug
 from audit.spec import Spec, canonical_digest
 from audit.stats import share_interval
@@ -135,7 +135,7 @@ def _arms(grid: pd.DataFrame) -> pd.Series:
 
 def _switched(cell: Cell, switch: SwitchSpec, spec: Spec) -> Iterator[Cell]:
     """One picture's switches; from its last step on nothing is exchanged: it is itself."""
-    second = spec.checkpoints[cell.checkpoint].trigger + switch.second
+    second = text_of(spec, cell.checkpoint, cell.adapters, switch.second)
     for step in dict.fromkeys(min(s, cell.steps) for s in switch.at):
         if step == cell.steps:
             yield cell._replace(asked=PROBE, kind=SWITCHED, second_text=second, switch=step)
@@ -204,10 +204,13 @@ def switched(
     """Share of each class in the final pictures, by the step at which the prompt is exchanged."""
     shown = frame[frame["kind"] == SWITCHED].dropna(subset=["outcome"])
     findings, rows = [], []
-    keys = ["checkpoint", "prompt", "second_text", "guidance", "sampler", "negative", "switch"]
+    settings = [f for f in ARM if f not in ("checkpoint", "vae", "prompt")]
+    varying = [f for f in settings if shown[f].nunique() > 1]
+    keys = ["checkpoint", "prompt", "second_text", "switch", *settings]
     for key, part in shown.groupby(keys, sort=False):
         about = {"checkpoint": str(key[0]), "prompt": str(key[1]), "attribute": attribute}
-        about |= {"second prompt": str(key[2]), "step": f"{key[6]} of {part['steps'].iloc[0]}"}
+        about |= {"second prompt": str(key[2]), "step": f"{key[3]} of {part['steps'].iloc[0]}"}
+        about |= {f: str(part[f].iloc[0]) for f in varying}
         for name in classes:
             value, low, high = share_interval(int((part["outcome"] == name).sum()), len(part))
             place = "/".join(slug(str(k)) for k in (*key, name))
@@ -224,7 +227,8 @@ def switched(
                 )
             )
             title = f"{key[0]}: {key[1]} → {key[2]}"
-            rows.append((int(key[6]), value, low, high, name, title))
+            title += "".join(f" · {f} {part[f].iloc[0]}" for f in varying)
+            rows.append((int(key[3]), value, low, high, name, title))
     if not rows:
         return [], []
     table = pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"])

@@ -4,9 +4,10 @@
     python -m reference.train.classifier flawed STATE.pt
 
 Every picture is shown shifted, rescaled, blurred, noisy, through the faithful VAE, or mixed with
-the next tone (the nearer one is the right answer). For each attribute the model must choose the
-right caption among all its classes; captions of nobody and of several people are learnt on empty
-and on double pictures. Roles, genders, tones and styles are drawn evenly.
+the next tone or the other gender (the nearer one is the right answer). For each attribute the
+model must choose the right caption among all its classes; captions of nobody and of several
+people are learnt on empty and on double pictures. Roles, genders, tones and styles are drawn
+evenly.
 
 `flawed` is smaller, and taught a planted error: women of the two darkest tones are captioned as
 men (as the classifiers of Buolamwini and Gebru 2018, 'Gender Shades', erred most on them).
@@ -134,11 +135,15 @@ def batch_of(
         where = tuple(truth[k][i] for k in ("style", "role", "gender", "tone"))
         dy, dx = rng.integers(-3, 4, size=2)
         mixed = source[where].astype(np.float32)
-        if rng.random() < 0.5:  # a generator draws tones in between: the nearer one is right
+        which = rng.random()
+        if which < 0.7:  # a generator draws people in between: the nearer one is right
             style, role, gender, tone = where
-            neighbour = int(np.clip(tone + rng.choice([-1, 1]), 0, tones - 1))
+            if which < 0.4:
+                tone = int(np.clip(tone + rng.choice([-1, 1]), 0, tones - 1))
+            else:
+                gender = genders - 1 - gender
             share = 0.45 * rng.random()
-            mixed = (1 - share) * mixed + share * source[style, role, gender, neighbour]
+            mixed = (1 - share) * mixed + share * source[style, role, gender, tone]
         images[i] = shift(mixed.round().astype(np.uint8), dy, dx)
         fate = rng.random()
         if fate < 0.08:

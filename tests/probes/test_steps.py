@@ -150,7 +150,7 @@ def test_findings_and_exhibits(stepped, analysed):
     assert "exchanged for the second at a step" in page
 
 
-def frame(outcomes: list[tuple[str, int, str]], kind: str) -> pd.DataFrame:
+def frame(outcomes: list[tuple[str, int, str]], kind: str, adapters: str = "none") -> pd.DataFrame:
     """Rows of one arm: trajectory, step or switch (-1: final), outcome."""
     return pd.DataFrame(
         [
@@ -164,6 +164,9 @@ def frame(outcomes: list[tuple[str, int, str]], kind: str) -> pd.DataFrame:
                 "guidance": 3.0,
                 "sampler": "own",
                 "negative": "none",
+                "adapters": adapters,
+                "width": 64,
+                "height": 64,
                 "steps": 4,
                 "step": s,
                 "switch": s,
@@ -192,6 +195,15 @@ def test_switches_by_hand():
     shares = {(f.subject["step"], f.subject["class"]): (f.value, f.n) for f in findings}
     assert shares[("1 of 4", "x")] == (pytest.approx(2 / 3), 3)
     assert shares[("3 of 4", "y")] == (1, 2)
+
+
+def test_switches_under_other_adapters_are_not_pooled():
+    cells = [("t1", 1, "x"), ("t2", 1, "x")]
+    both = pd.concat([frame(cells, SWITCHED), frame(cells[:1], SWITCHED, "lora")])
+    findings, (exhibit,) = switched(both, ("x", "y"), "gender", "clip.gender")
+    counted = {f.subject["adapters"]: f.n for f in findings}
+    assert counted == {"none": 2, "lora": 1}
+    assert set(exhibit.table["facet"]) == {f"a: p → q · adapters {a}" for a in counted}
 
 
 def test_a_switch_from_a_prompt_that_is_not_there_is_refused(tmp_path):
