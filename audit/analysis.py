@@ -9,11 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from audit import examine, taps
+from audit.opening import NEEDED, Audit, read_table
 from audit.pictures import Pictures, difference_grid, grid_exhibits
-from audit.run import NEEDED, Audit, read_table
 from audit.spec import SpecError
-from audit.text_scores import text_units
+from audit.taps import store as taps
+from audit.taps.chosen import taps_of
+from audit.text.scores import text_units
+from audit.vae import examine
 from probes import Exhibit, Finding, findings_frame, probes_of
 from reports import ReportData
 from reports.build import write_report
@@ -93,7 +95,7 @@ def report_data(
         images=Pictures(
             audit.run,
             whole,
-            next((taps.folder(t) for t in taps.taps_of(spec) if t.name == "attention"), ""),
+            next((taps.folder(t) for t in taps_of(spec) if t.name == "attention"), ""),
         ),
     )
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from audit.opening import Audit, open_audit
+from audit.planning import begin, plan_audit
+from audit.progress import Say
 from audit.prompts import nearest
-from audit.run import Audit, Say, begin, generate, open_audit, plan_audit, score
+from audit.run import generate, score
 from audit.spec import CheckpointSpec, Loras, Spec, SpecError, Strength
 from probes import Exhibit, Finding
 from probes.components import COMPONENTS, attribute_share, combinations

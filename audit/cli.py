@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from audit import __version__
-from audit.label_commands import labels_group
+from audit.labels.commands import labels_group
 from audit.one_line import one_line_errors
 from audit.report_command import report_command
 from dashboard.command import dashboard_command, export_command
@@ -42,7 +42,7 @@ main.add_command(export_command)
 @one_line_errors
 def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     """Make what SPEC asks for, measure it, and write the report. Run again to resume."""
-    from audit.run import open_audit
+    from audit.opening import open_audit
 
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
     if low_memory:
@@ -53,14 +53,13 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
 
 def work(audit: Any) -> Path:
     """Plan, generate, score, analyse and report one audit; returns the report's path."""
-    from audit import analysis, run
+    from audit import analysis
+    from audit.progress import Stopped
+    from audit.run import complete
 
-    plan, provenance = run.plan_audit(audit, say)
-    run.begin(audit, plan, provenance)
     try:
-        run.generate(audit, plan, say)
-        run.score(audit, plan, say)
-    except run.Stopped:
+        complete(audit, say)
+    except Stopped:
         say(f"stopped; what was made is in {audit.run.folder}: run the same command to go on")
         sys.exit(130)
     page = analysis.report(audit, *analysis.analyse(audit))
@@ -85,13 +84,14 @@ def work(audit: Any) -> Path:
 def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     """Say what SPEC will cost, from a timed warm-up, and what it can show. Writes nothing."""
     if detect is not None:
-        from audit import detect as detection
+        from audit.gate import detect as detection
 
         for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
             click.echo(line)
         return
     from audit import estimate
-    from audit.run import open_audit, plan_audit
+    from audit.opening import open_audit
+    from audit.planning import plan_audit
 
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
     plan, _ = plan_audit(audit, say)
@@ -128,13 +128,15 @@ def score_command(
     classifiers: tuple[str, ...],
 ) -> None:
     """Measure images made elsewhere; prompts come from a CSV or from the PNGs themselves."""
-    from audit import analysis, run
-    from audit import folder as folders
+    from audit import analysis
+    from audit.given import folder as folders
+    from audit.planning import begin
+    from audit.run import score
 
     audit, plan, provenance = folders.given_audit(folder, csv, out, attributes, classifiers, say)
-    run.begin(audit, plan, provenance)
+    begin(audit, plan, provenance)
     folders.store_images(audit, plan, folder, csv)
-    run.score(audit, plan, say)
+    score(audit, plan, say)
     click.echo(analysis.report(audit, *analysis.analyse(audit)))
 
 
@@ -165,7 +167,8 @@ def vae_command(
     classifiers: tuple[str, ...],
 ) -> None:
     """Send IMAGES, a folder or a run, through VAEs and back: what is lost, and whose pictures."""
-    from audit import analysis, trial
+    from audit import analysis
+    from audit.vae import trial
 
     audit = trial.run(images, csv, vaes, out, longest, batch, attributes, classifiers, say)
     findings, exhibits = analysis.analyse(audit)
@@ -186,11 +189,12 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     Text encoder, denoiser and VAE are exchanged in all eight combinations (4 denoisings and 8
     decodes for every picture).
     """
-    from audit import analysis, attribution, run
+    from audit import analysis, attribution
+    from audit.progress import Stopped
 
     try:
         audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
-    except run.Stopped:
+    except Stopped:
         say("stopped; run the same command to go on")
         sys.exit(130)
     found = attribution.findings(audit)
@@ -221,7 +225,7 @@ def show_command(run_folder: Path, cell: str, save: Path | None, again: bool) ->
 @one_line_errors
 def convert_command(file: Path, out: Path | None) -> None:
     """Write FILE's tensors (.ckpt, .pt, .pth, .bin) as safetensors; nothing in it is run."""
-    from audit import convert
+    from audit.checkpoints import convert
 
     for line in convert.lines(convert.convert(file, out)):
         click.echo(line)
@@ -239,7 +243,7 @@ def baseline_group() -> None:
 @one_line_errors
 def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None:
     """Write RUN's scores, digests and findings (no images) to FILE, to commit beside a model."""
-    from audit import baseline
+    from audit.gate import baseline
 
     side = baseline.side_of_run(run_folder, arm)
     baseline.save(side, file)
@@ -268,7 +272,7 @@ def gate_command(
     BASELINE is a run or a file of `audit baseline save`; CANDIDATE is a run, such a file, or a
     spec (.yaml), which is then made and measured first.
     """
-    from audit import baseline, verdict
+    from audit.gate import baseline, verdict
 
     made = candidate_path
     try:
@@ -316,7 +320,7 @@ def doctor_command() -> None:
 def demo_command(out: Path) -> None:
     """Audit two reference models, one with a planted bias, and write the report."""
     import reference
-    from audit.run import open_audit
+    from audit.opening import open_audit
 
     click.echo(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))
 

@@ -3,7 +3,7 @@
 An instrument's counted shares are pulled towards each other by its errors. `corrected_shares`
 knows how it errs from a table (true class x outcome) measured on other labelled images. That this
 table holds for the images at hand is an assumption. Where people labelled some of the very images
-at hand, `audit.prediction_powered` needs no such table.
+at hand, `audit.labels.prediction_powered` needs no such table.
 
 Inverting the table (Rogan and Gladen 1978) gives shares below 0 or above 1 as soon as a class is
 rare, and an interval that takes the table for exact is too narrow. So the estimate is the most

@@ -11,10 +11,11 @@ import pandas as pd
 from scipy import stats
 
 from audit.generate import GenerateWorker, png_bytes
-from audit.parameters import write_parameters
+from audit.given.parameters import write_parameters
+from audit.opening import Audit
 from audit.plan import units_of
-from audit.run import Audit
-from audit.taps import taps_of, untapped
+from audit.taps.chosen import taps_of
+from audit.taps.store import untapped
 
 POWER = 0.8
 

@@ -22,16 +22,19 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
-from audit import embeddings, models, taps
-from audit.adapters import Adapters, Lora
+from audit.checkpoints import models
+from audit.checkpoints.adapters import Adapters, Lora
+from audit.checkpoints.families import Other, family
 from audit.executors import Outcome
-from audit.families import Other, family
-from audit.parameters import write_parameters
+from audit.given.parameters import write_parameters
 from audit.plan import Unit
 from audit.spec import Spec, strengths
-from audit.steps_tap import predicted_latents, switching
 from audit.store import Run, sha256
-from audit.weighting import Piece, pieces, token_weights, weigh
+from audit.taps import store as taps
+from audit.taps.chosen import taps_of
+from audit.taps.steps import predicted_latents, switching
+from audit.text import embeddings
+from audit.text.weighting import Piece, pieces, token_weights, weigh
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -208,7 +211,7 @@ class GenerateWorker:
     def __init__(self, run: Run, spec: Spec, base: Path, device: str, dtype: torch.dtype) -> None:
         self.run, self.spec, self.base = run, spec, base
         self.device, self.dtype = device, dtype
-        self.taps = taps.taps_of(spec)
+        self.taps = taps_of(spec)
         self.loaded = ""
         self.generator: Generator | None = None
         self.vaes: dict[str, Any] = {}

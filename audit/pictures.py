@@ -11,11 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit import taps
 from audit.plan import ARM
 from audit.prompts import nearest
 from audit.spec import SpecError
 from audit.store import Run
+from audit.taps import store as taps
 from probes import Exhibit
 from probes.attention import HEAT
 

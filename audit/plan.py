@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from audit.embeddings import named_in
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec, canonical_digest, strengths
-from audit.weighting import weighs
+from audit.text.embeddings import named_in
+from audit.text.weighting import weighs
 
 ARM = (
     "checkpoint",

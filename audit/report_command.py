@@ -56,7 +56,7 @@ def report_command(
 ) -> None:
     """Write RUN's report again, with the labels and grids there are now."""
     from audit import analysis
-    from audit.run import reopen
+    from audit.opening import reopen
     from reports import card
     from reports.build import write_report
     from reports.splice import splice_file

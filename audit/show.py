@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from audit.generate import GenerateWorker
-from audit.run import Audit, reopen
+from audit.opening import Audit, reopen
 from audit.spec import SpecError
 from audit.store import sha256, write_atomic
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import nan
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,10 +19,8 @@ from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-if TYPE_CHECKING:
-    from probes import Estimand
-
 Floats = NDArray[np.float64]
+Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 
 LEVEL = 0.95
 FEWEST_PROMPTS = 20

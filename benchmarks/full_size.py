@@ -18,11 +18,11 @@ from typing import Any
 import diffusers
 import torch
 
-from audit import models
-from audit.layouts import empty_model
+from audit.checkpoints import models
+from audit.checkpoints.layouts import empty_model
+from audit.checkpoints.single_file import CONFIGS, clip_tokenizer
 from audit.plan import Arm, make_plan, noise_seed, units_of
 from audit.prompts import Prompt
-from audit.single_file import CONFIGS, clip_tokenizer
 from audit.spec import Spec
 from audit.store import Run
 from benchmarks.generate import pairs

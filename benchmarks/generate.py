@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from audit import models
+from audit.checkpoints import models
 from audit.executors import InProcess
 from audit.generate import GenerateWorker
 from audit.plan import Arm, make_plan, noise_seed, units_of

@@ -19,11 +19,11 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from scipy import stats
 
-from audit.attention_tap import AttentionTap
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
 from audit.spec import CheckpointSpec, Spec
-from audit.steps_tap import StepsTap
+from audit.taps.attention import AttentionTap
+from audit.taps.steps import StepsTap
 from reference.world import ROLES, neutral_prompt
 
 BATCH, STEPS, GUIDANCE = 8, 4, 3.0

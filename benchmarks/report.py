@@ -144,7 +144,7 @@ def _png(rng: np.random.Generator) -> bytes:
 def measure(folder: Path) -> None:
     """Build the report step by step and print what each step took."""
     from audit import analysis
-    from audit.run import reopen
+    from audit.opening import reopen
     from reports.build import write_report
 
     audit = _timed("open", lambda: reopen(folder))

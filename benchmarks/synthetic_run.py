@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 
 from audit.attributes import AttributeSpec
-from audit.parameters import write_parameters
+from audit.given.parameters import write_parameters
 from audit.plan import Arm, make_plan, units_of
 from audit.prompts import Prompt
 from audit.spec import Spec, parse_spec

@@ -24,11 +24,11 @@ from PIL import Image
 from scipy import stats
 from skimage import data
 
-from audit.originals import Picture
 from audit.plan import units_of
-from audit.roundtrip import RoundTripWorker, round_trip_audit, store_originals
-from audit.run import begin
-from audit.vaes import load_vae_alone
+from audit.planning import begin
+from audit.vae.originals import Picture
+from audit.vae.roundtrip import RoundTripWorker, round_trip_audit, store_originals
+from audit.vae.vaes import load_vae_alone
 
 SOURCE = "reference:faithful"
 

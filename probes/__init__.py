@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from audit.plan import Cell
     from audit.spec import Spec
-    from audit.taps import Record
+    from audit.stats import Estimand
+    from audit.taps.store import Record
 
-Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid", "table"]
 
 
@@ -95,7 +95,7 @@ class Batch(NamedTuple):
         latents: final latents, each (channels, height, width) float32, before scaling is undone;
             as `references` by need.
         taps: by need ("attention", "steps", "activations", "guidance"), the record of each image's
-            denoising, as `audit.taps` keeps it; None where the image was not made here.
+            denoising, as `audit.taps.store` keeps it; None where the image was not made here.
     """
 
     cells: tuple[str, ...]
@@ -122,7 +122,7 @@ class Instrument(Protocol):
     needs: frozenset[str]
     """Of {"images", "references", "masks", "latents"} and the taps' names: all that is not named
     is left out, and a tap that nobody names is not attached. "text": measured once a checkpoint
-    by `audit.text_scores`, without pictures."""
+    by `audit.text.scores`, without pictures."""
 
     def identity(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
@@ -207,3 +207,9 @@ def probes_of(spec: Spec) -> list[Probe]:
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a table, one row each, in the order of `Finding`'s fields."""
     return pd.DataFrame([f._asdict() for f in findings], columns=list(Finding._fields))
+
+
+def instruments_of(spec: Spec) -> list[Instrument]:
+    """The instruments of all probes that the spec names, each once."""
+    made = [i for probe in probes_of(spec) for i in probe.instruments(spec)]
+    return list({i.name: i for i in made}.values())

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.attention_record import CHANCE_OVERLAP, END, START, numbers
 from audit.inside import AttentionSpec
 from audit.plan import Cell, arm_labels
 from audit.prompts import slug
 from audit.spec import Spec
 from audit.stats import mean_over_prompts
+from audit.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
 from probes import Batch, Context, Exhibit, Finding, Instrument, register
 
 PROBE = "attention"

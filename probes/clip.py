@@ -20,7 +20,7 @@ from PIL import Image
 
 import reference
 from audit.attributes import AttributeSpec
-from audit.models import digest_of
+from audit.checkpoints.models import digest_of
 from audit.prompts import slug
 from audit.spec import ClassifierSpec
 from probes import Batch, Context

@@ -19,8 +19,8 @@ from audit.attributes import OUTCOMES, AttributeSpec
 from audit.plan import arm_labels
 from audit.prompts import slug
 from audit.spec import Spec
-from audit.stats import mean_over_prompts, mean_share_over_prompts, paired_difference
-from probes import Estimand, Exhibit, Finding
+from audit.stats import Estimand, mean_over_prompts, mean_share_over_prompts, paired_difference
+from probes import Exhibit, Finding
 from probes.outcomes import outcome_frame, reported_classes, subject_of
 
 PROBE = "attributes"

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from audit.prompts import slug
-from audit.stats import mean_over_prompts, paired_difference, varies
-from probes import Estimand, Finding
+from audit.stats import Estimand, mean_over_prompts, paired_difference, varies
+from probes import Finding
 
 PROBE = "components"
 COMPONENTS = ("text encoder", "denoiser", "VAE")

@@ -168,7 +168,7 @@ class Lpips:
     @cached_property
     def digest(self) -> str:
         """Exact digest of the weights; empty where they are missing."""
-        from audit.models import digest_of
+        from audit.checkpoints.models import digest_of
 
         return digest_of(self._loaded[0]) if self._loaded[0] else ""
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from audit.attributes import AttributeSpec
-from audit.labelling import kappa_table
-from audit.prediction_powered import EXACT, prediction_powered_shares
+from audit.labels.labelling import kappa_table
+from audit.labels.prediction_powered import EXACT, prediction_powered_shares
 from audit.prompts import slug
 from probes import Exhibit, Finding
 from probes.outcomes import reported_classes, subject_of

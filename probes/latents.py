@@ -17,8 +17,8 @@ from skimage.measure import block_reduce
 from audit.plan import Cell, arm_labels
 from audit.prompts import slug
 from audit.spec import Spec
-from audit.stats import FEWEST_PROMPTS, mean_share_over_prompts
-from probes import Batch, Context, Estimand, Exhibit, Finding, Instrument, register
+from audit.stats import FEWEST_PROMPTS, Estimand, mean_share_over_prompts
+from probes import Batch, Context, Exhibit, Finding, Instrument, register
 from probes.outcomes import clip_readings, outcome_frame
 from probes.planes import (
     FEWEST,

@@ -13,6 +13,7 @@ from audit.attributes import OUTCOMES, AttributeSpec
 from audit.correction import CorrectedShares, corrected_shares
 from audit.prompts import slug
 from audit.stats import (
+    Estimand,
     benjamini_hochberg,
     mean_over_prompts,
     mean_share_over_prompts,
@@ -20,7 +21,7 @@ from audit.stats import (
     total_variation,
     total_variation_null,
 )
-from probes import Estimand, Finding
+from probes import Finding
 from probes.outcomes import Errors, counts_of, reported_classes, subject_of
 
 PROBE = "attributes"

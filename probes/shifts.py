@@ -20,8 +20,8 @@ from scipy import stats
 
 from audit.plan import arm_labels
 from audit.prompts import slug
-from audit.stats import FEWEST_PROMPTS, benjamini_hochberg, mean_over_prompts, varies
-from probes import Estimand, Finding
+from audit.stats import FEWEST_PROMPTS, Estimand, benjamini_hochberg, mean_over_prompts, varies
+from probes import Finding
 
 FEWEST_MATCHES = 10
 

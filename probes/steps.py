@@ -20,7 +20,7 @@ from audit.plan import ARM, Cell, arm_labels, text_of
 from audit.prompts import nearest, slug
 from audit.spec import Spec, canonical_digest
 from audit.stats import share_interval
-from audit.steps_tap import watched_steps
+from audit.taps.steps import watched_steps
 from probes import Batch, Context, Exhibit, Finding, Instrument, register
 from probes.latent_rgb import LatentColours, explained, fit
 from probes.outcomes import clip_readings, outcome_frame

@@ -31,7 +31,7 @@ mean over its words' tokens."""
 
 
 class TextStates:
-    """Tokens and hidden states of each text; measured by `audit.text_scores`, not by batch."""
+    """Tokens and hidden states of each text; measured by `audit.text.scores`, not by batch."""
 
     name = "text"
     version = "1"

@@ -16,8 +16,9 @@ import torch
 import yaml
 from diffusers import UNet2DConditionModel
 
-from audit import baseline, detect, verdict
-from audit.run import begin, generate, open_audit, plan_audit, score
+from audit.gate import baseline, detect, verdict
+from audit.opening import open_audit
+from audit.run import complete
 from reference import component
 from reference.validation import FIRST_SEED, Check, truth_table
 
@@ -69,10 +70,7 @@ def check(name: str, record: dict[str, Any], word: str, code: int) -> Check:
 def make(spec: Path, out: Path, say: Callable[[str], None]) -> Path:
     """Make and measure what a spec asks for; more seeds extend what is there."""
     audit = open_audit(spec, out)
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    generate(audit, plan, say)
-    score(audit, plan, say)
+    complete(audit, say)
     return out
 
 

@@ -16,8 +16,9 @@ import pandas as pd
 import yaml
 
 from audit import analysis
+from audit.opening import Audit, open_audit
 from audit.plan import noise_seed
-from audit.run import Audit, begin, generate, open_audit, plan_audit, score
+from audit.run import complete
 from audit.stats import share_interval
 from probes import Exhibit, Finding
 from probes.planes import linear_probe
@@ -216,10 +217,7 @@ def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
 def make(folder: Path, name: str, say: Callable[[str], None], **spec: Any) -> Audit:
     """Make and measure what a spec asks for."""
     audit = open_audit(write_spec(folder, name, **spec), folder / name)
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    generate(audit, plan, say)
-    score(audit, plan, say)
+    complete(audit, say)
     return audit
 
 

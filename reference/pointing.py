@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.attention_record import words_of
-from audit.attention_tap import AttentionTap, combined
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
 from audit.spec import CheckpointSpec
 from audit.stats import share_interval
-from audit.words import read_words
+from audit.taps.attention import AttentionTap, combined
+from audit.taps.attention_record import words_of
+from audit.text.words import read_words
 from reference.oracle import skin_masks
 from reference.world import GENDERS, ROLES, SIZE, STYLES, TONES, Person, explicit_prompt
 

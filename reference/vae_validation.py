@@ -16,10 +16,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from audit import analysis, trial
+from audit import analysis
 from audit.generate import png_bytes
-from audit.run import Audit, begin, generate, open_audit, plan_audit, score
+from audit.opening import Audit, open_audit
+from audit.planning import begin, plan_audit
+from audit.run import generate, score
 from audit.spec import SpecError
+from audit.vae import trial
 from probes import Finding
 from reference import oracle
 from reference.export import export

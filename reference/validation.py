@@ -21,8 +21,9 @@ from PIL import Image
 from scipy import stats
 
 from audit.correction import corrected_shares, simulate_absolute_error
+from audit.opening import Audit, open_audit
 from audit.plan import arm_labels
-from audit.run import Audit, begin, generate, open_audit, plan_audit, score
+from audit.run import complete
 from audit.stats import benjamini_hochberg, total_variation, total_variation_null
 from probes.outcomes import counts_of, measured_errors, outcome_frame
 from reference import oracle
@@ -124,10 +125,7 @@ def make_run(
     )
     path.write_text(spec)
     audit = open_audit(path, folder / "run")
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    generate(audit, plan, say)
-    score(audit, plan, say)
+    complete(audit, say)
     return audit
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from audit.run import Audit, begin, generate, open_audit, plan_audit, score
+from audit.opening import Audit, open_audit
+from audit.run import complete
 
 SPEC = {
     "name": "small",
@@ -41,10 +42,7 @@ def write_spec(folder: Path, **changes) -> Path:
 def make(folder: Path, **changes) -> Audit:
     """Plan, generate and score a small audit; goes on where the folder holds part of it."""
     audit = open_audit(write_spec(folder, **changes), folder / "run")
-    plan, provenance = plan_audit(audit, quiet)
-    begin(audit, plan, provenance)
-    generate(audit, plan, quiet)
-    score(audit, plan, quiet)
+    complete(audit, quiet)
     return audit
 
 

@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from audit import labelling
 from audit.attributes import OUTCOMES
+from audit.labels import labelling
 from dashboard import parts
 from dashboard.words import plain
 

@@ -21,8 +21,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save
 
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
 from audit.plan import noise_seed
 from audit.spec import CheckpointSpec
 from audit.store import write_atomic

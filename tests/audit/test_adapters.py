@@ -8,17 +8,17 @@ from click.testing import CliRunner
 from conftest import write_spec
 from safetensors.torch import load_file, save_file
 
-from audit.adapters import Lora, check_fit, digest_of_lora
 from audit.attribution import mixed
+from audit.checkpoints.adapters import Lora, check_fit, digest_of_lora
+from audit.checkpoints.models import load_checkpoint
+from audit.checkpoints.weights import WeightsError
 from audit.cli import main
-from audit.embeddings import digest_of_embedding, named_in
 from audit.generate import Extras, Generator
-from audit.models import load_checkpoint
 from audit.plan import Arm, make_plan
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec, strengths
-from audit.weighting import Piece, pieces, token_weights, weigh
-from audit.weights import WeightsError
+from audit.text.embeddings import digest_of_embedding, named_in
+from audit.text.weighting import Piece, pieces, token_weights, weigh
 
 RANK = 2
 TARGETS = {

@@ -11,14 +11,14 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
 )
 
-from audit.attention_record import CHANCE_OVERLAP, map_entropy, overlap
-from audit.attention_tap import (
+from audit.taps.attention import (
     AttentionTap,
     combined,
     daam_maps,
     feature_size,
     moments_to_numbers,
 )
+from audit.taps.attention_record import CHANCE_OVERLAP, map_entropy, overlap
 
 TOKENS, IMAGES, STEPS = 7, 3, 2
 

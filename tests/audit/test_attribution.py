@@ -6,9 +6,9 @@ from click.testing import CliRunner
 from conftest import write_spec
 
 from audit.attribution import by_combination, mixed
+from audit.checkpoints.models import load_checkpoint
 from audit.cli import main
-from audit.models import load_checkpoint
-from audit.run import open_audit, reopen
+from audit.opening import open_audit, reopen
 from audit.spec import CheckpointSpec, SpecError
 from probes.components import COMPONENTS
 

@@ -7,12 +7,12 @@ import yaml
 from click.testing import CliRunner
 from conftest import write_spec
 
-from audit.baseline import Side, load, read_side, save, side_of_run
 from audit.cli import main
-from audit.detect import need
-from audit.gate import Metric
+from audit.gate.baseline import Side, load, read_side, save, side_of_run
+from audit.gate.detect import need
+from audit.gate.rules import Metric
+from audit.gate.verdict import decide
 from audit.spec import SpecError, load_spec
-from audit.verdict import decide
 
 PROMPTS = [f"a portrait of a {job}" for job in "abcdefghijklmnopqrstuvwx"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from audit.cli import main
 from audit.generate import png_bytes
-from audit.parameters import write_parameters
+from audit.given.parameters import write_parameters
 
 MONK = ["--attribute", "monk-skin-tone"]
 SCORE = ["--attribute", "world-gender", "--classifier", "reference:balanced"]

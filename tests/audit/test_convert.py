@@ -15,8 +15,8 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
+from audit.checkpoints.convert import SLACK, ConvertError, convert
 from audit.cli import main
-from audit.convert import SLACK, ConvertError, convert
 
 CHECKPOINTS = "pytorch_lightning.callbacks.model_checkpoint"
 
@@ -247,7 +247,7 @@ def test_what_would_run_is_refused_in_files_from_before_torch_1_6(tmp_path, mark
         "numpy.testing._private.utils runstring",
         "pytorch_lightning_evil run",
         "pkgutil resolve_name",
-        "audit.convert _Tensor",
+        "audit.checkpoints.convert _Tensor",
         "\x1b[31mred thing",
     ],
 )

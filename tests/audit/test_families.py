@@ -6,12 +6,12 @@ from conftest import make
 from safetensors.torch import save_file
 from tiny_pipelines import PIPELINES, SIDE, build, sd3
 
-from audit.adapters import Lora
-from audit.families import Other, family
+from audit.checkpoints.adapters import Lora
+from audit.checkpoints.families import Other, family
+from audit.checkpoints.models import load_checkpoint, load_vae
+from audit.checkpoints.weights import WeightsError
 from audit.generate import Extras, Generator, sampler
-from audit.models import load_checkpoint, load_vae
 from audit.spec import CheckpointSpec
-from audit.weights import WeightsError
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
 TEXTS = ["a portrait of a doctor", "two cats"]

@@ -6,10 +6,18 @@ import pytest
 from click.testing import CliRunner
 
 from audit.cli import main
-from audit.gate import Metric, estimate, false_fail_rate, judge, overall, t_intervals, worse_by
-from audit.pairs import cell_values, distance_values, diversity_values
+from audit.gate.pairs import cell_values, distance_values, diversity_values
+from audit.gate.rules import (
+    Metric,
+    estimate,
+    false_fail_rate,
+    judge,
+    overall,
+    t_intervals,
+    worse_by,
+)
+from audit.gate.verdict import ILLEGAL_IN_XML, error, junit, markdown
 from audit.stats import paired_difference
-from audit.verdict import ILLEGAL_IN_XML, error, junit, markdown
 from reports.gate_page import render
 
 ESTIMANDS = ("this suite", "prompts like these")

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from audit.gate import Metric, is_worse, judge, t_intervals, worse_by
-from audit.pairs import distance_values
+from audit.gate.pairs import distance_values
+from audit.gate.rules import Metric, is_worse, judge, t_intervals, worse_by
 
 TRIALS = 4_000
 MARGIN = {"share": 0.05, "distance": 0.1}

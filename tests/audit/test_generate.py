@@ -8,8 +8,8 @@ import torch
 from conftest import make
 from PIL import Image
 
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
 from audit.spec import CheckpointSpec
 
 NEGATIVE = "a portrait of a man"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from audit.given import GivenError, load_image, read_folder, without_prompt
-from audit.parameters import read_graph, read_parameters, write_parameters
+from audit.given.images import GivenError, load_image, read_folder, without_prompt
+from audit.given.parameters import read_graph, read_parameters, write_parameters
 
 RED = (255, 0, 0)
 

@@ -14,7 +14,7 @@ import pytest
 from conftest import make, write_spec
 
 from audit.analysis import analyse
-from audit.run import reopen
+from audit.opening import reopen
 from audit.store import Run, write_atomic
 
 FEW = {"seeds": 6, "batch_size": 3, "vaes": {"own": "own", "pale": "reference:pale"}}

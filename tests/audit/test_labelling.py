@@ -12,8 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from audit import labelling
 from audit.cli import main
+from audit.labels import labelling
 from audit.plan import Cell
 from audit.spec import SpecError
 from audit.store import Run
@@ -125,7 +125,7 @@ def test_several_people_label_at_once(run):
 
 def test_two_processes_that_draw_at_once_keep_one_sample(run):
     code = (
-        "import sys; from pathlib import Path; from audit.labelling import sample\n"
+        "import sys; from pathlib import Path; from audit.labels.labelling import sample\n"
         "print(','.join(sample(Path(sys.argv[1]), 'gender', 60, int(sys.argv[2]))['cell']))"
     )
     started = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from audit.pickles import is_pickle, refusal, unsafe_globals
-from audit.weights import WeightsError, read_header
+from audit.checkpoints.pickles import is_pickle, refusal, unsafe_globals
+from audit.checkpoints.weights import WeightsError, read_header
 
 
 class Runs:

@@ -5,8 +5,13 @@ import pandas as pd
 import pytest
 
 from audit.attributes import load_attribute
-from audit.labelling import probabilities, uncertainty
-from audit.prediction_powered import EXACT, NORMAL, clopper_pearson, prediction_powered_shares
+from audit.labels.labelling import probabilities, uncertainty
+from audit.labels.prediction_powered import (
+    EXACT,
+    NORMAL,
+    clopper_pearson,
+    prediction_powered_shares,
+)
 from audit.stats import share_interval
 
 POOL = Path(__file__).parents[1] / "golden" / "label_pool.csv"

@@ -17,8 +17,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from audit.layouts import convert
-from audit.single_file import (
+from audit.checkpoints.layouts import convert
+from audit.checkpoints.single_file import (
     CONFIGS,
     clip_tokenizer,
     load_pipeline_file,
@@ -26,7 +26,7 @@ from audit.single_file import (
     load_vae_with_configs,
     load_with_configs,
 )
-from audit.weights import Header, WeightsError, family_of, read_header, told_prediction
+from audit.checkpoints.weights import Header, WeightsError, family_of, read_header, told_prediction
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -858,7 +858,7 @@ LOADS = """
 import hashlib, sys
 from pathlib import Path
 import torch
-from audit.models import load_checkpoint
+from audit.checkpoints.models import load_checkpoint
 from audit.spec import CheckpointSpec
 def memory(kind):  # not getrusage: its peak is inherited from the parent that forked
     with open("/proc/self/status") as status:

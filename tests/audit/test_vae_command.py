@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 from audit.cli import main
-from audit.roundtrip import send, shrink
 from audit.store import Run
-from audit.trial import named
-from audit.vaes import codec, load_vae_alone
+from audit.vae.roundtrip import send, shrink
+from audit.vae.trial import named
+from audit.vae.vaes import codec, load_vae_alone
 from reference.export import export
 from reference.world import HERE
 

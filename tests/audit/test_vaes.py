@@ -10,12 +10,12 @@ from accelerate import init_empty_weights
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from audit.models import digest_of
-from audit.single_file import CONFIGS, load_vae_as
-from audit.vae_files import ASSUMED, KNOWN, Known, config_of
-from audit.vae_scale import check_scale, check_shift, check_vae_scale, precision, settle
-from audit.vaes import codec, compare, identify, legal, load_vae_alone, spatial_factor
-from audit.weights import Header, WeightsError, read_header
+from audit.checkpoints.models import digest_of
+from audit.checkpoints.single_file import CONFIGS, load_vae_as
+from audit.checkpoints.weights import Header, WeightsError, read_header
+from audit.vae.files import ASSUMED, KNOWN, Known, config_of
+from audit.vae.scale import check_scale, check_shift, check_vae_scale, precision, settle
+from audit.vae.vaes import codec, compare, identify, legal, load_vae_alone, spatial_factor
 from reference import MODELS
 from reference.world import STYLES, picture_grid
 

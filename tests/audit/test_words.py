@@ -2,7 +2,7 @@ import pytest
 from transformers import CLIPTokenizer
 
 import reference
-from audit.words import read_words
+from audit.text.words import read_words
 
 
 @pytest.fixture(scope="module")

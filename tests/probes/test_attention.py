@@ -6,9 +6,10 @@ import pytest
 from conftest import make
 from PIL import Image
 
-from audit import analysis, taps
+from audit import analysis
 from audit.pictures import Pictures, heated
 from audit.run import read_batch
+from audit.taps import store as taps
 from probes import Context, probes_of
 from probes.attention import HEAT, CrossAttention, content_words
 

@@ -8,10 +8,10 @@ from conftest import make
 
 import reference
 from audit import analysis
-from audit.activations_tap import ActivationsTap, blocks_of
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
 from audit.spec import CheckpointSpec, Spec
+from audit.taps.activations import ActivationsTap, blocks_of
 from probes.planes import linear_probe
 from reference.world import GENDERS, ROLES, STYLES, TONES, picture_grid
 

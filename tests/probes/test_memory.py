@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.guidance_tap import GuidanceTap
-from audit.models import load_checkpoint
 from audit.plan import Cell
 from audit.spec import CheckpointSpec, Spec
+from audit.taps.guidance import GuidanceTap
 from probes import registry
 from probes.memory import auc, spread_of_seeds, standing_out
 

@@ -4,7 +4,8 @@ import pytest
 from conftest import quiet, write_spec
 
 from audit.inside import DosesSpec
-from audit.run import open_audit, plan_audit
+from audit.opening import open_audit
+from audit.planning import plan_audit
 from probes import probes_of
 from probes.negatives import diversity, dose_name, dose_of, responses
 from probes.variance import explained_variance

@@ -7,11 +7,12 @@ import torch
 from conftest import make, write_spec
 
 from audit import analysis
+from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
-from audit.models import load_checkpoint
-from audit.run import open_audit, plan_audit
+from audit.opening import open_audit
+from audit.planning import plan_audit
 from audit.spec import CheckpointSpec, Spec
-from audit.steps_tap import StepsTap, watched_steps
+from audit.taps.steps import StepsTap, watched_steps
 from probes import probes_of
 from probes.steps import PREDICTED, SWITCHED, agreement, switched
 

@@ -4,7 +4,9 @@ import pytest
 from conftest import quiet, write_spec
 
 from audit import analysis
-from audit.run import begin, open_audit, plan_audit, score
+from audit.opening import open_audit
+from audit.planning import begin, plan_audit
+from audit.run import score
 from probes import Finding
 from probes.text import distance, part_of, states_of
 from reference.world import ROLES, neutral_prompt
@@ -87,9 +89,9 @@ def test_prompts_as_the_model_gets_them(read):
 
 def test_states_are_what_the_denoiser_sees(read):
     audit, _, _ = read
+    from audit.checkpoints.models import load_checkpoint
     from audit.generate import Generator
-    from audit.models import load_checkpoint
-    from audit.text_scores import text_units
+    from audit.text.scores import text_units
 
     folder = audit.run.read_json("instruments.json")["text"]
     table = audit.run.read_scores(folder, set(text_units(audit).values()))

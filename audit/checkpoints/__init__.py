@@ -1,0 +1,1 @@
+"""Checkpoints as people have them: families, files, layouts, adapters."""

@@ -1,0 +1,211 @@
+"""LoRA files: read, checked against the checkpoint, put into it at any strength.
+
+A LoRA adds a low-rank change to the weights of the denoiser and of the text encoders; each of
+the two sides has a strength of its own. The layers run beside the weights (peft), which stay as
+they were: at strength 0, and with no LoRA, an image is that of the checkpoint bit for bit.
+Layouts: kohya's ('lora_unet_…', 'lora_te_…') and those of diffusers and peft.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import diffusers
+import torch
+from safetensors.torch import load_file
+
+from audit.checkpoints.weights import (
+    Header,
+    WeightsError,
+    exact_digest,
+    read_header,
+    refuse_not_finite,
+    seems_to_be,
+    some,
+)
+
+COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
+_DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")
+_OLD_DOWN = re.compile(r"_lora\.down\.weight$")
+_CONTEXT = re.compile(r"attn2[._](processor\.)?to_k[._]")
+_KOHYA = ("lora_unet_", "lora_te")
+_OTHER_KINDS = (
+    (re.compile(r"\.hada_w|\.lokr_w|\.oft_|\.lora_mid\."), "a LyCORIS adapter (LoHa, LoKr, …)"),
+    (re.compile(r"\.dora_scale$|lora_magnitude_vector"), "a DoRA"),
+    (re.compile(r"^bundle_emb\."), "a LoRA with embeddings bundled in"),
+)
+_WIDTHS = {
+    768: "Stable Diffusion 1.x",
+    1024: "Stable Diffusion 2.x",
+    1280: "the SDXL refiner",
+    2048: "SDXL",
+}
+
+
+class Lora(NamedTuple):
+    """A LoRA to be put in."""
+
+    path: Path
+    denoiser: float
+    """Strength on the denoiser."""
+    text_encoder: float
+    """Strength on the text encoders."""
+
+
+class Adapters:
+    """The LoRAs of one loaded pipeline; a file is loaded once, and then switched on and off."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+        self.held: dict[Path, str] = {}
+        """Name of the adapter by file."""
+
+    def put_in(self, loras: Sequence[Lora]) -> None:
+        """Have exactly these LoRAs act, in this order.
+
+        Raises:
+            WeightsError: One does not fit the checkpoint.
+        """
+        for lora in loras:
+            if lora.path not in self.held:
+                name = f"lora{len(self.held)}"
+                _load(self.pipe, lora.path, name)
+                self.held[lora.path] = name
+        if not self.held:
+            return
+        for kind, model in _models(self.pipe):
+            text = kind.startswith("text_encoder")
+            strengths = {self.held[x.path]: x.text_encoder if text else x.denoiser for x in loras}
+            _activate(model, strengths)
+
+
+def digest_of_lora(path: Path) -> str:
+    """Exact digest of a LoRA file: names, dtypes, shapes and bytes, and peft's settings.
+
+    Raises:
+        WeightsError: Unreadable, no LoRA, or a tensor that holds NaN or infinity.
+    """
+    header = read_header(path)
+    _check_kind(header)
+    refuse_not_finite(path, load_file(path))
+    return exact_digest(header)
+
+
+def check_fit(path: Path, pipe: Any) -> None:
+    """Refuse a LoRA of another family than the checkpoint's.
+
+    Raises:
+        WeightsError: What the LoRA is of, and what the checkpoint is.
+    """
+    header = read_header(path)
+    mine, width = _family(header)
+    name = type(pipe).__name__.removesuffix("Pipeline")
+    own = getattr(getattr(pipe, "unet", None), "config", None)
+    if own is None:
+        like = {"StableDiffusion3": "Stable Diffusion 3", "Flux": "Flux"}.get(name, name)
+        if mine not in ("", "another model", like):
+            raise WeightsError(f"{str(path)!r} is a LoRA for {mine}; the checkpoint is {like}")
+        return
+    wanted = own.cross_attention_dim
+    if mine and (not width or width != wanted):
+        said = f"{mine} (it attends to text of width {width})" if width else mine
+        what = _WIDTHS.get(wanted, name)
+        raise WeightsError(
+            f"{str(path)!r} is a LoRA for {said}; the checkpoint is {what} (text of width {wanted})"
+        )
+
+
+def _load(pipe: Any, path: Path, name: str) -> None:
+    check_fit(path, pipe)
+    if not hasattr(pipe, "load_lora_weights"):
+        raise WeightsError(f"{str(path)!r}: diffusers loads no LoRA into a {type(pipe).__name__}")
+    header = read_header(path)
+    downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
+    kohya = any(n.startswith(_KOHYA) for n in header.shapes)
+    level = diffusers.utils.logging.get_verbosity()
+    diffusers.utils.logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if kohya:
+                pipe.load_lora_weights(_alpha_folded(path), adapter_name=name)
+            else:
+                pipe.load_lora_weights(
+                    str(path.parent),
+                    weight_name=path.name,
+                    adapter_name=name,
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{str(path)!r} does not fit the checkpoint: {reason}") from None
+    finally:
+        diffusers.utils.logging.set_verbosity(level)
+    placed = sum(
+        name in getattr(layer, "lora_A", {})
+        for _, model in _models(pipe)
+        for layer in model.modules()
+    )
+    if placed < len(downs):
+        raise WeightsError(
+            f"{str(path)!r}: {len(downs) - placed} of its {len(downs)} layers have no place in the "
+            f"checkpoint ({some(downs, 1)}): a LoRA for another model"
+        )
+
+
+def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
+    """A kohya file's tensors with strength alpha / rank inside, so that nobody need know it."""
+    tensors = load_file(path)
+    for key in [n for n in tensors if n.endswith(".alpha")]:
+        base, alpha = key.removesuffix(".alpha"), float(tensors.pop(key))
+        up, down = f"{base}.lora_up.weight", f"{base}.lora_down.weight"
+        if up in tensors and down in tensors:
+            tensors[up] = tensors[up].float() * (alpha / tensors[down].shape[0])
+    return tensors
+
+
+def _models(pipe: Any) -> list[tuple[str, Any]]:
+    held = ((kind, getattr(pipe, kind, None)) for kind in COMPONENTS)
+    return [(kind, model) for kind, model in held if isinstance(model, torch.nn.Module)]
+
+
+def _activate(model: Any, strengths: Mapping[str, float]) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    for layer in model.modules():
+        if isinstance(layer, LoraLayer):
+            mine = [name for name in strengths if name in getattr(layer, "lora_A", {})]
+            layer.enable_adapters(enabled=bool(mine))
+            if mine:
+                layer.set_adapter(mine)
+            for name in mine:
+                layer.set_scale(name, strengths[name])
+
+
+def _check_kind(header: Header) -> None:
+    for pattern, kind in _OTHER_KINDS:
+        if any(pattern.search(name) for name in header.shapes):
+            raise WeightsError(
+                f"{str(header.path)!r} is {kind}; plain LoRA files alone are supported"
+            )
+    if not any(_DOWN.search(name) or _OLD_DOWN.search(name) for name in header.shapes):
+        raise WeightsError(f"{str(header.path)!r} {seems_to_be(header)}; name a LoRA file")
+
+
+def _family(header: Header) -> tuple[str, int]:
+    """What a LoRA is for, '' where its names do not tell, and the width of the text, or 0."""
+    names = list(header.shapes)
+    if any("single_blocks" in n or "single_transformer_blocks" in n for n in names):
+        return "Flux", 0
+    if any("joint_blocks" in n or "add_q_proj" in n for n in names):
+        return "Stable Diffusion 3", 0
+    for name, shape in header.shapes.items():
+        down = _DOWN.search(name) or _OLD_DOWN.search(name)
+        if down and _CONTEXT.search(name) and len(shape) == 2:
+            return _WIDTHS.get(shape[1], "another model"), shape[1]
+    return "", 0

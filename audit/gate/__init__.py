@@ -1,0 +1,1 @@
+"""The gate: from two arms to a verdict."""

@@ -1,0 +1,303 @@
+"""The gate from end to end: two arms in, one verdict out, as JSON, JUnit and Markdown.
+
+`gate.json` is the truth; the other files say the same for readers that cannot read it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+from audit.gate.baseline import Side, side_of_run
+from audit.gate.pairs import Grid, differences, metrics, pair
+from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
+from audit.pictures import Pictures
+from audit.stats import Estimand
+from audit.store import Run, write_atomic
+from reports.gate_page import render
+
+if TYPE_CHECKING:
+    from audit.progress import Say
+    from reports.grids import Images
+
+ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
+ILLEGAL_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NUMBERS = ("baseline", "candidate", "value", "low", "high", "p_adjusted", "margin")
+
+
+def error(message: str) -> dict[str, Any]:
+    """The record of a gate that could not be had."""
+    return {"verdict": "ERROR", "message": message, "metrics": [], "notes": []}
+
+
+def decide(baseline: Side, candidate: Side) -> dict[str, Any]:
+    """Compare two arms; what cannot be compared is ERROR with the reason.
+
+    Returns:
+        What `gate.json` holds: plain data, None where a number is not measured.
+    """
+    gate = baseline.spec.gate
+    changed = differences(baseline, candidate)
+    if changed:
+        return error(f"baseline and candidate cannot be compared: {'; '.join(changed)}")
+    paired = pair(baseline, candidate)
+    held = paired.attrition
+    if held.share < gate.common:
+        return error(
+            f"{held.made_by_both} of the {held.planned_by_both} cells planned by both were made by "
+            f"both ({held.share:.0%}; baseline lacks {held.baseline_lacks}, candidate lacks "
+            f"{held.candidate_lacks}); {gate.common:.0%} is needed (gate.common)"
+        )
+    wanted = metrics(baseline, paired, gate)
+    if not wanted:
+        return error("nothing to compare: the spec names no classifier")
+    judged = {e: judge(wanted, e, gate.common) for e in ESTIMANDS}
+    chosen = judged[gate.estimand]
+    (other,) = (e for e in ESTIMANDS if e != gate.estimand)
+    grid = Grid(paired.rows)
+    rows = [
+        mine._asdict()
+        | {
+            "other estimand": {"estimand": other, "verdict": theirs.verdict}
+            | {k: getattr(theirs, k) for k in ("value", "low", "high", "p_adjusted", "needs")},
+            "worst": [grid.cell(*at) for at in worst_pairs(metric)],
+        }
+        for mine, theirs, metric in zip(chosen.results, judged[other].results, wanted, strict=True)
+    ]
+    record = {
+        "verdict": chosen.verdict,
+        "message": _message(chosen.results),
+        "estimand": gate.estimand,
+        "false_fail_rate": chosen.false_fail_rate,
+        "false_fail_draws": DRAWS,
+        "other estimand": {
+            "estimand": other,
+            "verdict": judged[other].verdict,
+            "false_fail_rate": judged[other].false_fail_rate,
+        },
+        "cells": held._asdict() | {"share": held.share},
+        "metrics": rows,
+        "notes": _notes(baseline, candidate),
+        "baseline": {"arm": baseline.arm, "audited": baseline.audited},
+        "candidate": {"arm": candidate.arm, "audited": candidate.audited},
+        "settings": baseline.settings,
+        "instruments": baseline.instruments,
+        "gate": gate.model_dump(mode="json"),
+    }
+    plain: dict[str, Any] = _plain(record)
+    return plain
+
+
+def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, say: Say) -> Side:
+    """Make and measure what a candidate's spec asks for, if it can be compared at all.
+
+    Raises:
+        ValueError: It differs from the baseline; nothing was generated.
+        SystemExit: 130 at Ctrl-C; what is done is kept.
+    """
+    from audit import analysis, run
+    from audit.opening import open_audit
+    from audit.planning import begin, plan_audit
+    from audit.progress import Stopped
+
+    audit = open_audit(spec, folder)
+    plan, provenance = plan_audit(audit, say)
+    begin(audit, plan, provenance)
+    run.score(audit, plan, say)  # before there are images: writes which instruments these are
+    changed = differences(baseline, side_of_run(folder, arm))
+    if changed:
+        raise ValueError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
+    try:
+        run.generate(audit, plan, say)
+        run.score(audit, plan, say)
+    except Stopped:
+        say(f"stopped; what was made is in {folder}: run the same command to go on")
+        raise SystemExit(130) from None
+    analysis.report(audit, *analysis.analyse(audit))
+    return side_of_run(folder, arm)
+
+
+def exit_code(record: dict[str, Any], allow_inconclusive: bool = False) -> int:
+    """0 pass, 1 regression, 2 error, 3 inconclusive (0 where that is allowed)."""
+    code = EXIT_CODES[record["verdict"]]
+    return 0 if allow_inconclusive and code == 3 else code
+
+
+def write(
+    record: dict[str, Any],
+    folder: Path,
+    baseline: Path | None = None,
+    candidate: Path | None = None,
+) -> None:
+    """Write gate.json, junit.xml, gate.md and index.html.
+
+    Args:
+        record: Of `decide` or `error`.
+        folder: Where; gate.md is also appended to $GITHUB_STEP_SUMMARY.
+        baseline: Run folder that has the baseline's pictures, for the page; a baseline file
+            has none.
+        candidate: The same of the candidate.
+    """
+    text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / "gate.json", text.encode() + b"\n")
+    write_atomic(folder / "junit.xml", junit(record))
+    page = markdown(record)
+    write_atomic(folder / "gate.md", page.encode())
+    write_atomic(folder / "index.html", render(record, _pictures(baseline), _pictures(candidate)))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(page)
+
+
+def _pictures(folder: Path | None) -> Images:
+    plan = Run(folder).read_plan() if folder is not None and folder.is_dir() else None
+    if folder is None or plan is None:
+        return lambda cell: None
+    pictures, known = Pictures(Run(folder), plan), set(plan["cell"])
+    return lambda cell: pictures(cell) if cell in known else None
+
+
+def lines(record: dict[str, Any]) -> list[str]:
+    """The verdict for a terminal: one line a metric, then the verdict."""
+    said = [f"{m['verdict']:<12} {m['id']}: {_sentence(m)}" for m in record["metrics"]]
+    return [*said, *record["notes"], *_cells(record), *_rate(record), _head(record)]
+
+
+def junit(record: dict[str, Any]) -> bytes:
+    """The verdict as JUnit XML: one test case a metric."""
+    cases = record["metrics"] or [
+        {"id": "gate", "verdict": record["verdict"], "note": record["message"]}
+    ]
+    counts = [c["verdict"] for c in cases]
+    suite = ET.Element(
+        "testsuite",
+        name="audit gate",
+        tests=str(len(cases)),
+        failures=str(counts.count("FAIL")),
+        errors=str(counts.count("ERROR")),
+        skipped=str(counts.count("INCONCLUSIVE")),
+    )
+    elements = {"FAIL": "failure", "ERROR": "error", "INCONCLUSIVE": "skipped"}
+    for case in cases:
+        node = ET.SubElement(suite, "testcase", classname="audit.gate", name=_legal(case["id"]))
+        if case["verdict"] in elements:
+            text = _sentence(case) if "margin" in case else case["note"]
+            ET.SubElement(node, elements[case["verdict"]], message=_legal(text))
+    told: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
+    return told
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The verdict as Markdown: a heading, a table of the metrics, what was lost, A/A rate."""
+    page = [f"## audit gate: {_escaped(_head(record))}", ""]
+    if record["metrics"]:
+        page += [
+            "| verdict | metric | baseline | candidate | difference, 95 % | adjusted p | margin | "
+            "needs |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for m in record["metrics"]:
+            number = {k: _number(m[k]) for k in NUMBERS}
+            page.append(
+                f"| {m['verdict']} | {_escaped(m['id'])} | {number['baseline']} | "
+                f"{number['candidate']} | {number['value']} [{number['low']}, {number['high']}] | "
+                f"{number['p_adjusted']} | {number['margin']} | "
+                f"{_escaped(' · '.join(t for t in (m['needs'], m['note']) if t))} |"
+            )
+        page.append("")
+    page += [f"- {_escaped(t)}" for t in [*_cells(record), *_rate(record), *record["notes"]]]
+    return "\n".join(page) + "\n\n"
+
+
+def _message(results: list[Result]) -> str:
+    failed = [r.id for r in results if r.verdict == "FAIL"]
+    if failed:
+        return f"worse beyond its margin: {', '.join(failed)}"
+    missing = [r.id for r in results if r.verdict == "ERROR"]
+    if missing:
+        return f"not measured: {', '.join(missing)}"
+    open_ = [r for r in results if r.verdict == "INCONCLUSIVE"]
+    if open_:
+        return f"{len(open_)} of {len(results)} metrics are not decided by this much data"
+    return f"all {len(results)} metrics lie inside their margins"
+
+
+def _notes(baseline: Side, candidate: Side) -> list[str]:
+    notes = []
+    for key, value in baseline.made_with.items():
+        other = candidate.made_with.get(key)
+        if other != value:
+            notes.append(f"made with another {key}: {value} -> {other}; pixels change with it")
+    if candidate.spec.gate != baseline.spec.gate:
+        notes.append("the candidate's own gate section is not read: the baseline's holds")
+    return notes
+
+
+def _head(record: dict[str, Any]) -> str:
+    of = f", for {record['estimand']}" if record["metrics"] else ""
+    return f"{record['verdict']}{of}: {record['message']}"
+
+
+def _sentence(metric: dict[str, Any]) -> str:
+    n = {k: _number(metric[k]) for k in NUMBERS}
+    text = (
+        f"{n['baseline']} -> {n['candidate']}, difference {n['value']} [{n['low']}, {n['high']}], "
+        f"adjusted p {n['p_adjusted']}, worse is: {metric['bad']}, margin {n['margin']}, "
+        f"{metric['pairs']} pairs of {metric['prompts']} prompts"
+    )
+    needs = f"needs {metric['needs']}" if metric["needs"] else ""
+    return "; ".join(t for t in (text, needs, metric["note"]) if t)
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    if "cells" not in record:
+        return []
+    c = record["cells"]
+    return [
+        f"cells: {c['made_by_both']} paired of {c['planned_by_both']} planned by both; baseline "
+        f"lacks {c['baseline_lacks']}, candidate lacks {c['candidate_lacks']}; planned by the "
+        f"baseline {c['baseline_planned']}, by the candidate {c['candidate_planned']}"
+    ]
+
+
+def _rate(record: dict[str, Any]) -> list[str]:
+    if not record["metrics"]:
+        return []
+    rate = record["false_fail_rate"]
+    told = "cannot be told" if rate is None else f"{rate:.1%}"
+    return [
+        f"A/A: with the arms swapped at random, this very data fails in {told} of "
+        f"{record['false_fail_draws']:,} draws"
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _escaped(text: str) -> str:
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "'")
+
+
+def _legal(text: str) -> str:
+    return ILLEGAL_IN_XML.sub("�", text)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON takes it: no numpy, None for what is not finite."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value

@@ -1,0 +1,1 @@
+"""Images made elsewhere, and the prompts that travel with them."""

@@ -1,0 +1,185 @@
+"""From an open audit to its plan: what is audited, by digest, and every cell."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from audit.checkpoints import models
+from audit.checkpoints.adapters import digest_of_lora
+from audit.generate import Generator, extras_of, sampler
+from audit.opening import Audit, read_table
+from audit.plan import Arm, make_plan, text_of
+from audit.progress import Say
+from audit.spec import SpecError
+from audit.text.embeddings import digest_of_embedding
+from audit.text.weighting import looks_weighted
+from probes import instruments_of, probes_of
+
+LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+
+
+def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Load every checkpoint once, name what it is, and lay out all cells.
+
+    Returns:
+        The plan, and the provenance. Nothing is written.
+    """
+    for key, source in (("errors", audit.spec.errors), ("labels", audit.spec.labels)):
+        if source is not None:
+            read_table(audit, key, source)
+    for instrument in instruments_of(audit.spec):
+        instrument.identity()  # a classifier that cannot be loaded is found out now
+    files, added = _added_files(audit)
+    arms: dict[str, Arm] = {}
+    audited: list[dict[str, str | None]] = []
+    for name, spec in audit.spec.checkpoints.items():
+        # Not compiled: to plan, nothing is drawn.
+        speed = audit.spec.speed.model_copy(update={"compile": False})
+        checkpoint = models.load_checkpoint(
+            name, spec, audit.base, audit.device, audit.dtype, speed
+        )
+        names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
+        vaes = {}
+        for vae_name, source in audit.spec.vaes.items():
+            vae = models.load_vae(
+                vae_name,
+                source,
+                audit.base,
+                checkpoint.pipe,
+                audit.dtype,
+                audit.spec.other_latent_spaces,
+            )
+            vaes[vae_name] = models.digest_of(vae)
+            digest = vaes[vae_name]
+            audited.append(
+                {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
+            )
+        try:
+            generator = Generator(
+                checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
+            )
+            side = generator.family.side() if not audit.spec.sizes else 0
+            for level in audit.spec.adapters:
+                generator.adapt(level)  # one that does not fit is found out now
+        except ValueError as error:
+            raise SpecError(f"checkpoints.{name}: {error}") from None
+        for sentence in generator.family.not_measured:
+            say(f"{name}: not measured: {sentence}")
+        _warn_of_long_prompts(audit, name, generator, say)
+        arms[name] = Arm(
+            digests=checkpoint.digests,
+            schedulers={
+                s: models.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
+            },
+            vaes=vaes,
+            size=(side, side),
+            files=files,
+            reads_negative=generator.family.reads_negative,
+        )
+        audited += [
+            {
+                "kind": kind.replace("_", " "),
+                "name": name,
+                "source": spec.source,
+                "digest": digest,
+                "revision": checkpoint.revision,
+            }
+            for kind, digest in checkpoint.digests.items()
+            if kind in ("text_encoder", "denoiser")
+        ]
+    audited += added
+    loras = any(one["kind"] == "LoRA" for one in added)
+    libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
+    wishes = [probe.cells for probe in probes_of(audit.spec)]
+    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_cells(), wishes)
+    provenance = {
+        "spec": audit.spec.digest(),
+        "base": str(audit.base),
+        "audited": audited,
+        "made with": {
+            "batch size": audit.spec.batch_size,
+            "device": audit.device,
+            "dtype": str(audit.dtype).removeprefix("torch."),
+            "libraries": {name: version(name) for name in libraries},
+        },
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return plan, provenance
+
+
+def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write spec, plan and provenance; refuse to mix pixels of two set-ups in one run.
+
+    Raises:
+        SpecError: The run was made with another batch size, device, precision or library.
+    """
+    before = audit.run.read_json("provenance.json")
+    if before is not None and before["made with"] != provenance["made with"]:
+        changed = [
+            f"{key} {before['made with'].get(key)} -> {value}"
+            for key, value in provenance["made with"].items()
+            if before["made with"].get(key) != value
+        ]
+        raise SpecError(
+            f"{audit.run.folder}: made with another set-up ({'; '.join(changed)}), which changes "
+            "pixels; use another run folder, or the old set-up"
+        )
+    audit.run.write_json("provenance.json", provenance)
+    dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    audit.run.write_text("spec.yaml", dumped)
+    audit.run.write_plan(plan)
+
+
+def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | None]]]:
+    """Digest of every LoRA and embedding by its source, and how provenance names them.
+
+    Raises:
+        SpecError: One line naming the key, the file, what was found and what would be right.
+    """
+    spec = audit.spec
+    loras = [(f"checkpoints.{n}.loras", s) for n, c in spec.checkpoints.items() for s in c.loras]
+    loras += [(f"adapters.{n}.loras", s) for n, a in spec.adapters.items() for s in a.loras]
+    words = [(f"embeddings.{name}", source) for name, source in spec.embeddings.items()]
+    digests: dict[str, str] = {}
+    named: list[dict[str, str | None]] = []
+    for kind, digest_of, sources in (
+        ("LoRA", digest_of_lora, loras),
+        ("embedding", digest_of_embedding, words),
+    ):
+        for key, source in sources:
+            try:
+                digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
+            except (OSError, ValueError) as error:
+                raise SpecError(f"{key}: {error}") from None
+            digests[source] = digest
+            name = key.split(".")[1]
+            named.append({"kind": kind, "name": name, "source": source, "digest": digest})
+    return digests, named
+
+
+def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
+    reader = generator.family.reader()
+    if reader is None:
+        return
+    tokenizer, limit = reader
+    texts = [
+        text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
+    ]
+    for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
+        if audit.spec.weighting == "none" and looks_weighted(text):
+            say(
+                f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
+                "them weigh words, set weighting: a1111"
+            )
+        plain = "".join(part.text for part in generator.read(text))
+        ids = tokenizer(plain, truncation=False, verbose=False).input_ids
+        if len(ids) > limit:
+            cut = tokenizer.decode(ids[limit - 1 : -1])
+            say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

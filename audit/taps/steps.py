@@ -1,0 +1,141 @@
+"""What the sampler believes the picture to be at each step, and prompts exchanged on the way.
+
+Predicted x0 is read from the sampler itself: its own `step` computes it, so that every sampler's
+parameterisation and guidance are right by construction. Nothing that the pipeline gets is changed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from audit.spec import Spec
+from audit.store import Run
+from audit.taps import store as taps
+from audit.taps.store import Record, Tap
+
+
+class StepsTap:
+    """The tap `steps`: keeps predicted x0 of some forwards, the last among them.
+
+    Arrays: x0, (watched, channels, height, width), fp32, in the space of final latents. Notes:
+    steps (their numbers, from 0), forwards, why (where the sampler tells no x0).
+    """
+
+    name = "steps"
+
+    def __init__(self, spec: Spec) -> None:
+        self.watch_count = spec.trajectory.watch
+        self._done: list[Record] = []
+
+    def identity(self) -> dict[str, Any]:
+        """Version and settings."""
+        return {"version": "1", "watch": self.watch_count}
+
+    @contextmanager
+    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+        """Follow one denoising."""
+        steps = watched_steps(int(rows["steps"].iloc[0]), self.watch_count)
+        seen: list[tuple[int, torch.Tensor]] = []
+        forwards = [0]
+        scheduler = pipe.scheduler
+        plain = scheduler.step
+
+        @functools.wraps(plain)  # the pipeline asks for the signature
+        def step(*args: Any, **kwargs: Any) -> Any:
+            out = plain(*args, **kwargs)
+            found = predicted(scheduler, out)
+            if found is not None and forwards[0] in steps:
+                seen.append((forwards[0], found[:count].detach().float().cpu()))
+            forwards[0] += 1
+            return out
+
+        scheduler.step = step
+        try:
+            yield
+        finally:
+            del scheduler.step
+        why = "" if seen else f"{type(scheduler).__name__} tells no predicted picture"
+        notes = {"steps": [s for s, _ in seen], "forwards": forwards[0], "why": why}
+        self._done = [
+            Record({"x0": np.stack([x[i].numpy() for _, x in seen])} if seen else {}, notes)
+            for i in range(count)
+        ]
+
+    def records(self) -> list[Record]:
+        """Of the batch just watched."""
+        return self._done
+
+
+def watched_steps(steps: int, count: int) -> list[int]:
+    """So many of the steps 0 … steps - 1, evenly apart, the last among them, each once."""
+    if count == 1:
+        return [steps - 1]
+    return sorted({round(s) for s in np.linspace(0, steps - 1, count)})
+
+
+def predicted(scheduler: Any, out: Any) -> torch.Tensor | None:
+    """Predicted x0 from what a scheduler's step has returned or kept; None where it tells none.
+
+    Most return it beside the next sample; multistep solvers that work on x0 keep it.
+    """
+    if isinstance(out, tuple) and len(out) > 1:
+        found: torch.Tensor = out[1]
+        return found
+    for name in ("pred_original_sample", "denoised"):
+        told: torch.Tensor | None = getattr(out, name, None)
+        if told is not None:
+            return told
+    config = scheduler.config
+    on_x0 = str(config.get("algorithm_type", "")).endswith("++") or config.get("predict_x0", False)
+    kept = getattr(scheduler, "model_outputs", None)
+    if on_x0 and kept and kept[-1] is not None:
+        last: torch.Tensor = kept[-1]
+        return last
+    return None
+
+
+def predicted_latents(
+    run: Run, watchers: Sequence[Tap], unit: str, rows: pd.DataFrame, step: int
+) -> tuple[torch.Tensor, str]:
+    """Predicted latents of some trajectories at one step, or why there are none."""
+    tap = next((t for t in watchers if t.name == StepsTap.name), None)
+    records = taps.read(run, taps.folder(tap), unit) if tap else {}
+    found = []
+    for trajectory in rows["trajectory"]:
+        record = records.get(trajectory)
+        if record is None or step not in record.notes["steps"]:
+            return torch.zeros(0), record.notes["why"] if record else "its steps were not followed"
+        found.append(torch.from_numpy(record.arrays["x0"][record.notes["steps"].index(step)]))
+    return torch.stack(found), ""
+
+
+def switching(step: int, second: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Arguments of a pipeline call that exchange the prompt before forward `step`.
+
+    Args:
+        step: From 1 on; the number of steps or more exchanges nothing.
+        second: What the denoiser reads from then on, as `Generator.embed` gives it, one row an
+            image. Of a guided batch the negative half stays.
+    """
+    names = {"prompt_embeds": "prompt_embeds", "pooled_prompt_embeds": "add_text_embeds"}
+    tensors = {names[key]: value for key, value in second.items()}
+
+    def exchange(pipe: Any, index: int, time: Any, held: dict[str, Any]) -> dict[str, Any]:
+        if index + 1 != step:
+            return {}
+        return {
+            key: torch.cat([held[key][: -len(value)], value.to(held[key])])
+            for key, value in tensors.items()
+        }
+
+    return {
+        "callback_on_step_end": exchange,
+        "callback_on_step_end_tensor_inputs": list(tensors),
+    }

@@ -1,0 +1,1 @@
+"""Texts as a model gets them: tokens, words, weights, textual inversions."""

@@ -1,0 +1,1 @@
+"""VAEs: files, identity, scale, and round trips through them."""

@@ -1,0 +1,91 @@
+"""The pictures that are sent through VAEs: those of a folder, or those of a run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from audit.given import images as given
+from audit.opening import reopen
+from audit.store import Run
+
+Pixels = NDArray[np.uint8]
+
+
+class Picture(NamedTuple):
+    """One picture to be sent round: who it is and how to read it."""
+
+    digest: str
+    prompt: str
+    labels: Mapping[str, str]
+    size: tuple[int, int]
+    """Width and height; (0, 0) where it cannot be read."""
+    load: Callable[[], Pixels]
+    mask: Callable[[], Pixels | None]
+
+
+def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
+    """The images of a folder; columns of the CSV are labels, `mask` names a picture of skin.
+
+    Raises:
+        ValueError: As `audit.given.images.read_folder`, or a mask that is not there.
+    """
+    pictures = []
+    for image in given.read_folder(folder, csv, needed=("file",)):
+        labels = dict(image.labels)
+        mask = labels.pop("mask", "")
+        if mask and not (folder / mask).is_file():
+            raise ValueError(f"{csv}: {image.path.name}: no mask {mask!r} in {folder}")
+        pictures.append(
+            Picture(
+                image.sha256,
+                image.prompt,
+                labels,
+                given.size_of(image.path),
+                lambda path=image.path: given.load_image(path),  # type: ignore[misc]
+                lambda path=folder / mask if mask else None: path and given.load_image(path),  # type: ignore[misc]
+            )
+        )
+    return pictures
+
+
+def pictures_of_run(folder: Path) -> list[Picture]:
+    """What the first VAE of a run made of every trajectory, with the run's labels and masks."""
+    audit = reopen(folder)
+    plan = audit.run.read_plan()
+    if plan is None:
+        raise ValueError(f"{folder}: no plan here; run `audit run` first")
+    labels = audit.run.labels()
+    named = {
+        str(cell): dict(zip(part["attribute"], part["class"], strict=True))
+        for cell, part in labels.groupby("cell")
+    }
+    pictures = []
+    for row in plan.drop_duplicates("trajectory").itertuples():
+        png = audit.run.image(str(row.unit), str(row.vae_file), str(row.cell))
+        if png is None:
+            continue
+        with Image.open(io.BytesIO(png)) as image:
+            size = image.size
+        pictures.append(
+            Picture(
+                str(row.cell),
+                str(row.prompt),
+                named.get(str(row.cell), {}),
+                size,
+                lambda data=png: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")),  # type: ignore[misc]
+                lambda run=audit.run, t=str(row.trajectory): _mask_pixels(run, t),  # type: ignore[misc]
+            )
+        )
+    return pictures
+
+
+def _mask_pixels(run: Run, trajectory: str) -> Pixels | None:
+    mask = run.read_mask(trajectory)
+    return None if mask is None else np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255

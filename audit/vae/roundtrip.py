@@ -1,0 +1,293 @@
+"""Round trips: every picture through every VAE, as an ordinary run that nothing denoises.
+
+The pictures are those of a folder, or of a run (what its first VAE made). The arm 'original'
+holds them; the arm of a VAE holds decode(encode(picture)) at the mode of the posterior, in
+fp32, clamped to [0, 1] and rounded to 8 bits. A picture larger than `longest` is scaled down
+first; one whose side is no multiple of the VAE's step is padded by its edge and cut again.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from audit.checkpoints.models import digest_of, pick_device
+from audit.executors import Outcome
+from audit.generate import png_bytes
+from audit.given.folder import FILE, NO_PROMPT
+from audit.opening import Audit
+from audit.plan import Cell, Unit
+from audit.planning import LIBRARIES
+from audit.prompts import Prompt
+from audit.spec import canonical_digest, parse_spec
+from audit.store import Run, sha256
+from audit.vae.originals import Picture
+from audit.vae.vaes import Codec, codec, load_vae_alone
+
+ORIGINAL = "original"
+
+
+def round_trip_audit(
+    name: str,
+    pictures: list[Picture],
+    sources: Mapping[str, str],
+    out: Path,
+    longest: int,
+    batch: int,
+    attributes: Iterable[str] = (),
+    classifiers: Mapping[str, Any] | None = None,
+) -> tuple[Audit, pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    """The audit, plan, provenance and loaded VAEs of a round trip. Nothing is written.
+
+    Args:
+        name: Of the audit.
+        pictures: What is sent round.
+        sources: 'reference:NAME', a folder or a file, by the VAE's name.
+        out: Run folder.
+        longest: Pictures with a longer side are scaled down to it.
+        batch: Pictures encoded and decoded together.
+        attributes: Attribute sets to measure before and after.
+        classifiers: Those to measure them with.
+
+    Raises:
+        ValueError: A VAE cannot be loaded, or an attribute or classifier is unknown.
+    """
+    vaes = {key: load_vae_alone(key, source, Path.cwd()) for key, source in sources.items()}
+    digests = {key: digest_of(vae) for key, vae in vaes.items()}
+    prompts = list(dict.fromkeys(p.prompt or NO_PROMPT for p in pictures))
+    raw = {
+        "name": name,
+        "checkpoints": {FILE: FILE},
+        "vaes": {ORIGINAL: FILE, **sources},
+        "prompts": {"list": prompts},
+        "attributes": list(attributes),
+        "classifiers": dict(classifiers or {}),
+        "probes": ["attributes", "vae", "spectrum"] if attributes else ["vae", "spectrum"],
+        "batch_size": batch,
+        "dtype": "float32",
+    }
+    spec = parse_spec(raw, Path(name))
+    device = pick_device(spec.device)
+    audit = Audit(
+        spec,
+        Path.cwd(),
+        Run(out),
+        device,
+        torch.float32,
+        [Prompt(p, {}, "", {}) for p in prompts],
+    )
+    plan = _plan(pictures, digests, prompts, longest, batch)
+    provenance = {
+        "spec": spec.digest(),
+        "base": str(Path.cwd()),
+        "audited": [
+            {"kind": "VAE", "name": key, "of": FILE, "source": source, "digest": digests[key]}
+            for key, source in sources.items()
+        ],
+        "made with": {
+            "batch size": batch,
+            "device": device,
+            "dtype": "float32",
+            "longest side": longest,
+            "libraries": {name: version(name) for name in LIBRARIES},
+        },
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return audit, plan, provenance, vaes
+
+
+def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -> None:
+    """Copy the pictures, their masks and labels into the run; what is no image has a reason."""
+    longest = audit.run.read_json("provenance.json")["made with"]["longest side"]
+    known = {_cell(p, longest): p for p in pictures}
+    for unit, rows in plan[plan["vae"] == ORIGINAL].groupby("unit", sort=False):
+        if audit.run.images_path(str(unit), FILE).exists():
+            continue
+        records: list[dict[str, Any]] = []
+        for cell in rows["cell"].drop_duplicates():
+            picture = known[str(cell)]
+            record = {"cell": cell, "png": None, "sha256": None, "reason": None}
+            try:
+                pixels = shrink(picture.load(), longest)
+            except ValueError as error:
+                records.append(record | {"reason": str(error).split(": ", 1)[-1]})
+                continue
+            mask = picture.mask()
+            if mask is not None:
+                audit.run.write_mask(str(cell), png_bytes(shrink(mask, longest), "mask"))
+            digest = sha256(pixels.tobytes())
+            records.append(record | {"png": png_bytes(pixels, picture.prompt), "sha256": digest})
+        audit.run.write_images(str(unit), FILE, records)
+    rows = [
+        (_cell(p, longest), label, value, "given")
+        for p in pictures
+        for label, value in p.labels.items()
+    ]
+    audit.run.write_labels("given", rows)
+
+
+class RoundTripWorker:
+    """Sends a unit's originals through every VAE that has not had them yet."""
+
+    def __init__(self, run: Run, vaes: Mapping[str, Any], batch: int, device: str) -> None:
+        self.run, self.batch = run, batch
+        self.codecs: dict[str, Codec] = {
+            name: codec(vae.to(device).eval() if isinstance(vae, torch.nn.Module) else vae)
+            for name, vae in vaes.items()
+        }
+
+    def __call__(self, unit: Unit) -> Outcome:
+        """Make one unit; a failure is an outcome with a reason."""
+        self.run.clear_failure(unit.id)
+        made = 0
+        for file, rows in unit.rows[unit.rows["vae"] != ORIGINAL].groupby("vae_file", sort=False):
+            if self.run.images_path(unit.id, str(file)).exists():
+                continue
+            try:
+                made += self._make(unit, str(file), rows.drop_duplicates("cell"))
+            except (RuntimeError, OSError, ValueError) as error:
+                reason = f"{rows['vae'].iloc[0]}: {str(error).splitlines()[0]}"
+                self.run.write_failure(unit.id, reason)
+                return Outcome(unit.id, False, made, reason)
+        return Outcome(unit.id, True, made)
+
+    def _make(self, unit: Unit, file: str, rows: pd.DataFrame) -> int:
+        table = self.run.read_images(unit.id, FILE).set_index("cell")["png"]
+        held = rows[rows["trajectory"].map(table).notna()]
+        records = [
+            {"cell": c, "png": None, "sha256": None, "reason": "the original cannot be read"}
+            for c in rows.loc[~rows.index.isin(held.index), "cell"]
+        ]
+        if len(held):
+            pixels = np.stack(
+                [
+                    np.asarray(Image.open(io.BytesIO(table[t])).convert("RGB"))
+                    for t in held["trajectory"]
+                ]
+            )
+            images, latents = send(self.codecs[str(rows["vae"].iloc[0])], pixels, self.batch)
+            self.run.write_latents(
+                f"{unit.id}-{file}",
+                {str(t): latents[i].clone() for i, t in enumerate(held["trajectory"])},
+            )
+            for cell, image, prompt in zip(held["cell"], images, held["prompt"], strict=True):
+                fine = bool(np.isfinite(image).all())
+                drawn = (np.nan_to_num(image) * 255).round().astype(np.uint8)
+                records.append(
+                    {
+                        "cell": cell,
+                        "png": png_bytes(drawn, prompt) if fine else None,
+                        "sha256": sha256(drawn.tobytes()) if fine else None,
+                        "reason": None if fine else "NaN pixels: the decoder overflowed",
+                    }
+                )
+        self.run.write_images(unit.id, file, records)
+        return len(held)
+
+
+@torch.no_grad()
+def send(
+    way: Codec, pixels: NDArray[np.uint8], batch: int
+) -> tuple[NDArray[np.float32], torch.Tensor]:
+    """Pictures of one size through a VAE and back.
+
+    Args:
+        way: Encodes and decodes; its step is the number of pixels that a latent covers.
+        pixels: (n, height, width, 3), uint8 sRGB.
+        batch: Of every forward; the last is padded.
+
+    Returns:
+        Images (n, height, width, 3) in [0, 1], and latents (n, channels, rows, columns).
+    """
+    n, height, width = pixels.shape[:3]
+    step = way.step
+    grown = np.pad(pixels, ((0, 0), (0, -height % step), (0, -width % step), (0, 0)), mode="edge")
+    images, latents = [], []
+    for start in range(0, n, batch):
+        part = grown[start : start + batch]
+        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
+        tensor = torch.from_numpy(padded).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+        encoded = way.encode(tensor)
+        drawn = (way.decode(encoded).float() / 2 + 0.5).clamp(0, 1)
+        images.append(drawn[: len(part), :, :height, :width].permute(0, 2, 3, 1).cpu().numpy())
+        latents.append(encoded[: len(part)].float().cpu().contiguous())
+    return np.concatenate(images), torch.cat(latents)
+
+
+def shrink(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """Scale a picture (Lanczos) so that no side is longer; smaller ones stay as they are."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def _cell(picture: Picture, longest: int) -> str:
+    return canonical_digest(["given", picture.digest, longest])
+
+
+def _plan(
+    pictures: list[Picture],
+    digests: Mapping[str, str],
+    prompts: list[str],
+    longest: int,
+    batch: int,
+) -> pd.DataFrame:
+    """Originals and round trips; a unit holds pictures of one size."""
+    pictures = list({p.digest: p for p in pictures}.values())
+    seen: dict[str, int] = {}
+    cells = []
+    for size in dict.fromkeys(p.size for p in pictures):
+        alike = [p for p in pictures if p.size == size]
+        for start in range(0, len(alike), batch):
+            part = alike[start : start + batch]
+            unit = canonical_digest([_cell(p, longest) for p in part])[:16]
+            for picture in part:
+                prompt, own = picture.prompt or NO_PROMPT, _cell(picture, longest)
+                seed = seen[prompt] = seen.get(prompt, -1) + 1
+                base = Cell(
+                    cell=own,
+                    trajectory=own,
+                    unit=unit,
+                    kind="given",
+                    checkpoint=FILE,
+                    vae=ORIGINAL,
+                    negative="",
+                    sampler=FILE,
+                    steps=0,
+                    guidance=0.0,
+                    width=0,
+                    height=0,
+                    prompt_index=prompts.index(prompt),
+                    prompt=prompt,
+                    group="",
+                    seed=seed,
+                    text=prompt,
+                    negative_text="",
+                    noise=0,
+                    vae_file=FILE,
+                )
+                cells.append(base)
+                cells += [
+                    base._replace(
+                        cell=canonical_digest(["round trip", own, digest]),
+                        kind="round trip",
+                        vae=name,
+                        vae_file=digest[:16],
+                    )
+                    for name, digest in digests.items()
+                ]
+    return pd.DataFrame(cells, columns=Cell._fields)
