@@ -21,6 +21,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python -m benchmarks.vae
 	$(BIN)/python -m benchmarks.full_size
+	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.dashboard
 	$(BIN)/python -m benchmarks.inside
 

@@ -12,16 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.synthetic_run import make
+from benchmarks.synthetic_run import LARGE, make
 
-SIZES = {
-    "checkpoints": 4,
-    "vaes": 2,
-    "prompts": 250,
-    "seeds": 50,
-    "attributes": 8,
-    "batch": 250,
-}
 PAGES = ("", "pictures", "attributes", "vae", "latent_map", "attention", "compare", "exhibits")
 
 
@@ -32,7 +24,7 @@ def main(folder: Path) -> None:
 
     if not (folder / "report/report.json").exists():
         started = time.monotonic()
-        make(folder, **SIZES)
+        make(folder, **LARGE)
         print(f"made {folder} in {time.monotonic() - started:.0f} s")
     started = time.monotonic()
     with served(folder) as (url, server):

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import stats
 
 from audit.checkpoints import models
 from audit.executors import InProcess
@@ -24,6 +21,7 @@ from audit.plan import Arm, make_plan, noise_seed, units_of
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec
 from audit.store import Run
+from benchmarks.pairs import ratio
 from reference.world import ROLES, neutral_prompt
 
 STEPS = 12
@@ -92,20 +90,16 @@ def bare(spec: Spec, folder: Path, checkpoint: models.Checkpoint, batch: int, ag
 
 
 def pairs(name: str, one: Callable[[Path], None], two: Callable[[Path], None], rounds: int) -> str:
-    """One row: the median over rounds of time(two) / time(one), with its interval."""
-    ratios = []
-    for i in range(rounds + 1):
-        times = []
-        for arm in (one, two) if i % 2 == 0 else (two, one):
+    """One row: the median over rounds of time(two) / time(one), each arm in a folder of its own."""
+
+    def fresh(arm: Callable[[Path], None]) -> Callable[[], None]:
+        def run() -> None:
             with tempfile.TemporaryDirectory() as folder:
-                started = time.perf_counter()
                 arm(Path(folder))
-                times.append(time.perf_counter() - started)
-        first, second = times if i % 2 == 0 else times[::-1]
-        if i:  # the first pair warms up
-            ratios.append(second / first)
-    test = stats.quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
-    return f"{name}: {np.median(ratios):.3f} [{test.low:.3f}, {test.high:.3f}], {rounds} pairs"
+
+        return run
+
+    return f"{name}: {ratio(fresh(one), fresh(two), rounds)}"
 
 
 def main() -> None:

@@ -13,17 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from scipy import stats
 
 from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
 from audit.spec import CheckpointSpec, Spec
 from audit.taps.attention import AttentionTap
 from audit.taps.steps import StepsTap
+from benchmarks.pairs import ratio
 from reference.world import ROLES, neutral_prompt
 
 BATCH, STEPS, GUIDANCE = 8, 4, 3.0
@@ -59,22 +58,6 @@ def rows() -> pd.DataFrame:
     return table.assign(seed=0)
 
 
-def ratio(one: Callable[[], Any], two: Callable[[], Any], rounds: int) -> str:
-    """Median over rounds of time(two) / time(one), with its interval."""
-    ratios = []
-    for i in range(rounds + 1):
-        times = []
-        for arm in (one, two) if i % 2 == 0 else (two, one):
-            started = time.process_time()
-            arm()
-            times.append(time.process_time() - started)
-        first, second = times if i % 2 == 0 else times[::-1]
-        if i:  # the first pair warms up
-            ratios.append(second / first)
-    found = stats.quantile_test(ratios, q=1, p=0.5).confidence_interval(0.95)
-    return f"{np.median(ratios):.3f} [{found.low:.3f}, {found.high:.3f}], {rounds} pairs"
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,12 +90,15 @@ def main() -> None:
         generator.denoise(batch)
         pipe.unet.set_attn_processor(AttnProcessor2_0())
 
+    def cost(arm: Callable[[], None]) -> str:
+        return ratio(plain, arm, rounds, time.process_time)
+
     print(f"processor time of denoising {BATCH} images, {STEPS} guided steps, against no tap")
-    print("no tap, again:", ratio(plain, plain, rounds), flush=True)
-    print("attention tap:", ratio(plain, tapped, rounds), flush=True)
+    print("no tap, again:", cost(plain), flush=True)
+    print("attention tap:", cost(tapped), flush=True)
     print(f"  state: {held[0] / BATCH / 1e3:.1f} kB an image")
-    print("steps tap:", ratio(plain, stepped, rounds), flush=True)
-    print("DAAM-style eager processor:", ratio(plain, daam, rounds), flush=True)
+    print("steps tap:", cost(stepped), flush=True)
+    print("DAAM-style eager processor:", cost(daam), flush=True)
 
 
 if __name__ == "__main__":

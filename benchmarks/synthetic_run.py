@@ -1,7 +1,7 @@
 """A run directory of any size without a model: squares for pictures, random scores.
 
 Plan, files and report are written by the functions that write real ones, so that a reader of
-runs cannot tell the difference. Used by the dashboard's benchmark and tests.
+runs cannot tell the difference. Used by benchmarks and by the dashboard's tests.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from reports.build import as_json
 
 SIDE, DIMENSIONS, DISTINCT = 32, 32, 64
 """Of pictures in px, of embeddings, and how many different pictures there are."""
+LARGE = {"checkpoints": 4, "vaes": 2, "prompts": 250, "seeds": 50, "attributes": 8, "batch": 250}
+"""100,000 pictures and 1.1 million rows of scores."""
 
 
 def make(
@@ -41,7 +43,7 @@ def make(
     batch: int = 16,
     prompt_texts: list[str] | None = None,
 ) -> Run:
-    """Write a whole run: checkpoints x vaes x prompts x seeds pictures, attributes + 2 scores each.
+    """Write a whole run: checkpoints x vaes x prompts x seeds pictures, attributes + 3 scores each.
 
     Args:
         folder: where; made.
@@ -69,7 +71,7 @@ def make(
     run.write_text("spec.yaml", yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True))
     run.write_plan(plan)
     run.write_json("provenance.json", {"base": str(folder), "audited": [], "made with": {}})
-    names = ["small.likeness", "fidelity", *(f"small.{a.name}" for a in spec.attributes)]
+    names = ["small.likeness", "fidelity", "skin", *(f"small.{a.name}" for a in spec.attributes)]
     run.write_json("instruments.json", {name: f"{name}@0" for name in names})
     rng = np.random.default_rng(0)
     pictures = [_png(rng) for _ in range(DISTINCT)]
@@ -168,6 +170,8 @@ def _score(
     errors = {"mse": rng.random(n) / 100, "delta_e": 5 * rng.random(n)}
     errors["lightness_shift"] = rng.normal(size=n)
     run.write_scores("fidelity@0", unit, vae, pd.DataFrame({"cell": cells["cell"]} | errors))
+    skin = {"lightness": 100 * rng.random(n), "ita": 180 * rng.random(n) - 90}
+    run.write_scores("skin@0", unit, vae, pd.DataFrame({"cell": cells["cell"]} | skin))
     for attribute in spec.attributes:
         names = attribute.class_names
         table = pd.DataFrame(

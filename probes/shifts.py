@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from audit.plan import arm_labels
@@ -80,12 +81,14 @@ def describe(
         instrument: name of what measured.
     """
     findings = []
+    measures = list(measures)
     for _, part in rows.groupby("arm", sort=False):
+        subject, lean = _subject(part), _lean(part, measures)
         for m in measures:
-            effect = mean_effect(part, m)
-            blank = _finding(part, m, probe, instrument)
+            effect = mean_effect(lean, m)
+            blank = _finding(subject, m, probe, instrument)
             finding = _filled(blank, effect)._replace(
-                headline=not m.level, estimand=_estimand(part), n_clusters=effect.clusters
+                headline=not m.level, estimand=_estimand(lean), n_clusters=effect.clusters
             )
             findings.append(finding)
     return findings
@@ -101,16 +104,17 @@ def of_groups(
     """The mean of every measure in each class of each label, by arm; arguments as below."""
     findings = []
     for _, part in rows.groupby("arm", sort=False):
-        held = part.join(groups, on="trajectory")
+        held, subject = part.join(groups, on="trajectory"), _subject(part)
+        lean, estimand = _lean(held, measures), _estimand(part)
         for label in groups.columns:
             for name in sorted({str(v) for v in groups[label].dropna()} - {""}):
-                own = held[held[label].astype(str) == name]
+                own = lean[(held[label].astype(str) == name).to_numpy()]
                 for m in measures:
-                    blank = _finding(part, m, probe, instrument)
+                    blank = _finding(subject, m, probe, instrument)
                     blank = blank._replace(
                         id=f"{blank.id}/{slug(label)}/{slug(name)}/own",
                         subject=blank.subject | {"group": label, "class": name},
-                        estimand=_estimand(part),
+                        estimand=estimand,
                     )
                     effect = mean_effect(own, m)
                     findings.append(_filled(blank, effect)._replace(n_clusters=effect.clusters))
@@ -140,10 +144,15 @@ def disparities(
     """
     findings = []
     for _, part in rows.groupby("arm", sort=False):
-        held = part.join(groups, on="trajectory")
-        for label in groups.columns:
+        held, subject = part.join(groups, on="trajectory"), _subject(part)
+        labels = list(groups.columns)
+        lean = _lean(held, measures)
+        for label in labels:
+            lean[label] = held[label].map(str, na_action="ignore").astype("category")
+        for label in labels:
+            told = lean[lean[label].notna() & (lean[label] != "")]
             found = [
-                _disparity(held, list(groups.columns), label, name, m, probe, instrument)
+                _disparity(told, labels, label, name, m, _finding(subject, m, probe, instrument))
                 for name in classes_of(groups[label])
                 for m in measures
             ]
@@ -174,8 +183,12 @@ def classes_of(labels: pd.Series) -> list[str]:
 
 def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     """Mean of one measure over the clusters (prompts, or pictures where each is its own)."""
-    known = part.dropna(subset=[m.column])
-    values = [g[m.column].to_numpy(float) for _, g in known.groupby("cluster", sort=False)]
+    seen = part[m.column].notna().to_numpy()
+    column = part[m.column].to_numpy(float)[seen]
+    codes = pd.factorize(part["cluster"][seen])[0]
+    by_cluster = np.argsort(codes, kind="stable")
+    values = np.split(column[by_cluster], np.cumsum(np.bincount(codes))[:-1])
+    values = [v for v in values if len(v)]
     if not values:
         return Effect(nan, nan, nan, nan, 0, 0, "", "no picture could be measured")
     flat = np.concatenate(values)
@@ -199,18 +212,19 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     return Effect(found.value, found.low, found.high, p, len(flat), len(values), estimator, note)
 
 
+def _lean(part: pd.DataFrame, measures: Iterable[Measure]) -> pd.DataFrame:
+    """What the arithmetic needs: columns of text are left out, since they are slow to pick from."""
+    kept = part[[m.column for m in measures]].astype(float)
+    for name in ("cluster", "trajectory"):
+        kept[name] = pd.factorize(part[name])[0]
+    return kept.assign(against=True) if "against" in part else kept
+
+
 def _disparity(
-    held: pd.DataFrame,
-    labels: list[str],
-    label: str,
-    name: str,
-    m: Measure,
-    probe: str,
-    instrument: str,
+    told: pd.DataFrame, labels: list[str], label: str, name: str, m: Measure, blank: Finding
 ) -> Finding:
-    known = held[held[label].notna() & (held[label] != "")].dropna(subset=[m.column])
-    inside = known[label].astype(str) == name
-    blank = _finding(known if len(known) else held, m, probe, instrument)
+    known = told[told[m.column].notna()]
+    inside = (known[label] == name).to_numpy()
     blank = blank._replace(
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
         metric=f"extra {blank.metric}",
@@ -232,24 +246,24 @@ def _disparity(
     return _filled(blank, effect)._replace(n_clusters=effect.clusters)
 
 
-def _matched(known: pd.DataFrame, inside: pd.Series, keys: list[str], m: Measure) -> Effect | None:
+def _matched(
+    known: pd.DataFrame, inside: NDArray[np.bool_], keys: list[str], m: Measure
+) -> Effect | None:
     if not keys:
         return None
-    means = (
-        known.assign(inside=inside)
-        .groupby([*keys, "inside"], sort=False)[m.column]
-        .mean()
-        .unstack("inside")
-        .dropna()
-    )
-    if means.shape[1] < 2 or len(means) < FEWEST_MATCHES:
+    alike = known.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
+    x, most = known[m.column].to_numpy(float), int(alike.max()) + 1
+    counts = [np.bincount(alike[who], minlength=most) for who in (inside, ~inside)]
+    sums = [np.bincount(alike[who], x[who], minlength=most) for who in (inside, ~inside)]
+    both = (counts[0] > 0) & (counts[1] > 0)
+    if both.sum() < FEWEST_MATCHES:
         return None
-    difference = (means[True] - means[False]).to_numpy(float)
+    difference = sums[0][both] / counts[0][both] - sums[1][both] / counts[1][both]
     what = "prompt" if keys == ["cluster"] else ", ".join(keys)
-    return _t(difference, len(known), m, f"matched by {what}: {len(means)} matches, t")
+    return _t(difference, len(known), m, f"matched by {what}: {both.sum()} matches, t")
 
 
-def _unmatched(known: pd.DataFrame, inside: pd.Series, m: Measure) -> Effect:
+def _unmatched(known: pd.DataFrame, inside: NDArray[np.bool_], m: Measure) -> Effect:
     a = known.loc[inside, m.column].to_numpy(float)
     b = known.loc[~inside, m.column].to_numpy(float)
     value = float(a.mean() - b.mean())
@@ -276,11 +290,10 @@ def _t(difference: np.ndarray, n: int, m: Measure, estimator: str) -> Effect:
     if not varies(difference):
         note = f"the same in all {matches} matches"
         return Effect(value, nan, nan, nan, n, matches, estimator, note)
-    test = stats.ttest_1samp(difference, 0)
-    bounds = test.confidence_interval(0.95)
-    se = float(difference.std(ddof=1) / np.sqrt(matches))
+    se = float(stats.sem(difference))
+    low, high = stats.t.interval(0.95, matches - 1, value, se)
     p = _minimal_p(value, se, matches - 1, m.resolution)
-    return Effect(value, float(bounds.low), float(bounds.high), p, n, matches, estimator)
+    return Effect(value, float(low), float(high), p, n, matches, estimator)
 
 
 def _minimal_p(value: float, se: float, df: float, resolution: float) -> float:
@@ -297,11 +310,14 @@ def _estimand(part: pd.DataFrame) -> Estimand:
     return "pictures like these" if alone else "this suite"
 
 
-def _finding(part: pd.DataFrame, m: Measure, probe: str, instrument: str) -> Finding:
+def _subject(part: pd.DataFrame) -> dict[str, str]:
+    """Of which arm, and against which VAE."""
     first = part.iloc[0]
     subject = {k: str(first[k]) for k in ("checkpoint", "vae", "arm")}
-    if "against" in part:
-        subject["baseline"] = str(first["against"])
+    return subject | ({"baseline": str(first["against"])} if "against" in part else {})
+
+
+def _finding(subject: dict[str, str], m: Measure, probe: str, instrument: str) -> Finding:
     versus = f"/{slug(subject['baseline'])}" if "baseline" in subject else ""
     return Finding(
         id=f"{probe}/{slug(m.metric)}/{subject['arm']}{versus}",
