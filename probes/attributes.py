@@ -21,7 +21,13 @@ from probes import Exhibit, Finding, Instrument, register
 from probes.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.comparisons import attrition, compare_arms, disagreement, guards, intersections
 from probes.labelled import agreement_exhibit, with_labels
-from probes.outcomes import measured_errors, monk_frame, outcome_frame, prompt_targets
+from probes.outcomes import (
+    clip_readings,
+    measured_errors,
+    monk_frame,
+    outcome_frame,
+    prompt_targets,
+)
 from probes.shares import by_prompt, over_prompts
 from probes.skin import Skin
 
@@ -80,24 +86,21 @@ class Attributes:
                 found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec, labels)
                 findings += found
                 exhibits += shown
-        for name, classifier in spec.classifiers.items():
-            frames: dict[str, pd.DataFrame] = {}
-            for attribute in spec.attributes:
-                if attribute.instrument != "clip":
-                    continue
-                instrument = f"{slug(name)}.{attribute.name}"
-                frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-                frames[attribute.name] = frame
-                found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
-                findings += found
-                exhibits += shown
-            found, shown = intersections(frames, spec, slug(name))
+        frames: dict[str, dict[str, pd.DataFrame]] = {slug(name): {} for name in spec.classifiers}
+        for attribute, classifier, instrument in clip_readings(spec):
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            frames[instrument.partition(".")[0]][attribute.name] = frame
+            found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
             findings += found
             exhibits += shown
-            findings += guards(tables, plan, spec, slug(name))
+        for name, by_attribute in frames.items():
+            found, shown = intersections(by_attribute, spec, name)
+            findings += found
+            exhibits += shown
+            findings += guards(tables, plan, spec, name)
         for attribute in spec.attributes:
             exhibits += agreement_exhibit(labels, attribute)
-        found, shown = disagreement(tables, plan, labels, spec)
+        found, shown = disagreement(frames)
         return findings + found, exhibits + shown
 
 

@@ -21,7 +21,7 @@ from audit.prompts import slug
 from audit.spec import Spec
 from audit.stats import Estimand, mean_over_prompts, mean_share_over_prompts, paired_difference
 from probes import Exhibit, Finding
-from probes.outcomes import outcome_frame, reported_classes, subject_of
+from probes.outcomes import reported_classes, subject_of
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
@@ -167,32 +167,30 @@ def _association(
 
 
 def disagreement(
-    tables: Mapping[str, pd.DataFrame], plan: pd.DataFrame, labels: pd.DataFrame, spec: Spec
+    frames: Mapping[str, Mapping[str, pd.DataFrame]],
 ) -> tuple[list[Finding], list[Exhibit]]:
-    """How often two classifiers count the same picture differently."""
+    """How often two classifiers count the same picture differently.
+
+    Args:
+        frames: Outcomes by classifier and attribute, of the same pictures in the same order.
+    """
     findings, rows = [], []
-    clip = [a for a in spec.attributes if a.instrument == "clip"]
-    for attribute in clip:
-        frames = {
-            name: outcome_frame(
-                tables, plan, labels, attribute, f"{slug(name)}.{attribute.name}", classifier
-            )
-            for name, classifier in spec.classifiers.items()
-        }
-        for one, two in combinations(frames, 2):
-            both = frames[one]["outcome"].notna() & frames[two]["outcome"].notna()
-            for arm, part in frames[one][both].groupby("arm", sort=False):
-                other = frames[two].loc[part.index, "outcome"]
+    for one, two in combinations(frames, 2):
+        for attribute, first in frames[one].items():
+            second = frames[two][attribute]
+            both = first["outcome"].notna() & second["outcome"].notna()
+            for arm, part in first[both].groupby("arm", sort=False):
+                other = second.loc[part.index, "outcome"]
                 differ = (part["outcome"] != other).groupby(part["prompt"])
                 share = mean_share_over_prompts(
                     differ.sum().tolist(), differ.count().tolist(), "this suite"
                 )
                 findings.append(
                     Finding(
-                        id=f"{PROBE}/disagreement/{attribute.name}/{one}/{two}/{arm}",
+                        id=f"{PROBE}/disagreement/{attribute}/{one}/{two}/{arm}",
                         probe=PROBE,
                         metric="disagreement",
-                        subject=subject_of(part, attribute.name),
+                        subject=subject_of(part, attribute),
                         value=share.value,
                         low=share.low,
                         high=share.high,
@@ -205,7 +203,7 @@ def disagreement(
                 )
                 crossed = pd.crosstab(part["outcome"], other)
                 rows += [
-                    (attribute.name, arm, a, b, int(crossed.loc[a, b]))
+                    (attribute, arm, a, b, int(crossed.loc[a, b]))
                     for a in crossed.index
                     for b in crossed.columns
                 ]

@@ -19,7 +19,7 @@ from audit.prompts import slug
 from audit.spec import Spec, canonical_digest
 from audit.stats import mean_share_over_prompts, paired_difference
 from probes import Exhibit, Finding, Instrument, register
-from probes.outcomes import outcome_frame, reported_classes
+from probes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.variance import explained_variance
 
 PROBE = "negatives"
@@ -76,26 +76,22 @@ class NegativesProbe:
         if not spec.classifiers or "attributes" not in spec.probes:
             note = "no classifier looks at these pictures: add the probe attributes"
             return [_blank("effect", {})._replace(status="not-measured", note=note)], []
-        for name, classifier in spec.classifiers.items():
-            for attribute in spec.attributes:
-                if attribute.instrument != "clip":
-                    continue
-                instrument = f"{slug(name)}.{attribute.name}"
-                frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-                frame = frame.assign(dose=frame["negative"].map(dose_of))
-                grid = frame[frame["asked"] == ""]
-                for each in reported_classes(attribute):
-                    about = {"attribute": attribute.name, "class": each}
-                    for factor, rows in (
-                        ("dose", frame[frame["kind"] == DOSE]),
-                        ("guidance", grid[grid["vae"] == next(iter(spec.vaes))]),
-                    ):
-                        found, shown = responses(rows, factor, about, instrument)
-                        findings += found
-                        exhibits += shown
-                    findings += explained(grid, about, instrument)
-            found = _likeness(tables, plan[plan["kind"] == DOSE], slug(name))
-            findings += found
+        for attribute, classifier, instrument in clip_readings(spec):
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            frame = frame.assign(dose=frame["negative"].map(dose_of))
+            grid = frame[frame["asked"] == ""]
+            for each in reported_classes(attribute):
+                about = {"attribute": attribute.name, "class": each}
+                for factor, rows in (
+                    ("dose", frame[frame["kind"] == DOSE]),
+                    ("guidance", grid[grid["vae"] == next(iter(spec.vaes))]),
+                ):
+                    found, shown = responses(rows, factor, about, instrument)
+                    findings += found
+                    exhibits += shown
+                findings += explained(grid, about, instrument)
+        for name in spec.classifiers:
+            findings += _likeness(tables, plan[plan["kind"] == DOSE], slug(name))
         return findings, exhibits
 
 

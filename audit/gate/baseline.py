@@ -19,7 +19,7 @@ from audit.plan import ARM
 from audit.prompts import nearest, resolve_prompts, slug
 from audit.spec import Spec, SpecError, canonical_digest, parse_spec
 from audit.store import Run, write_atomic
-from probes.outcomes import outcome_frame
+from probes.outcomes import clip_readings, outcome_frame
 
 FORMAT = "diffusion-audit baseline 1"
 SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
@@ -199,23 +199,18 @@ def _cells(run: Run, part: pd.DataFrame, spec: Spec, instruments: dict[str, str]
     cells["made"] = cells["cell"].isin(made)
     nobody_labelled = pd.DataFrame(columns=["cell", "attribute", "class"])
     nothing = pd.DataFrame({"cell": [], "likeness": [], "embedding": []})
-    for name, classifier in spec.classifiers.items():
+    for name in spec.classifiers:
         scores = tables.get(f"{slug(name)}.likeness", nothing)
         scores = (scores if len(scores) else nothing).drop_duplicates("cell").set_index("cell")
         likeness = cells["cell"].map(scores["likeness"]).astype(float)
         cells[f"likeness:{slug(name)}"] = likeness.round(6)
         cells[f"cosines:{slug(name)}"] = _cosines(cells, scores["embedding"])
-        for attribute in spec.attributes:
-            if attribute.instrument != "clip":
-                continue
-            instrument = f"{slug(name)}.{attribute.name}"
-            cells[f"outcome:{instrument}"] = None
-            if instrument in tables:
-                # Labels would calibrate one arm and not the other.
-                frame = outcome_frame(
-                    tables, part, nobody_labelled, attribute, instrument, classifier
-                )
-                cells[f"outcome:{instrument}"] = frame["outcome"].to_numpy()
+    for attribute, classifier, instrument in clip_readings(spec):
+        cells[f"outcome:{instrument}"] = None
+        if instrument in tables:
+            # Labels would calibrate one arm and not the other.
+            frame = outcome_frame(tables, part, nobody_labelled, attribute, instrument, classifier)
+            cells[f"outcome:{instrument}"] = frame["outcome"].to_numpy()
     return cells
 
 
