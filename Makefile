@@ -19,6 +19,8 @@ check: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.scoring
 	$(BIN)/python -m benchmarks.vae
 	$(BIN)/python -m benchmarks.full_size
 	$(BIN)/python -m benchmarks.report

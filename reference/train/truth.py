@@ -3,9 +3,10 @@
     python -m reference.train.truth STATE_FOLDER [CHECKPOINT …]
 
 For every neutral prompt, 256 pictures from seeds that no audit uses, at the audited sampler
-and steps and at guidance 1 and 3, labelled by the oracle. 'seen' is read off the decoded
-pixels, 'drawn' off the nearest training latent, which no decoder has touched. Latents are
-kept in the state folder after every prompt; a later call goes on from there.
+and steps and at guidance 1 and 3, labelled by the oracle; 1,024 where audited shares are held
+against them, whose own error must be small beside that of an audit's 32 seeds. 'seen' is read
+off the decoded pixels, 'drawn' off the nearest training latent, which no decoder has touched.
+Latents are kept in the state folder after every prompt; a later call goes on from there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from reference.train.diffusion import world_latents
 from reference.world import GENDERS, HERE, ROLES, SIZE, STYLES, TONES, neutral_prompt
 
 SEEDS = 256
+BLOCKS = {("planted-unet", 1.0): 4}
+"""How many times so many, where it is more than once."""
 FIRST_SEED = 1_000_000
 STEPS = 12
 GUIDANCES = (1.0, 3.0)
@@ -83,15 +86,22 @@ def nearest_person(latents: torch.Tensor, known: torch.Tensor) -> pd.DataFrame:
     )
 
 
-def draw(name: str, spec: CheckpointSpec, guidance: float, state: Path) -> dict[str, torch.Tensor]:
-    """Final latents of 256 pictures a role, (256, 8, 8, 8); kept in the state folder by `name`."""
+def draw(
+    name: str, spec: CheckpointSpec, guidance: float, state: Path, block: int = 0
+) -> dict[str, torch.Tensor]:
+    """Final latents of 256 pictures a role, (256, 8, 8, 8); kept in the state folder by `name`.
+
+    Every block has seeds of its own.
+    """
     generator: Generator | None = None
     started, latents = time.monotonic(), {}
     for role in ROLES:
-        path = state / "truth" / f"{name} {guidance:g} {role}.safetensors"
+        held = f"{name} {guidance:g} {role}" + (f" {block}" if block else "")
+        path = state / "truth" / f"{held}.safetensors"
         if not path.exists():
             generator = generator or make_generator(spec)
-            seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
+            first = FIRST_SEED + block * SEEDS
+            seeds = range(first, first + SEEDS)
             parts = [
                 generator.denoise(rows_of(role, guidance, seeds[i : i + BATCH]))
                 for i in range(0, SEEDS, BATCH)
@@ -117,7 +127,12 @@ def count(checkpoint: str, state: Path) -> dict[str, Any]:
     known = world_latents(state / "latents.pt")
     counts: dict[str, Any] = {}
     for guidance in GUIDANCES:
-        for role, latents in draw(checkpoint, spec, guidance, state).items():
+        blocks = [
+            draw(checkpoint, spec, guidance, state, block)
+            for block in range(BLOCKS.get((checkpoint, guidance), 1))
+        ]
+        for role in ROLES:
+            latents = torch.cat([block[role] for block in blocks])
             labels = seen(generator, latents)
             counts.setdefault(f"{guidance:g}", {})[role] = {
                 **counts_of(labels),
