@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -74,10 +75,13 @@ def pca_plane(x: Floats) -> Plane:
 
 def umap_plane(x: Floats, seed: int = 0) -> Plane:
     """UMAP (McInnes et al. 2018), the same for the same seed; a picture, no proof."""
+    threads = torch.get_num_threads()
     import umap
 
     neighbours = _neighbours(len(x))
     points = umap.UMAP(n_neighbors=neighbours, random_state=seed, n_jobs=1).fit_transform(x)
+    # numba sets OpenMP's threads for the whole process, and torch's last bits depend on them.
+    torch.set_num_threads(threads)
     return Plane(np.asarray(points, float), _trust(x, points), np.zeros(0), neighbours)
 
 

@@ -10,6 +10,7 @@ from audit import analysis
 from audit.pictures import Pictures, heated
 from audit.run import read_batch
 from audit.taps import store as taps
+from audit.taps.chosen import taps_of
 from probes import Context, probes_of
 from probes.attention import HEAT, CrossAttention, content_words
 
@@ -107,7 +108,7 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     heat = next(e for e in exhibits if e.kind == "heat-over-image")
     assert {"picture", "word 1"} <= set(heat.table["column"])
     plan = followed.run.read_plan()
-    tap = taps.folder(taps.taps_of(followed.spec)[0])
+    tap = taps.folder(taps_of(followed.spec)[0])
     pictures = Pictures(followed.run, plan, tap)
     cell = heat.table.loc[heat.table["cell"].str.contains(HEAT), "cell"].iloc[0]
     plain, under = (

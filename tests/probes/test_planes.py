@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from probes.planes import linear_probe, pca_plane, silhouette, umap_missing, umap_plane
 
@@ -75,3 +76,12 @@ def test_umap_is_the_same_twice_and_takes_few_pictures():
     np.testing.assert_array_equal(one.points, two.points)
     assert one.trust > 0.6
     assert umap_plane(x[:8]).neighbours == 3
+
+
+@pytest.mark.skipif(umap_missing(), reason="umap-learn is an extra")
+@pytest.mark.filterwarnings("ignore")
+def test_umap_leaves_the_number_of_threads():
+    """Pictures made after it in the same process would have other last bits."""
+    before = torch.get_num_threads()
+    umap_plane(clouds(24)[0])
+    assert torch.get_num_threads() == before
