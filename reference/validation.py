@@ -32,7 +32,7 @@ from reference.world import GENDERS, HERE, ROLES, TONES, neutral_prompt
 
 SEEDS = 32
 """Pictures a role in one set, from which shares are corrected."""
-FLAG_SEEDS = 48
+FLAG_SEEDS = 80
 """As in the demo."""
 SETS_QUICK, SETS_FULL = 4, 12
 FIRST_SEED = 10_000
