@@ -326,20 +326,29 @@ def demo_command(out: Path) -> None:
 
 
 @main.command("validate")
-@click.option("--quick", is_flag=True, help="Fewer seeds; without attribution and the gate.")
+@click.option(
+    "--quick", is_flag=True, help="Fewer seeds; without attribution, the gate and the inside."
+)
 @click.option("--out", type=FOLDER, default=Path("validate-run"), show_default=True)
 @one_line_errors
 def validate_command(quick: bool, out: Path) -> None:
     """Check the instruments on models whose bias is known; exit 1 where one fails its bar."""
     from itertools import chain
 
-    from reference import attribution_validation, gate_validation, vae_validation, validation
+    from reference import (
+        attribution_validation,
+        gate_validation,
+        inside_validation,
+        vae_validation,
+        validation,
+    )
 
     passed = True
     parts = [validation.run(out, quick, say), vae_validation.run(out / "vae", quick, say)]
     if not quick:
         parts.append(attribution_validation.run(out / "attribution", say))
         parts.append(gate_validation.run(out / "gate", say))
+        parts.append(inside_validation.run(out / "inside", say))
     for check in chain(*parts):
         passed &= check.passed
         click.echo(check.line())
