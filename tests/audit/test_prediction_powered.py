@@ -156,8 +156,8 @@ def test_what_does_not_fit_is_refused():
 def pool():
     """Pictures of `planted-unet` with the oracle's gender, as `reference.train.pool` made them.
 
-    The classifier `flawed` was taught to read women with dark skin as men. The table holds the
-    first 13 roles with 64 pictures each; a new one holds all 24 with 128.
+    The classifier `flawed` was taught to read women with dark skin as men. 24 roles of 128
+    pictures.
     """
     table = pd.read_csv(POOL)
     return table[table["gender"] != "unreadable"].reset_index(drop=True)
@@ -218,10 +218,10 @@ def test_200_labels_bring_the_share_back(pool):
     assert wide <= counted.high - counted.low
 
 
-def test_on_the_same_pictures_the_interval_holds_as_often_or_more(pool):
-    """It allows for new seeds too, of which there are none here."""
+def test_on_the_same_pictures_too(pool):
+    """The interval allows for new seeds, of which there are none here: few among 3,072."""
     held, _, _ = repeats(pool, 500, new_pictures=False)
-    assert held >= 0.93
+    assert 0.93 <= held <= 0.97
 
 
 def test_labels_whose_probabilities_are_forgotten_mislead(pool):
