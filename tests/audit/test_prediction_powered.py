@@ -225,12 +225,16 @@ def test_on_the_same_pictures_too(pool):
 
 
 def test_labels_whose_probabilities_are_forgotten_mislead(pool):
-    """A control that must fail."""
-    truth, pi = women(pool), probabilities(unsure(pool), 200)
+    """A control that must fail: four times as many labels of what is read as a man."""
+    truth = women(pool)
+    pi = np.where(read_of(pool)[:, 0] == 1, 4.0, 1.0)
+    pi *= 200 / pi.sum()
     even = np.full(len(pool), 200 / len(pool))
     rng = np.random.default_rng(8)
-    values = []
+    none, told, forgotten = np.zeros((len(pool), 2)), [], []
     for _ in range(50):
         drawn = rng.random(len(pool)) < pi
-        values.append(powered(truth, np.zeros((len(pool), 2)), drawn, even).value[1])
-    assert abs(np.mean(values) - truth.mean()) > 0.02
+        told.append(powered(truth, none, drawn, pi).value[1])
+        forgotten.append(powered(truth, none, drawn, even).value[1])
+    assert abs(np.mean(told) - truth.mean()) < 0.02
+    assert abs(np.mean(forgotten) - truth.mean()) > 0.1
