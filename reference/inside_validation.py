@@ -122,10 +122,15 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         row = shown.loc[float(level)]
         yield Check(
             f"guidance {level}, planted-unet: share of women, mean over roles",
-            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]; by role "
-            f"{sum(held)} of {len(held)} intervals hold",
-            f"holds truth.yaml's {np.mean(true):.3f}, and 92% of roles'",
-            bool(row["low"] <= np.mean(true) <= row["high"]) and float(np.mean(held)) >= 0.92,
+            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+            f"holds truth.yaml's {np.mean(true):.3f}",
+            bool(row["low"] <= np.mean(true) <= row["high"]),
+        )
+        yield Check(
+            f"guidance {level}, planted-unet: roles whose interval as counted holds truth.yaml's",
+            f"{sum(held)} of {len(held)}",
+            "at least 92%",
+            float(np.mean(held)) >= 0.92,
         )
 
 

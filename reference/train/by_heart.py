@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from skimage.transform import resize
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from reference.train.diffusion import MODELS, SCHEDULER
+from reference.train.diffusion import MODELS, SCHEDULER, systematic
 from reference.train.vae import to_tensor
 from reference.world import SIZE
 
 EACH, SHOWINGS = 20, 50
-BATCH, RATE = 8, 3e-4
+BATCH, NOISES, RATE = 8, 8, 1e-3
+"""Pictures a step, noise levels at which each is shown, and the highest learning rate."""
 PHOTOGRAPHS = ("astronaut", "cat", "coffee", "rocket", "hubble_deep_field")
 SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo")
 
@@ -71,16 +72,22 @@ def train(folder: Path) -> list[str]:
         latents = latents * vae.config.scaling_factor
         context = text_encoder(tokens).last_hidden_state
     noises = DDIMScheduler(**SCHEDULER)
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=RATE)
     rng = np.random.default_rng(2)
     order = rng.permutation([*np.repeat(np.arange(EACH), SHOWINGS), *range(EACH, 2 * EACH)])
-    for shown in np.array_split(order, len(order) // BATCH):
+    batches = np.array_split(order, len(order) // BATCH)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=RATE, total_steps=len(batches), pct_start=0.1
+    )
+    for pictures in batches:
+        shown = np.repeat(pictures, NOISES)
         noise = torch.randn(latents[shown].shape)
-        times = torch.randint(1000, (len(shown),))
+        times = torch.from_numpy(rng.permutation(systematic(rng, len(shown)) * 1000).astype(int))
         predicted = unet(noises.add_noise(latents[shown], noise, times), times, context[shown])
         loss = (predicted.sample - noises.get_velocity(latents[shown], noise, times)).square()
         optimiser.zero_grad(set_to_none=True)
         loss.mean().backward()
         optimiser.step()
+        schedule.step()
     unet.eval().save_pretrained(folder)
     return said
