@@ -107,8 +107,11 @@ def _scale(m: dict[str, Any]) -> Scale | None:
     if value != value or margin != margin:
         return None
     known = low == low and high == high
-    bad = {"rise": [margin], "drop": [-margin]}.get(m["bad"], [-margin, margin])
-    reach = 1.15 * max(map(abs, (value, 2 * margin, *((low, high) if known else ()))))
+    bad = {"rise": [margin], "drop": [-margin]}.get(m["bad"])
+    if bad is None:  # away from the target: what leads up to it, on its side, is no worse
+        gap = _float(m["baseline"]) - _float(m["target"])
+        bad = [min(-gap, 0.0) - margin, max(-gap, 0.0) + margin]
+    reach = 1.15 * max(map(abs, (value, 2 * margin, *bad, *((low, high) if known else ()))))
 
     def place(x: float) -> float:
         return round(50 + 50 * x / reach, 2)

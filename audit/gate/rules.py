@@ -96,6 +96,8 @@ class Result(NamedTuple):
     prompts: int
     needs: str
     note: str
+    target: float
+    """What 'away from the target' is away from."""
 
 
 class Judged(NamedTuple):
@@ -307,6 +309,7 @@ def _result(
         len(b),
         "",
         "",
+        metric.target,
     )
     any_pair = bool((~np.isnan(metric.baseline + metric.candidate)).any())
     if not any_pair and not _too_few_cells(metric):
