@@ -16,9 +16,10 @@ import yaml
 from audit import attribution
 from probes import Finding
 from probes.components import COMPONENTS
+from reference import validation
 from reference.train.attribution_truth import BASE, CANDIDATES, Mix
 from reference.train.shares import stereotype
-from reference.validation import FIRST_SEED, Check, truth_table
+from reference.validation import FIRST_SEED, Check
 from reference.world import HERE, ROLES, neutral_prompt
 
 SEEDS = 32
@@ -81,27 +82,21 @@ def write_spec(folder: Path) -> Path:
         writer.writerow(["prompt", "stereotype"])
         writer.writerows([neutral_prompt(role), stereotype(role)] for role in ROLES)
     again: dict[str, Mix] = {"base": BASE, "base again": BASE}
-    spec = {
-        "name": "attribution",
-        "checkpoints": {
-            name: {
-                "source": "reference:balanced",
-                "text_encoder": f"reference:{text}",
-                "denoiser": f"reference:{unet}",
-                "vae": f"reference:{vae}",
-            }
-            for name, (text, unet, vae) in (again | CANDIDATES).items()
-        },
-        "prompts": {"csv": "prompts.csv"},
-        "seeds": {"count": SEEDS, "start": FIRST_SEED},
-        "steps": truth_table()["settings"]["steps"],
-        "guidance": 1,
-        "attributes": ["world-gender"],
-        "classifiers": {"small": "reference:balanced"},
-        "batch_size": 32,
-        "device": "cpu",
-        "dtype": "float32",
+    checkpoints = {
+        name: {
+            "source": "reference:balanced",
+            "text_encoder": f"reference:{text}",
+            "denoiser": f"reference:{unet}",
+            "vae": f"reference:{vae}",
+        }
+        for name, (text, unet, vae) in (again | CANDIDATES).items()
     }
-    path = folder / "audit.yaml"
-    path.write_text(yaml.safe_dump(spec, sort_keys=False))
-    return path
+    return validation.write_spec(
+        folder / "audit.yaml",
+        name="attribution",
+        checkpoints=checkpoints,
+        prompts={"csv": "prompts.csv"},
+        seeds={"count": SEEDS, "start": FIRST_SEED},
+        guidance=1,
+        attributes=["world-gender"],
+    )

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from diffusers import UNet2DConditionModel
 
 from audit.gate import baseline, detect, verdict
 from audit.opening import open_audit
 from audit.run import complete
-from reference import component
-from reference.validation import FIRST_SEED, Check, truth_table
+from reference import component, validation
+from reference.validation import FIRST_SEED, Check
 
 PILOT, EFFECT, MOST = 8, 0.1, 96
 """Seeds of the pilot, the change of a share to be found, and most seeds made here."""
@@ -91,22 +90,13 @@ def write_spec(
     folder: Path, name: str, seeds: int, checkpoints: tuple[str, ...], denoiser: str | None = None
 ) -> Path:
     """A spec of reference checkpoints; `denoiser` replaces that of all of them."""
-    folder.mkdir(parents=True, exist_ok=True)
     own = {"denoiser": denoiser} if denoiser else {}
-    spec = {
+    spec: dict[str, Any] = {
         "name": name,
         "checkpoints": {c: {"source": f"reference:{c}"} | own for c in checkpoints},
-        "prompts": {"suite": "demo"},
         "seeds": {"count": seeds, "start": FIRST_SEED},
-        "steps": truth_table()["settings"]["steps"],
         "guidance": 1,
-        "attributes": ["world-gender", "world-tone"],
-        "classifiers": {"small": "reference:balanced"},
-        "baseline": "balanced" if "balanced" in checkpoints else None,
-        "batch_size": 32,
-        "device": "cpu",
-        "dtype": "float32",
     }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if v is not None}))
-    return path
+    if "balanced" in checkpoints:
+        spec["baseline"] = "balanced"
+    return validation.write_spec(folder / f"{name}.yaml", **spec)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from audit import analysis
 from audit.opening import Audit, open_audit
@@ -30,7 +29,7 @@ from reference.validation import (
     frame_of,
     oracle_labels,
     true_shares,
-    truth_table,
+    write_spec,
 )
 from reference.world import ROLES, neutral_prompt
 
@@ -205,7 +204,7 @@ def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         for cell, prompt in zip(plan["cell"], plan["prompt"], strict=True):
             learned = said.index(prompt) < by_heart.EACH
             rows.writerow([cell, "memorised", "yes" if learned else "no"])
-    labelled = write_spec(folder, "memory", **spec, labels="labels.csv")
+    labelled = write_spec(folder / "memory.yaml", name="memory", **spec, labels="labels.csv")
     findings, _ = analysis.analyse(open_audit(labelled, folder / "memory"))
     for metric, least in (
         ("AUC of guidance norm", 0.9),
@@ -222,27 +221,9 @@ def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
 
 def make(folder: Path, name: str, say: Callable[[str], None], **spec: Any) -> Audit:
     """Make and measure what a spec asks for."""
-    audit = open_audit(write_spec(folder, name, **spec), folder / name)
+    audit = open_audit(write_spec(folder / f"{name}.yaml", name=name, **spec), folder / name)
     complete(audit, say)
     return audit
-
-
-def write_spec(folder: Path, name: str, **spec: Any) -> Path:
-    """A spec's file: what is given beyond the settings that all share."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shared = {
-        "name": name,
-        "prompts": {"suite": "demo"},
-        "steps": truth_table()["settings"]["steps"],
-        "attributes": list(ATTRIBUTES),
-        "classifiers": {"small": "reference:balanced"},
-        "batch_size": 32,
-        "device": "cpu",
-        "dtype": "float32",
-    }
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(shared | spec))
-    return path
 
 
 def _table(exhibits: list[Exhibit], name: str) -> pd.DataFrame:

@@ -37,19 +37,6 @@ FLAG_SEEDS = 80
 SETS_QUICK, SETS_FULL = 4, 12
 FIRST_SEED = 10_000
 ATTRIBUTES = {"world-gender": ("gender", GENDERS), "world-tone": ("tone", TONES)}
-SPEC = """
-name: validation
-checkpoints: {{{checkpoint}: reference:{checkpoint}}}
-prompts: {{suite: demo}}
-seeds: {{count: {seeds}, start: {start}}}
-steps: {steps}
-guidance: 1
-attributes: [world-gender, world-tone]
-classifiers: {{small: reference:{classifier}}}
-batch_size: 32
-device: cpu
-dtype: float32
-"""
 
 
 class Check(NamedTuple):
@@ -117,16 +104,33 @@ def make_run(
     classifier: str = "balanced",
 ) -> Audit:
     """An ordinary run of the suite on one reference checkpoint; resumes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "audit.yaml"
-    steps = truth_table()["settings"]["steps"]
-    spec = SPEC.format(
-        checkpoint=checkpoint, seeds=seeds, start=first_seed, steps=steps, classifier=classifier
+    path = write_spec(
+        folder / "audit.yaml",
+        name="validation",
+        checkpoints={checkpoint: f"reference:{checkpoint}"},
+        seeds={"count": seeds, "start": first_seed},
+        guidance=1,
+        classifiers={"small": f"reference:{classifier}"},
     )
-    path.write_text(spec)
     audit = open_audit(path, folder / "run")
     complete(audit, say)
     return audit
+
+
+def write_spec(path: Path, **spec: Any) -> Path:
+    """A spec's file: what is given, beyond or in place of the settings that validations share."""
+    shared = {
+        "prompts": {"suite": "demo"},
+        "steps": truth_table()["settings"]["steps"],
+        "attributes": list(ATTRIBUTES),
+        "classifiers": {"small": "reference:balanced"},
+        "batch_size": 32,
+        "device": "cpu",
+        "dtype": "float32",
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(shared | spec, sort_keys=False))
+    return path
 
 
 def oracle_labels(audit: Audit) -> pd.DataFrame:

@@ -131,6 +131,36 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
     audit.run.write_labels("given", rows)
 
 
+def given_cell(digest: str, prompt: str, prompt_index: int, seed: int) -> Cell:
+    """A picture that was not made here; its unit is cut later.
+
+    Its settings are not known, or vary from file to file and are no arms: they stay in the PNG's
+    text.
+    """
+    return Cell(
+        cell=digest,
+        trajectory=digest,
+        unit="",
+        kind="given",
+        checkpoint=FILE,
+        vae=FILE,
+        negative="",
+        sampler=FILE,
+        steps=0,
+        guidance=0.0,
+        width=0,
+        height=0,
+        prompt_index=prompt_index,
+        prompt=prompt,
+        group="",
+        seed=seed,
+        text=prompt,
+        negative_text="",
+        noise=0,
+        vae_file=FILE,
+    )
+
+
 def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.DataFrame:
     seen: dict[tuple[str, str], int] = {}
     cells = []
@@ -139,31 +169,8 @@ def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.
         seed = seen.get((arm, prompt), 0)
         seen[arm, prompt] = seed + 1
         digest = canonical_digest(["given", image.sha256])
-        cells.append(
-            Cell(
-                cell=digest,
-                trajectory=digest,
-                unit="",
-                kind="given",
-                checkpoint=arm,
-                vae=FILE,
-                negative="",
-                # Settings vary from file to file and are no arms; they stay in the PNG's text.
-                sampler=FILE,
-                steps=0,
-                guidance=0.0,
-                width=0,
-                height=0,
-                prompt_index=prompts.index(prompt),
-                prompt=prompt,
-                group="",
-                seed=seed,
-                text=prompt,
-                negative_text=image.negative,
-                noise=0,
-                vae_file=FILE,
-            )
-        )
+        cell = given_cell(digest, prompt, prompts.index(prompt), seed)
+        cells.append(cell._replace(checkpoint=arm, negative_text=image.negative))
     plan = pd.DataFrame(cells, columns=Cell._fields)
     starts = range(0, len(plan), spec.batch_size)
     for start in starts:

@@ -24,7 +24,7 @@ from PIL import Image
 from audit.checkpoints.models import digest_of, pick_device
 from audit.executors import Outcome
 from audit.generate import png_bytes
-from audit.given.folder import FILE, NO_PROMPT
+from audit.given.folder import FILE, NO_PROMPT, given_cell
 from audit.opening import Audit
 from audit.plan import Cell, Unit
 from audit.planning import LIBRARIES
@@ -258,28 +258,8 @@ def _plan(
             for picture in part:
                 prompt, own = picture.prompt or NO_PROMPT, _cell(picture, longest)
                 seed = seen[prompt] = seen.get(prompt, -1) + 1
-                base = Cell(
-                    cell=own,
-                    trajectory=own,
-                    unit=unit,
-                    kind="given",
-                    checkpoint=FILE,
-                    vae=ORIGINAL,
-                    negative="",
-                    sampler=FILE,
-                    steps=0,
-                    guidance=0.0,
-                    width=0,
-                    height=0,
-                    prompt_index=prompts.index(prompt),
-                    prompt=prompt,
-                    group="",
-                    seed=seed,
-                    text=prompt,
-                    negative_text="",
-                    noise=0,
-                    vae_file=FILE,
-                )
+                base = given_cell(own, prompt, prompts.index(prompt), seed)
+                base = base._replace(unit=unit, vae=ORIGINAL)
                 cells.append(base)
                 cells += [
                     base._replace(
