@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec, canonical_digest, strengths
@@ -156,7 +157,10 @@ def units_of(plan: pd.DataFrame) -> list[Unit]:
 def arm_labels(plan: pd.DataFrame) -> pd.Series:
     """A short name of each row's arm: only the factors that vary."""
     varying = [f for f in ARM if plan[f].nunique() > 1] or ["checkpoint"]
-    parts = [plan[f].astype(str) for f in varying]
+    parts = [
+        f"{f} " + plan[f].map("{:g}".format) if is_numeric_dtype(plan[f]) else plan[f].astype(str)
+        for f in varying
+    ]
     label = parts[0]
     for part in parts[1:]:
         label = label + " · " + part

@@ -114,16 +114,18 @@ def analyse_attribute(
 ) -> tuple[list[Finding], list[Exhibit]]:
     """All that is said of one attribute by one instrument."""
     targets = prompt_targets(tables, attribute)
-    errors = None
-    if "errors" in tables:
-        errors = measured_errors(tables["errors"], attribute, instrument)
     drawn = tables.get(f"drawn.{attribute.name}")
     findings: list[Finding] = []
+    known = False
     for _, part in frame.groupby("arm", sort=False):
+        errors = None
+        if "errors" in tables:
+            errors = measured_errors(tables["errors"], attribute, instrument, part)
+        known |= errors is not None
         findings += by_prompt(part, attribute, instrument, targets, errors)
         findings += over_prompts(part, attribute, instrument, targets)
         findings += with_labels(part, attribute, instrument, labels, drawn)
-    if errors is None:
+    if not known:
         findings.append(
             Finding(
                 id=f"{PROBE}/corrected-share/{instrument}",

@@ -113,21 +113,28 @@ def error_table(attribute: AttributeSpec, truth: pd.Series, found: pd.Series) ->
     return ErrorTable(names, columns, counts)
 
 
-def measured_errors(rows: pd.DataFrame, attribute: AttributeSpec, instrument: str) -> Errors | None:
+def measured_errors(
+    rows: pd.DataFrame, attribute: AttributeSpec, instrument: str, cells: pd.DataFrame
+) -> Errors | None:
     """One instrument's error table from rows of attribute, instrument, true, outcome, count.
 
     Args:
-        rows: As `audit.spec`'s `errors` file holds them; a column `prompt` is optional.
+        rows: As `audit.spec`'s `errors` file holds them; a column `prompt` is optional, and so
+            are columns named as the settings of an arm: such a row counts only for cells made
+            with that setting, an empty field for all.
         attribute: Which classes.
         instrument: Name of the instrument, such as 'clip.gender-presentation'.
+        cells: Rows of the plan: the pictures that the errors are for.
 
     Returns:
-        None where the rows say nothing of this attribute and instrument.
+        None where the rows say nothing of this attribute and instrument at these settings.
 
     Raises:
         ValueError: A class or outcome is not declared.
     """
     rows = rows[(rows["attribute"] == attribute.name) & (rows["instrument"] == instrument)]
+    for setting in [s for s in ARM if s in rows]:
+        rows = rows[rows[setting].isna() | rows[setting].isin(cells[setting].unique())]
     if rows.empty:
         return None
     names, columns = attribute.class_names, (*attribute.class_names, *OUTCOMES)

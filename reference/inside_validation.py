@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binom
 
 from audit import analysis
 from audit.opening import Audit, open_audit
 from audit.plan import noise_seed
 from audit.run import complete
-from audit.stats import share_interval
-from probes import Exhibit, Finding
+from probes import Finding
+from probes.negatives import dose_name
 from probes.planes import linear_probe
 from reference.train import by_heart
 from reference.validation import (
@@ -35,6 +36,8 @@ from reference.world import ROLES, neutral_prompt
 
 NEGATIVES = ("woman", "dark skin", "beard")
 SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 48, 4
+ERRORS_FROM = 2_100_000
+"""First seed of the pictures that the classifier's errors are measured on."""
 
 
 def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
@@ -46,53 +49,82 @@ def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
 
 
 def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """Shares at every dose against the oracle's reading of the same pictures."""
+    """Shares at every dose against the oracle's reading of the same pictures.
+
+    Negatives change how the classifier errs, so its errors are measured at every dose, on
+    pictures of `balanced` from other seeds.
+    """
+    shared: dict[str, Any] = {
+        "guidance": 3,
+        "probes": ["attributes", "negatives"],
+        "doses": {"negatives": list(NEGATIVES)},
+    }
+    made = make(
+        folder,
+        "errors",
+        say,
+        checkpoints={"balanced": "reference:balanced"},
+        seeds={"count": SEEDS, "start": ERRORS_FROM},
+        **shared,
+    )
+    errors_at_doses(made).to_csv(folder / "errors-at-doses.csv", index=False)
     audit = make(
         folder,
         "negatives",
         say,
         checkpoints={c: f"reference:{c}" for c in ("balanced", "planted-unet")},
-        guidance=3,
         seeds={"count": SEEDS, "start": FIRST_SEED},
-        probes=["attributes", "negatives"],
-        doses={"negatives": list(NEGATIVES)},
+        errors="errors-at-doses.csv",
+        **shared,
     )
-    _, exhibits = analysis.analyse(audit)
-    labels = oracle_labels(audit)
-    cells = audit.run.read_cells()
-    assert cells is not None
-    doses = cells[cells["kind"] == "dose"]
-    held: list[tuple[str, bool]] = []
-    for name, (kind, classes) in ATTRIBUTES.items():
-        truth = doses.assign(true=doses["cell"].map(labels[kind]))
-        truth = truth[truth["true"].isin(classes)]
-        # Of two classes the second says all.
-        for each in classes[1:] if len(classes) == 2 else classes:
-            shown = _table(exhibits, f"negatives/dose/small.{name}/{each}")
-            wanted = (
-                truth.assign(y=truth["true"] == each)
-                .groupby(["checkpoint", "negative", "prompt"])["y"]
-                .mean()
-                .groupby(level=["checkpoint", "negative"])
-                .mean()
-            )
-            for row in shown.itertuples():
-                dose = f"first {row.x:g} negatives" if row.x else "no negatives"
-                checkpoint = str(row.facet).split(" · ")[0]
-                true = wanted[checkpoint, dose]
-                held.append((kind, row.low <= true <= row.high))
-                say(
-                    f"{checkpoint}, {dose}, {each}: {row.value:.3f} [{row.low:.3f}, "
-                    f"{row.high:.3f}], oracle {true:.3f}"
-                )
+    findings, _ = analysis.analyse(audit)
+    doses = doses_of(audit)
+    held: list[tuple[str, str, bool]] = []
+    for found in findings:
+        if found.metric not in ("mean share", "corrected share") or "dose" not in found.subject:
+            continue
+        kind, classes = ATTRIBUTES[found.subject["attribute"]]
+        dose = dose_name(int(found.subject["dose"]))
+        here = (doses["checkpoint"] == found.subject["checkpoint"]) & (doses["negative"] == dose)
+        true = doses[here & doses[kind].isin(classes)]
+        shown = (true[kind] == found.subject["class"]).groupby(true["prompt"]).mean().mean()
+        held.append((found.metric, kind, bool(found.low <= shown <= found.high)))
+        say(
+            f"{found.subject['checkpoint']}, {dose}, {found.subject['class']}, {found.metric}: "
+            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}], oracle {shown:.3f}"
+        )
     for kind in ("gender", "tone"):
-        own = [h for k, h in held if k == kind]
+        own = [h for m, k, h in held if (m, k) == ("corrected share", kind)]
+        counted = [h for m, k, h in held if (m, k) == ("mean share", kind)]
         yield Check(
-            f"negatives, {kind}: doses and classes whose interval holds the oracle's share",
-            f"{np.mean(own):.1%} of {len(own)}",
+            f"negatives, {kind}: doses and classes whose corrected interval holds the oracle's "
+            "share",
+            f"{np.mean(own):.1%} of {len(own)}; as counted {np.mean(counted):.1%}",
             "at least 92%",
             float(np.mean(own)) >= 0.92,
         )
+
+
+def doses_of(audit: Audit) -> pd.DataFrame:
+    """The doses' cells with the oracle's reading of each, a column an attribute's kind."""
+    cells = audit.run.read_cells()
+    assert cells is not None
+    doses = cells[cells["kind"] == "dose"]
+    return doses.join(oracle_labels(audit), on="cell")
+
+
+def errors_at_doses(audit: Audit) -> pd.DataFrame:
+    """How the classifier errs at every dose: a table for a spec's `errors`."""
+    doses = doses_of(audit)
+    parts = []
+    for name, (kind, classes) in ATTRIBUTES.items():
+        own = frame_of(audit, name, doses)
+        own = own[own[kind].isin(classes) & own["outcome"].notna()]
+        by = ["prompt", "negative", kind, "outcome"]
+        counts = own.groupby(by).size().rename("count").reset_index()
+        counts = counts.rename(columns={kind: "true"})
+        parts.append(counts.assign(attribute=name, instrument=f"small.{name}"))
+    return pd.concat(parts)
 
 
 def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
@@ -105,31 +137,42 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         guidance=[1, 3],
         seeds={"count": 2 * SEEDS, "start": FIRST_SEED},
         probes=["attributes", "negatives"],
+        errors="reference:errors.csv",
     )
-    _, exhibits = analysis.analyse(audit)
-    frame = frame_of(audit, "world-gender")
-    shown = _table(exhibits, "negatives/guidance/small.world-gender/woman").set_index("x")
+    findings, _ = analysis.analyse(audit)
+    fewest = int(binom.ppf(0.01, len(ROLES), 0.95))
     for level in ("1", "3"):
-        held, true = [], []
-        for role in ROLES:
-            here = (frame["prompt"] == neutral_prompt(role)) & (frame["guidance"] == float(level))
-            counts = frame.loc[here, "outcome"].value_counts()
-            women, men = int(counts.get("woman", 0)), int(counts.get("man", 0))
-            _, low, high = share_interval(women, women + men)
-            true.append(true_shares("planted-unet", level, role, "gender")[1])
-            held.append(low <= true[-1] <= high)
-        row = shown.loc[float(level)]
-        yield Check(
-            f"guidance {level}, planted-unet: share of women, mean over roles",
-            f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
-            f"holds truth.yaml's {np.mean(true):.3f}",
-            bool(row["low"] <= np.mean(true) <= row["high"]),
+        true = {
+            neutral_prompt(role): true_shares("planted-unet", level, role, "gender")[1]
+            for role in ROLES
+        }
+        mean = float(np.mean(list(true.values())))
+        at = {"class": "woman", "guidance": level}
+        found = next(
+            f
+            for f in findings
+            if (f.probe, f.metric) == ("negatives", "mean share")
+            and at.items() <= f.subject.items()
         )
         yield Check(
-            f"guidance {level}, planted-unet: roles whose interval as counted holds truth.yaml's",
+            f"guidance {level}, planted-unet: share of women, mean over roles, as counted",
+            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]",
+            f"holds truth.yaml's {mean:.3f}",
+            bool(found.low <= mean <= found.high),
+        )
+        by_role = [
+            f
+            for f in findings
+            if (f.probe, f.metric) == ("attributes", "corrected share")
+            and f.subject["class"] == "woman"
+            and f"guidance {level}" in f.subject["arm"]
+        ]
+        held = [f.low <= true[f.subject["prompt"]] <= f.high for f in by_role]
+        yield Check(
+            f"guidance {level}, planted-unet: roles whose corrected interval holds truth.yaml's",
             f"{sum(held)} of {len(held)}",
-            "at least 92%",
-            float(np.mean(held)) >= 0.92,
+            f"at least {fewest}: so many 95 % intervals hold in 99 of 100 audits",
+            len(held) == len(ROLES) and sum(held) >= fewest,
         )
 
 
@@ -224,10 +267,6 @@ def make(folder: Path, name: str, say: Callable[[str], None], **spec: Any) -> Au
     audit = open_audit(write_spec(folder / f"{name}.yaml", name=name, **spec), folder / name)
     complete(audit, say)
     return audit
-
-
-def _table(exhibits: list[Exhibit], name: str) -> pd.DataFrame:
-    return next(e.table for e in exhibits if e.id == name)
 
 
 def _only(findings: list[Finding], metric: str, **subject: str) -> Finding:

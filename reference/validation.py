@@ -144,10 +144,10 @@ def oracle_labels(audit: Audit) -> pd.DataFrame:
     return oracle.read(np.stack(pixels)).assign(cell=cells).set_index("cell")
 
 
-def frame_of(audit: Audit, attribute: str) -> pd.DataFrame:
-    """Plan and outcomes of one attribute."""
+def frame_of(audit: Audit, attribute: str, plan: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Cells, by default the plan's, and their outcomes of one attribute."""
     spec = next(a for a in audit.spec.attributes if a.name == attribute)
-    plan = audit.run.read_plan()
+    plan = audit.run.read_plan() if plan is None else plan
     folders = audit.run.read_json("instruments.json")
     instrument = f"small.{attribute}"
     assert plan is not None
@@ -287,7 +287,7 @@ def _shares(frame: pd.DataFrame, name: str, kind: str, sets: int) -> dict[str, f
     from audit.attributes import load_attribute
 
     attribute = load_attribute(name, HERE)
-    errors = measured_errors(pd.read_csv(HERE / "errors.csv"), attribute, f"small.{name}")
+    errors = measured_errors(pd.read_csv(HERE / "errors.csv"), attribute, f"small.{name}", frame)
     assert errors is not None
     misses, held, expected = [], [], []
     for role in ROLES:

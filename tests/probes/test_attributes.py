@@ -194,9 +194,26 @@ def test_corrected_shares_need_measured_errors_of_this_instrument():
     # .75 = w + .2 (1 - w), so w = .6875
     assert corrected.value == pytest.approx(0.6875, abs=1e-3)
     assert corrected.low < 0.6875 < corrected.high
-    assert measured_errors(errors, SPEC.attributes[0], "other.gender") is None
+    assert measured_errors(errors, SPEC.attributes[0], "other.gender", plan) is None
     with pytest.raises(ValueError, match="'wman' is none of man, woman"):
-        measured_errors(errors.replace("woman", "wman"), SPEC.attributes[0], "clip.gender")
+        measured_errors(errors.replace("woman", "wman"), SPEC.attributes[0], "clip.gender", plan)
+
+
+def test_errors_that_name_a_setting_count_only_there():
+    plan = plan_of()
+    errors = pd.DataFrame(
+        [
+            ("gender", "clip.gender", "man", "man", "none", 5),
+            ("gender", "clip.gender", "woman", "woman", None, 7),
+            ("gender", "clip.gender", "man", "man", "ugly", 11),
+        ],
+        columns=["attribute", "instrument", "true", "outcome", "negative", "count"],
+    )
+    found = measured_errors(errors, SPEC.attributes[0], "clip.gender", plan)
+    assert found.table.counts[:, :2].tolist() == [[5, 0], [0, 7]]
+    elsewhere = plan.assign(negative="blurry")
+    only = errors[errors["negative"] == "ugly"]
+    assert measured_errors(only, SPEC.attributes[0], "clip.gender", elsewhere) is None
 
 
 def test_labels_on_this_runs_pictures_give_prediction_powered_shares():

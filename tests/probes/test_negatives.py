@@ -3,14 +3,19 @@ import pandas as pd
 import pytest
 from conftest import quiet, write_spec
 
+from audit.attributes import AttributeSpec
 from audit.inside import DosesSpec
 from audit.opening import open_audit
 from audit.planning import plan_audit
 from probes import probes_of
-from probes.negatives import diversity, dose_name, dose_of, responses
+from probes.doses import responses
+from probes.negatives import diversity, dose_name, dose_of
 from probes.variance import explained_variance
 
-ABOUT = {"attribute": "gender", "class": "woman"}
+GENDER = AttributeSpec(
+    name="gender",
+    classes=[{"name": c, "prompts": [f"a photo of a {c}"]} for c in ("man", "woman")],
+)
 
 
 def frame(share_by_dose: dict[int, float], prompts: int = 4, seeds: int = 60, seed: int = 0):
@@ -44,7 +49,9 @@ def test_doses_by_name():
 
 
 def test_effects_are_paired_differences_from_no_negatives():
-    findings, (exhibit,) = responses(frame({0: 0.5, 1: 0.7, 2: 0.9}), "dose", ABOUT, "clip.gender")
+    findings, (exhibit,) = responses(
+        frame({0: 0.5, 1: 0.7, 2: 0.9}), "dose", GENDER, "clip.gender", None
+    )
     changes = {f.subject["dose"]: f for f in findings if f.metric == "difference of share"}
     assert set(changes) == {"1", "2"}
     assert changes["1"].low < 0.2 < changes["1"].high
@@ -55,8 +62,36 @@ def test_effects_are_paired_differences_from_no_negatives():
     assert turn.status == "not-measured"
 
 
+def test_shares_of_a_dose_are_corrected_for_measured_errors():
+    # One woman in five is taken for a man: .4 counted is .5. With negatives nobody is.
+    errors = pd.DataFrame(
+        [
+            ("man", "man", None, 400),
+            ("woman", "man", "no negatives", 80),
+            ("woman", "woman", "no negatives", 320),
+            ("woman", "woman", "first 1 negatives", 400),
+        ],
+        columns=["true", "outcome", "negative", "count"],
+    ).assign(attribute="gender", instrument="x")
+    shown = frame({0: 0.4, 1: 0.8})
+    findings, (exhibit,) = responses(shown, "dose", GENDER, "x", errors)
+    counted, corrected = (
+        {f.subject["dose"]: f for f in findings if f.metric == metric}
+        for metric in ("mean share", "corrected share")
+    )
+    for dose, found in corrected.items():
+        right = {"0": 0.8, "1": 1}[dose]
+        assert found.value == pytest.approx(counted[dose].value / right, abs=1e-6)
+        assert found.low < found.value <= found.high
+        assert (found.n, found.n_clusters) == (240, 4)
+    assert exhibit.table["value"].tolist() == [f.value for f in corrected.values()]
+    assert "corrected" in exhibit.caption
+
+
 def test_the_dose_where_it_turns_is_found():
-    findings, _ = responses(frame({0: 0.5, 1: 0.8, 2: 0.9, 3: 0.4}), "dose", ABOUT, "clip.gender")
+    findings, _ = responses(
+        frame({0: 0.5, 1: 0.8, 2: 0.9, 3: 0.4}), "dose", GENDER, "clip.gender", None
+    )
     turn = next(f for f in findings if "turns" in f.metric)
     assert (turn.value, turn.status) == (3, "measured")
 
@@ -67,7 +102,7 @@ def test_negatives_without_effect_are_rarely_told_apart_and_rarely_turn():
         rng = np.random.default_rng(seed)
         table = frame({0: 0.5, 1: 0.5, 2: 0.5}, seeds=20, seed=seed)
         table["outcome"] = rng.choice(["man", "woman"], len(table))
-        findings, _ = responses(table, "dose", ABOUT, "clip.gender")
+        findings, _ = responses(table, "dose", GENDER, "clip.gender", None)
         apart += [f.p < 0.05 for f in findings if f.metric == "difference of share"]
         turned += any(f.status == "measured" and "turns" in f.metric for f in findings)
     assert np.mean(apart) < 0.13
@@ -75,7 +110,7 @@ def test_negatives_without_effect_are_rarely_told_apart_and_rarely_turn():
 
 
 def test_one_class_alone_changes_by_exactly_nothing():
-    findings, _ = responses(frame({0: 0.0, 1: 0.0}), "dose", ABOUT, "clip.gender")
+    findings, _ = responses(frame({0: 0.0, 1: 0.0}), "dose", GENDER, "clip.gender", None)
     change = next(f for f in findings if f.metric == "difference of share")
     assert change.value == 0
     assert change.low < 0 < change.high
