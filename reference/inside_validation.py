@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 from audit import analysis
 from audit.opening import Audit, open_audit
-from audit.plan import noise_seed
 from audit.run import complete
 from probes import Finding
+from probes.latents import FINAL
 from probes.negatives import dose_name
 from probes.planes import linear_probe
 from reference.train import by_heart
@@ -32,10 +33,18 @@ from reference.validation import (
     true_shares,
     write_spec,
 )
-from reference.world import ROLES, neutral_prompt
+from reference.world import (
+    GENDERS,
+    ROLES,
+    STYLES,
+    TONES,
+    Person,
+    explicit_prompt,
+    neutral_prompt,
+)
 
 NEGATIVES = ("woman", "dark skin", "beard")
-SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 48, 4
+SEEDS, TOLD_SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 3, 48, 4
 ERRORS_FROM = 2_100_000
 """First seed of the pictures that the classifier's errors are measured on."""
 
@@ -177,53 +186,65 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
 
 
 def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """Gender read off final latents on prompts left out, and what must stay at chance."""
-    audit = make(
-        folder,
-        "latents",
-        say,
-        checkpoints={"balanced": "reference:balanced"},
-        guidance=1,
-        seeds={"count": LATENT_SEEDS, "start": FIRST_SEED},
-        probes=["attributes", "latents"],
-        attributes=["world-gender"],
-        latents={"umap": False},
-    )
-    findings, _ = analysis.analyse(audit)
-    found = _only(findings, "read from features", feature="final latents")
+    """Gender read off final latents on prompts left out, and what must stay at chance.
+
+    The prompts name role, gender, tone and style, so that a prompt left out has its role in
+    others. Of a role that no other prompt names much less can be read, and that is told too.
+    """
+    shared: dict[str, Any] = {
+        "checkpoints": {"balanced": "reference:balanced"},
+        "guidance": 1,
+        "probes": ["attributes", "latents"],
+        "attributes": ["world-gender"],
+        "latents": {"umap": False},
+    }
+    people = [Person(r, g, t, s) for r in ROLES for g in GENDERS for t in TONES for s in STYLES]
+    told = {"prompts": {"list": [explicit_prompt(p) for p in people]}}
+    seeds = {"count": TOLD_SEEDS, "start": FIRST_SEED}
+    audit = make(folder, "latents-told", say, seeds=seeds, **shared, **told)
+    found = _only(analysis.analyse(audit)[0], "read from features", feature="final latents")
     yield Check(
         "latents: gender read off final latents, prompts left out",
         f"{_told(found)}, n {found.n}",
         "at least 95%",
         found.value >= 0.95,
     )
-    chance = float(found.note.split("permuted: ")[1].split("%")[0]) / 100
+    x, classes, prompts = final_latents(audit)
+    rng = np.random.default_rng(0)
+    for name, features, labels in (
+        ("the same with permuted labels", x, rng.permutation(classes)),
+        ("noise that no picture began with", rng.standard_normal(x.shape), classes),
+    ):
+        reading = linear_probe(features, labels, prompts)
+        assert reading is not None
+        right = float(reading.right.mean())
+        yield Check(
+            f"control: {name}",
+            f"{right:.1%}",
+            "within 5 points of one half",
+            abs(right - 0.5) <= 0.05,
+        )
+    seeds = {"count": LATENT_SEEDS, "start": FIRST_SEED}
+    audit = make(folder, "latents", say, seeds=seeds, **shared)
+    found = _only(analysis.analyse(audit)[0], "read from features", feature="final latents")
     yield Check(
-        "control: the same with permuted labels",
-        f"{chance:.1%}",
-        "within 5 points of one half",
-        abs(chance - 0.5) <= 0.05,
+        "latents: the same of roles that no other prompt names",
+        f"{_told(found)}, n {found.n}",
+        f"above its controls' {found.null:.1%}",
+        found.low > found.null,
     )
+
+
+def final_latents(audit: Audit) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
+    """Final latents (n, width), genders as counted (n,), prompts (n,)."""
     frame = frame_of(audit, "world-gender")
-    frame = frame[frame["outcome"].isin(("man", "woman"))]
-    # Noise that belongs to other prompts' seeds has nothing to do with these pictures.
-    fresh = np.stack(
-        [
-            np.random.default_rng(
-                noise_seed("not in the suite", int(i), shared=False)
-            ).standard_normal(512)
-            for i in range(len(frame))
-        ]
+    frame = frame[frame["outcome"].isin(GENDERS)]
+    table = audit.run.read_scores(
+        audit.run.read_json("instruments.json")["latents"], set(frame["unit"])
     )
-    reading = linear_probe(fresh, frame["outcome"].to_numpy(str), frame["prompt"].to_numpy(str))
-    assert reading is not None
-    right = float(reading.right.mean())
-    yield Check(
-        "control: fresh noise, unrelated to the pictures",
-        f"{right:.1%}",
-        "within 5 points of one half",
-        abs(right - 0.5) <= 0.05,
-    )
+    table = table[table["feature"] == FINAL].drop_duplicates("cell").set_index("cell")
+    x = np.stack(list(table.loc[frame["cell"], "values"])).astype(float)
+    return x, frame["outcome"].to_numpy(str), frame["prompt"].to_numpy(str)
 
 
 def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
