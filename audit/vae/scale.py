@@ -3,9 +3,10 @@
 The scaling factor brings latents to a standard deviation of 1. It is no part of the weights,
 so it is easily wrong, and a wrong one gives washed-out or burnt images without an error. What
 images say of it depends on the images: the reference VAE's latents of photographs spread
-1.25 times as wide as those of the pictures that it learned, and SD1 and SDXL are only 1.40
-apart. So the check asks how far single images disagree, and says 'cannot tell' where two
-factors are less than `APART` such spreads apart.
+1.29 times as wide as those of the pictures that it learned, and SD1 and SDXL are only 1.40
+apart. So the check asks how far single images disagree, takes that for the standard deviation of
+what a set of images is off by (normal, of the logarithm), and says 'cannot tell' where neither of
+two factors is `EVIDENCE` likelier than the other.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from numpy.typing import NDArray
 from audit.vae.files import ASSUMED, KNOWN, Known
 from audit.vae.vaes import Codec, codec
 
-APART = 3.0
-"""Two factors closer than this many spreads are not told apart; further ones fit neither."""
-MARGIN = 1.0
-"""Spreads by which a factor must fit better than another to be called clearly better."""
+EVIDENCE = math.log(8)
+"""Logarithm of the likelihood ratio from which one factor is clearly better than another (Royall
+1997). On 60 draws of 16 crops of photographs, 960 files: 85 % of the wrong ones are flagged at 8
+and .4 % of the right ones; at 20 80 % and none, at 3 89 % and 5 %."""
+FARTHEST = 3.0
+"""Spreads beyond which a factor does not fit at all."""
 FEWEST = 12
 """Images below which nothing is said."""
 NARROWEST = 0.05
@@ -224,31 +227,29 @@ def _judge(
     configured: float, fitted: float, spread: float, known: Sequence[Known]
 ) -> tuple[str, str, tuple[Known, ...]]:
     """Verdict, reason and the known factors that fit clearly better."""
-    misfit = abs(math.log(fitted / configured))
     rivals = [k for k in known if abs(math.log(k.factor / configured)) > 0.01]
-    better, level = [], []
-    for rival in rivals:
-        theirs = abs(math.log(fitted / rival.factor))
-        if abs(math.log(rival.factor / configured)) < APART * spread:
-            level.append(rival)
-        elif misfit - theirs >= MARGIN * spread and theirs <= APART * spread:
-            better.append((theirs, rival))
-        elif theirs - misfit < MARGIN * spread:
-            level.append(rival)
+
+    def misfit(factor: float) -> float:
+        return abs(math.log(fitted / factor)) / spread
+
+    def against(one: float, other: float) -> float:
+        """Logarithm of the likelihood ratio of two factors."""
+        return (misfit(other) ** 2 - misfit(one) ** 2) / 2
+
+    near = sorted(
+        (k for k in rivals if misfit(k.factor) <= FARTHEST), key=lambda k: misfit(k.factor)
+    )
+    better = [k for k in near if against(k.factor, configured) >= EVIDENCE]
     fit = f"{fitted:.4g} would bring the latents' deviation to 1"
     if better:
-        best = min(better)[1]
         # What is not told apart from the best may be the true one too.
-        fits = tuple(
-            rival
-            for _, rival in sorted(better)
-            if rival == best or abs(math.log(rival.factor / best.factor)) < APART * spread
-        )
+        fits = tuple(k for k in better if against(better[0].factor, k.factor) < EVIDENCE)
         names = " or ".join(f"{rival.factor:g}" for rival in fits)
         verb = "fits" if len(fits) == 1 else "fit"
         return f"wrong: {names} {verb} clearly better", fit, fits
-    if misfit > APART * spread:
+    if misfit(configured) > FARTHEST:
         return "cannot tell", f"{fit}; no known factor is near", ()
+    level = [k for k in rivals if against(configured, k.factor) < EVIDENCE]
     if level:
         names = ", ".join(f"{rival.factor:g}" for rival in level)
         return "cannot tell", f"{fit}; {names} may fit as well", ()
