@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def main() -> None:
         generator.denoise(batch)
         pipe.unet.set_attn_processor(AttnProcessor2_0())
 
+    def peer() -> None:
+        from attention_map_diffusers import AttentionCapture
+
+        with AttentionCapture(pipe, relations="image->text", mode="exact", offload=None) as seen:
+            generator.denoise(batch)
+        seen.compute()
+
     def cost(arm: Callable[[], None]) -> str:
         return ratio(plain, arm, rounds, time.process_time)
 
@@ -99,6 +107,10 @@ def main() -> None:
     print(f"  state: {held[0] / BATCH / 1e3:.1f} kB an image")
     print("steps tap:", cost(stepped), flush=True)
     print("DAAM-style eager processor:", cost(daam), flush=True)
+    if find_spec("attention_map_diffusers"):
+        print("attention-map-diffusers:", cost(peer), flush=True)
+    else:
+        print("attention-map-diffusers: not measured (pip install attention-map-diffusers)")
 
 
 if __name__ == "__main__":
