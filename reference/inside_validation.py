@@ -250,9 +250,12 @@ def final_latents(audit: Audit) -> tuple[NDArray[np.float64], NDArray[Any], NDAr
 def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     """Prompts learned by heart against prompts seen once, by the guidance norm."""
     said = by_heart.train(folder / "by-heart")
-    denoiser = str((folder / "by-heart").resolve())
+    learned_parts = {
+        "denoiser": str((folder / "by-heart" / "unet").resolve()),
+        "text_encoder": str((folder / "by-heart" / "text_encoder").resolve()),
+    }
     spec: dict[str, Any] = {
-        "checkpoints": {"by heart": {"source": "reference:balanced", "denoiser": denoiser}},
+        "checkpoints": {"by heart": {"source": "reference:balanced", **learned_parts}},
         "prompts": {"list": said},
         "guidance": 3,
         "seeds": {"count": MEMORY_SEEDS, "start": FIRST_SEED},
