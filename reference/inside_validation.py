@@ -44,7 +44,7 @@ from reference.world import (
 )
 
 NEGATIVES = ("woman", "dark skin", "beard")
-SEEDS, TOLD_SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 3, 48, 4
+SEEDS, TOLD_SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 3, 48, 8
 ERRORS_FROM = 2_100_000
 """First seed of the pictures that the classifier's errors are measured on."""
 
