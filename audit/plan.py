@@ -85,6 +85,8 @@ class Arm(NamedTuple):
     """Digest of every LoRA and embedding by its source in the spec."""
     reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
     """Whether the negative has an effect at some guidance."""
+    inside: bool = True
+    """Whether its denoising can be followed: else no predicted pictures and no switches."""
 
 
 Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]
@@ -125,7 +127,12 @@ def make_plan(
         wishes: What probes want beyond the grid.
     """
     grid = pd.DataFrame(list(_cells(spec, prompts, arms)), columns=Cell._fields)
-    wanted = [cell for wish in wishes for cell in wish(spec, grid)]
+    wanted = [
+        cell
+        for wish in wishes
+        for cell in wish(spec, grid)
+        if arms[cell.checkpoint].inside or (cell.step < 0 and cell.switch < 0)
+    ]
     plan = pd.concat([grid, pd.DataFrame(wanted, columns=Cell._fields)]) if wanted else grid
     plan = plan.drop_duplicates(["cell", *ARM, "asked", "second_text"], ignore_index=True)
     known: dict[str, str] = {}

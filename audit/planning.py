@@ -12,6 +12,7 @@ import yaml
 
 from audit.checkpoints import models
 from audit.checkpoints.adapters import digest_of_lora
+from audit.checkpoints.families import Other
 from audit.generate import Generator, extras_of, sampler
 from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
@@ -81,6 +82,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             size=(side, side),
             files=files,
             reads_negative=generator.family.reads_negative,
+            inside=not isinstance(generator.family, Other),
         )
         audited += [
             {
@@ -165,10 +167,10 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
 
 
 def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
-    reader = generator.family.reader()
-    if reader is None:
+    readers = generator.family.readers()
+    if not readers:
         return
-    tokenizer, limit = reader
+    tokenizer, limit = readers[-1].tokenizer, readers[-1].length
     texts = [
         text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
     ]
@@ -178,8 +180,7 @@ def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Sa
                 f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
                 "them weigh words, set weighting: a1111"
             )
-        plain = "".join(part.text for part in generator.read(text))
-        ids = tokenizer(plain, truncation=False, verbose=False).input_ids
+        ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1])
             say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

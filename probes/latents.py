@@ -58,7 +58,7 @@ class Features:
         for cell, record, latent in zip(
             batch.cells, batch.taps["activations"], batch.latents, strict=True
         ):
-            if record is not None:
+            if record is not None and record.arrays:
                 rows.append((cell, NOISE, record.arrays["noise"].ravel()))
                 for block in record.notes["blocks"]:
                     for step, values in zip(

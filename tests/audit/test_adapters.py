@@ -126,7 +126,7 @@ def test_only_texts_that_name_an_embedding_change(generator):
         )
     named = generator.embed("a portrait of a DOC")["prompt_embeds"]
     assert not torch.equal(named, plain.embed("a portrait of a DOC")["prompt_embeds"])
-    assert generator.read("doc, (doc:1.2)")[0].text == "<|embedding 0 0|><|embedding 0 1|>, "
+    assert generator.read("doc, (doc:1.2)")[0].text == "<|doc 0|><|doc 1|>, "
     without, with_it = rows(), rows(negative="doc")
     assert torch.equal(generator.denoise(without), plain.denoise(without))
     assert not torch.equal(generator.denoise(with_it), plain.denoise(with_it))
