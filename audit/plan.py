@@ -127,8 +127,9 @@ def make_plan(
         wishes: What probes want beyond the grid.
     """
     grid = pd.DataFrame(list(_cells(spec, prompts, arms)), columns=Cell._fields)
+    own = set(grid["trajectory"])
     wanted = [
-        cell
+        cell if cell.trajectory in own else _told_apart(spec, arms[cell.checkpoint], cell)
         for wish in wishes
         for cell in wish(spec, grid)
         if arms[cell.checkpoint].inside or (cell.step < 0 and cell.switch < 0)
@@ -238,12 +239,28 @@ def _added(
     loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
     if loras:
         added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]
-    named = named_in(f"{text}\n{negative}", spec.embeddings)
+    return added | _reading(spec, arm, (text, negative))
+
+
+def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> dict[str, Any]:
+    """How texts are read beyond their letters: embeddings that they name, and weights."""
+    read: dict[str, Any] = {}
+    named = named_in("\n".join(texts), spec.embeddings)
     if named:
-        added["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
-    if spec.weighting != "none" and any(weighs(t) for t in (text, negative)):
-        added["weighting"] = spec.weighting
-    return added
+        read["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
+    if spec.weighting != "none" and any(weighs(t) for t in texts):
+        read["weighting"] = spec.weighting
+    return read
+
+
+def _told_apart(spec: Spec, arm: Arm, cell: Cell) -> Cell:
+    """A probe's cell, named also by how its own texts are read (a dose, a second prompt)."""
+    read = _reading(spec, arm, (cell.text, cell.negative_text, cell.second_text))
+    if not read:
+        return cell
+    trajectory = canonical_digest({"trajectory": cell.trajectory} | read)
+    name = canonical_digest({"trajectory": trajectory, "vae": cell.vae_file})
+    return cell._replace(cell=name, trajectory=trajectory)
 
 
 def _settings(

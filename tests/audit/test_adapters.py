@@ -19,6 +19,8 @@ from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec, strengths
 from audit.text.embeddings import digest_of_embedding, named_in
 from audit.text.weighting import Piece, pieces, token_weights, weigh
+from probes.negatives import NegativesProbe
+from probes.steps import StepsProbe
 
 RANK = 2
 TARGETS = {
@@ -140,7 +142,7 @@ def test_names_are_words_of_their_own_in_any_case():
 # --- identity
 
 
-def planned(**changes) -> pd.DataFrame:
+def planned(wishes=(), digest="W", **changes) -> pd.DataFrame:
     raw = {
         "checkpoints": {"a": "x"},
         "prompts": {"list": ["a cook", "an easyneg cook"]},
@@ -151,10 +153,10 @@ def planned(**changes) -> pd.DataFrame:
         {"own": "s"},
         {"own": "v" * 16},
         (64, 64),
-        {"l.safetensors": "L", "copy.safetensors": "L", "w.safetensors": "W"},
+        {"l.safetensors": "L", "copy.safetensors": "L", "w.safetensors": digest},
     )
     prompts = [Prompt(p, {}, "", {}) for p in raw["prompts"]["list"]]
-    return make_plan(Spec.model_validate(raw), prompts, {"a": arm})
+    return make_plan(Spec.model_validate(raw), prompts, {"a": arm}, wishes=wishes)
 
 
 def cells(**changes) -> dict[str, list[str]]:
@@ -191,6 +193,50 @@ def test_an_embedding_and_weights_belong_to_the_cells_that_use_them():
     read, unread = cells(prompts=texts, weighting="a1111"), cells(prompts=texts)
     assert read["none"][0] != unread["none"][0]
     assert read["none"][1] == unread["none"][1]
+
+
+SECOND = {"first": "a cook", "second": "an easyneg cook", "at": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        (StepsProbe(), {"trajectory": {"watch": 1, "switches": [SECOND]}}),
+        (NegativesProbe(), {"doses": {"negatives": ["easyneg"], "at": [1]}}),
+    ],
+)
+def test_an_embedding_named_only_in_what_a_probe_asks_for_belongs_to_its_cells(probe, asked):
+    def ids(**changes):
+        plan = planned(wishes=[probe.cells], prompts={"list": ["a cook"]}, **asked, **changes)
+        return {k: list(g["cell"]) for k, g in plan.groupby(["asked", "kind"])}
+
+    plain = ids()
+    one, other = (ids(embeddings={"easyneg": "w.safetensors"}, digest=d) for d in "WV")
+    unused = ids(embeddings={"blurry": "w.safetensors"})
+    assert unused == plain
+    for key, cells_of in plain.items():
+        made_with_it = key[1] not in ("made", "predicted x0")
+        assert (one[key] == cells_of) == (not made_with_it)
+        assert (one[key] == other[key]) == (not made_with_it)
+    assert len(plain) >= 2
+
+
+def test_weights_in_a_second_prompt_belong_to_its_cells_and_other_syntax_is_refused():
+    def switched(second, **changes):
+        switch = {"first": "a cook", "second": second, "at": [1]}
+        plan = planned([StepsProbe().cells], trajectory={"switches": [switch]}, **changes)
+        return plan.loc[plan["switch"] == 1, "cell"].tolist()
+
+    assert switched("a (tall:1.2) cook") != switched("a (tall:1.2) cook", weighting="a1111")
+    assert switched("a tall cook") == switched("a tall cook", weighting="a1111")
+    with pytest.raises(ValueError, match="alternating words, which is not supported"):
+        switched("a [tall|small] cook", weighting="a1111")
+
+
+@pytest.mark.parametrize("names", [["a b"], ["<x>"], ["Easy", "easy"]])
+def test_names_that_a_prompt_cannot_hold_are_refused(names):
+    with pytest.raises(ValueError, match="embeddings"):
+        planned(embeddings=dict.fromkeys(names, "w.safetensors"))
 
 
 def test_strengths_add_up_and_zero_is_left_out():

@@ -6,12 +6,14 @@ from conftest import make
 from safetensors.torch import save_file
 from tiny_pipelines import PIPELINES, SIDE, build, sd3
 
+from audit import analysis
 from audit.checkpoints.adapters import Lora
 from audit.checkpoints.families import Other, family
 from audit.checkpoints.models import load_checkpoint, load_vae
 from audit.checkpoints.weights import WeightsError
 from audit.generate import Extras, Generator, sampler
 from audit.spec import CheckpointSpec
+from audit.text.scores import text_units
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
 TEXTS = ["a portrait of a doctor", "two cats"]
@@ -172,23 +174,68 @@ def audited(folder, name, **changes):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in PIPELINES if n not in ("pag", "sd35", "schnell")])
+PROBES = "attributes vae spectrum text attention steps latents negatives memory".split()
+
+
+@pytest.mark.parametrize("name", [n for n in PIPELINES if n != "pag"])
 def test_every_family_runs_every_probe_from_a_folder(tmp_path, name):
-    vaes = {"own": "own", "same": str(tmp_path / "model")}
-    audit = audited(tmp_path, name, vaes=vaes, probes=["attributes", "vae", "spectrum"])
-    plan = audit.run.read_plan()
+    first, second = "a portrait of a doctor", "a portrait of a woman"
+    audit = audited(
+        tmp_path,
+        name,
+        prompts={"list": [first, "two cats"]},
+        vaes={"own": "own", "same": str(tmp_path / "model")},
+        attributes=["world-gender"],
+        probes=PROBES,
+        trajectory={"watch": 2, "switches": [{"first": first, "second": second, "at": [0, 1]}]},
+        doses={"negatives": ["blurry"], "at": [1]},
+        latents={"watch": 2, "umap": False},
+    )
+    plan = audit.run.read_cells()
     assert not audit.run.failures()
     assert (plan["width"] == SIDE).all()
-    scored = audit.run.read_json("instruments.json")
-    for folder in scored.values():
-        assert len(audit.run.read_scores(folder, set(plan["unit"]))) >= 1
+    units = set(plan["unit"])
     stored = audit.run.read_latents(plan["unit"].iloc[0])
     assert {tuple(t.shape) for t in stored.values()} == {(4, SIDE // 2, SIDE // 2)}
+    scored = audit.run.read_json("instruments.json")
+    texts = audit.run.read_scores(scored["text"], set(text_units(audit).values()))
+    seen = {"sd3": {"CLIP", "T5"}, "sd35": {"CLIP", "T5"}, "flux": {"T5"}, "schnell": {"T5"}}
+    assert set(texts["encoder"]) == seen.get(name, {""})
+    followed = audit.run.read_scores(scored["attention"], units)
+    assert {"doctor", "cats", "<end>"} <= set(followed["word"])
+    assert followed["mass"].between(0, 1).all()
+    assert len(audit.run.read_scores(scored["latents"], units))
+    assert (plan["switch"] > 0).any()
+    findings, _ = analysis.analyse(audit)
+    probes = {f.probe for f in findings if f.status == "measured"}
+    unguided = {"turbo", "lcm", "flux", "schnell"}
+    assert probes >= {"attributes", "vae", "text", "attention", "latents", "memory"}, probes
+    norms = [f for f in findings if f.metric == "guidance norm"]
+    assert all((f.status == "measured") == (name not in unguided) for f in norms)
+    assert norms
+    told = [f for f in findings if f.metric == "agreement with the final picture"]
+    assert {f.status for f in told} == {"not-measured" if name == "sd1" else "measured"}
 
 
-def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path, capsys):
-    audit = audited(tmp_path, "pag", vaes={"own": "own"})
-    plan = audit.run.read_plan()
+def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path):
+    prompts = ["a portrait of a doctor", "a portrait of a farmer"]
+    switches = [{"first": prompts[0], "second": prompts[1], "at": [1]}]
+    audit = audited(
+        tmp_path,
+        "pag",
+        vaes={"own": "own"},
+        probes=PROBES,
+        trajectory={"switches": switches},
+        latents={"umap": False},
+    )
+    plan = audit.run.read_cells()
+    assert not audit.run.failures()
+    findings, _ = analysis.analyse(audit)
+    measured = {f.probe for f in findings if f.status == "measured"}
+    assert measured <= {"attributes", "spectrum", "latents", "memory", "negatives"}
+    why = {f.probe: f.note for f in findings if f.status == "not-measured"}
+    assert "what is inside is not known here" in why["attention"]
+    assert "no family known here" in why["text"]
     assert sum(len(audit.run.made_cells(u, v)) for u, v in audit.run.image_files()) == 4
     assert not (audit.run.folder / "latents").exists()
     assert "attention" in " ".join(Other.not_measured)
