@@ -18,10 +18,13 @@ from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
 from audit.progress import Say
 from audit.spec import SpecError
+from audit.taps.chosen import taps_of
 from audit.text.embeddings import digest_of_embedding
 from audit.text.weighting import looks_weighted
 from probes import instruments_of, probes_of
 
+ON_LAYERS = ("attention", "activations", "guidance")
+"""Taps that hook into the denoiser; `steps` follows the sampler."""
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
@@ -36,6 +39,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             read_table(audit, key, source)
     for instrument in instruments_of(audit.spec):
         instrument.identity()  # a classifier that cannot be loaded is found out now
+    _refuse_hidden_layers(audit)
     files, added = _added_files(audit)
     arms: dict[str, Arm] = {}
     audited: list[dict[str, str | None]] = []
@@ -137,6 +141,16 @@ def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
     dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     audit.run.write_text("spec.yaml", dumped)
     audit.run.write_plan(plan)
+
+
+def _refuse_hidden_layers(audit: Audit) -> None:
+    """PyTorch does not promise to run hooks that are put on a compiled model later."""
+    hidden = [t.name for t in taps_of(audit.spec) if t.name in ON_LAYERS]
+    if audit.spec.speed.compile and hidden:
+        raise SpecError(
+            f"speed.compile: true hides the layers that {' and '.join(hidden)} are read from; "
+            "leave out compile, or the probes attention, latents and memory"
+        )
 
 
 def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | None]]]:

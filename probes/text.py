@@ -170,7 +170,7 @@ def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhi
     findings: list[Finding] = []
     rows = []
     prompted = table[table["kinds"].map(lambda k: "prompt" in k)]
-    held = {key: part for key, part in prompted.groupby(READER, sort=False)}
+    held = dict(iter(prompted.groupby(READER, sort=False)))
     for key in sorted(held, key=lambda k: names.index(k[0])):
         own = held[key]
         if key[:2] == (base, basis["adapters"].iloc[0]):

@@ -220,9 +220,7 @@ class Flux(SD3):
 
     def encode(self, text: str) -> Arguments:
         """T5's vectors, and CLIP's pooled one."""
-        made = self.pipe.encode_prompt(
-            text, None, max_sequence_length=self.readers()[0].length
-        )
+        made = self.pipe.encode_prompt(text, None, max_sequence_length=self.readers()[0].length)
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[1]}
 
     def latents(self, made: Any, height: int, width: int) -> torch.Tensor:

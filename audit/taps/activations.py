@@ -1,4 +1,4 @@
-"""What a denoiser's blocks hold while a picture is made, as means over space, and the first noise."""
+"""What a denoiser's blocks hold while it draws, as means over space, and the first noise."""
 
 from __future__ import annotations
 

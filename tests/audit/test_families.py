@@ -12,7 +12,7 @@ from audit.checkpoints.families import Other, family
 from audit.checkpoints.models import load_checkpoint, load_vae
 from audit.checkpoints.weights import WeightsError
 from audit.generate import Extras, Generator, sampler
-from audit.spec import CheckpointSpec
+from audit.spec import CheckpointSpec, SpecError
 from audit.text.scores import text_units
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
@@ -174,7 +174,8 @@ def audited(folder, name, **changes):
     )
 
 
-PROBES = "attributes vae spectrum text attention steps latents negatives memory".split()
+PROBES = ["attributes", "vae", "spectrum", "text", "attention", "steps", "latents"]
+PROBES += ["negatives", "memory"]
 
 
 @pytest.mark.parametrize("name", [n for n in PIPELINES if n != "pag"])
@@ -245,6 +246,12 @@ def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path):
     with pytest.raises(WeightsError, match="only 'own' can be had"):
         load_vae("x", "reference:pale", tmp_path, loaded, torch.float32)
     assert plan["negative_text"].eq("").all()
+
+
+@pytest.mark.parametrize("probe", ["attention", "latents", "memory"])
+def test_probes_of_layers_do_not_go_with_a_compiled_denoiser(tmp_path, probe):
+    with pytest.raises(SpecError, match=r"speed\.compile: true hides the layers"):
+        make(tmp_path, probes=["attributes", probe], speed={"compile": True})
 
 
 def test_a_missing_component_or_nan_is_one_line(tmp_path):

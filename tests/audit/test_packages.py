@@ -12,12 +12,18 @@ CODE = {".py", ".typed"}
 
 
 def settings():
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
 
 
 def tracked(folder) -> set[Path]:
     said = subprocess.run(
-        ["git", "ls-files", "-z", "--", folder], cwd=ROOT, capture_output=True, check=True, text=True
+        ["git", "ls-files", "-z", "--", folder],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
     ).stdout
     return {ROOT / name for name in said.split("\0") if name}
 
