@@ -154,7 +154,8 @@ def _load(pipe: Any, path: Path, name: str) -> None:
     if placed < len(downs):
         raise WeightsError(
             f"{str(path)!r}: {len(downs) - placed} of its {len(downs)} layers have no place in the "
-            f"checkpoint ({some(downs, 1)}): a LoRA for another model"
+            f"checkpoint ({some(downs, 1)}): a LoRA for another model, or in a layout that diffusers "
+            "does not read"
         )
 
 
@@ -165,7 +166,10 @@ def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
         base, alpha = key.removesuffix(".alpha"), float(tensors.pop(key))
         up, down = f"{base}.lora_up.weight", f"{base}.lora_down.weight"
         if up in tensors and down in tensors:
-            tensors[up] = tensors[up].float() * (alpha / tensors[down].shape[0])
+            rank = tensors[down].shape[0]
+            tensors[up] = tensors[up].float() * (alpha / rank)
+            if key.startswith("lora_transformer_"):  # diffusers asks for it
+                tensors[key] = torch.tensor(float(rank))
     return tensors
 
 

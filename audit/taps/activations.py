@@ -58,9 +58,10 @@ class ActivationsTap:
         def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             forward[0] += 1
             if forward[0] == 0:
-                named_sample = kwargs.get("sample", kwargs.get("hidden_states"))
-                sample = (args[0] if args else named_sample)[-size:][:count].detach()
-                noise.append(named.latents(sample, height, width).float().cpu())
+                key = "sample" if named.denoiser == "unet" else "hidden_states"
+                sample = args[0] if args else kwargs[key]
+                latents = named.latents(sample[-size:][:count].detach(), height, width)
+                noise.append(latents.float().cpu())
 
         def hook(name: str) -> Any:
             def keep(module: Any, args: Any, output: Any) -> None:
