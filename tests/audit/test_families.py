@@ -135,6 +135,30 @@ def test_a_lora_acts_on_every_family_and_strength_0_is_none(name, tmp_path):
     assert not np.array_equal(pictures["one"], plain)
 
 
+def test_a_flux_lora_in_kohyas_layout_is_that_in_peft(tmp_path):
+    pipe = build("flux")
+    torch.manual_seed(1)
+    peft, kohya = {}, {}
+    for kind, prefix in (("transformer", "lora_transformer"), ("text_encoder", "lora_te1")):
+        model = getattr(pipe, kind)
+        for name, layer in model.named_modules():
+            if name.endswith((".to_q", ".to_v", ".q_proj", ".v_proj", ".k_proj", ".out_proj")):
+                down, up = torch.randn(2, layer.in_features), torch.randn(layer.out_features, 2)
+                inside = "text_model." if kind == "text_encoder" else ""
+                name = inside + name.removeprefix("text_model.")
+                peft |= {f"{kind}.{name}.lora_A.weight": down, f"{kind}.{name}.lora_B.weight": up}
+                base = f"{prefix}_{name.replace('.', '_')}"
+                kohya |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": 2 * up}
+                kohya[f"{base}.alpha"] = torch.tensor(1.0)  # half of the rank
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("peft", "kohya")}
+    save_file(peft, paths["peft"])
+    save_file(kohya, paths["kohya"])
+    generator = Generator(pipe, 2, Extras({n: [Lora(p, 1, 1)] for n, p in paths.items()}))
+    made = {n: generator.denoise(rows("flux", adapters=n)) for n in ("none", *paths)}
+    torch.testing.assert_close(made["kohya"], made["peft"], atol=1e-3, rtol=1e-3)
+    assert (made["peft"] - made["none"]).abs().max() > 0.01
+
+
 def test_an_sdxl_embedding_moves_both_encoders_and_keeps_the_pooled_place(tmp_path):
     path = tmp_path / "w.safetensors"
     torch.manual_seed(2)
