@@ -26,6 +26,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.dashboard
 	$(BIN)/python -m benchmarks.inside
+	$(BIN)/python -m benchmarks.pixels
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)

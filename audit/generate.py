@@ -129,14 +129,17 @@ class Generator:
         parts = pieces(text) if self.extras.weighting == "a1111" else [Piece(text, 1.0)]
         return [Piece(embeddings.spell(p.text, self._spelled), p.weight) for p in parts]
 
+    def plain(self, text: str) -> str:
+        """A text as the tokenizer gets it."""
+        return "".join(part.text for part in self.read(text))
+
     @torch.no_grad()
     def embed(self, text: str) -> dict[str, Any]:
         """What the denoiser sees of a text, encoded alone and once."""
         key = (self._level, text)
         if key not in self._embeddings:
             parts = self.read(text)
-            plain = "".join(part.text for part in parts)
-            made = self.family.encode(plain)
+            made = self.family.encode(self.plain(text))
             if any(part.weight != 1 for part in parts):
                 weights = token_weights(self.pipe.tokenizer, parts)
                 made["prompt_embeds"] = weigh(made["prompt_embeds"], weights, self.family.widths())
@@ -169,12 +172,15 @@ class Generator:
             arguments |= {f"negative_{k}": v for k, v in stacked.items()}
         if first.get("switch", -1) > 0:
             seconds = [rows["second_text"].iloc[i] for i in padded]
-            arguments |= switching(int(first["switch"]), _stack([self.embed(t) for t in seconds]))
+            second = _stack([self.embed(t) for t in seconds])
+            arguments |= switching(self.family, int(first["switch"]), arguments, second)
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
         with ExitStack() as stack:
             stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
+            seen = rows.iloc[padded]
+            read = {k: [self.plain(t) for t in seen[k]] for k in ("text", "negative_text")}
             for tap in watchers:
-                stack.enter_context(tap.watch(self.pipe, rows.iloc[padded], len(rows)))
+                stack.enter_context(tap.watch(self.pipe, seen.assign(**read), len(rows)))
             arguments |= {
                 "generator": [
                     torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded

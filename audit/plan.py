@@ -86,6 +86,8 @@ class Arm(NamedTuple):
     """Digest of every LoRA and embedding by its source in the spec."""
     reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
     """Whether the negative has an effect at some guidance."""
+    inside: bool = True
+    """Whether its denoising can be followed: else no predicted pictures and no switches."""
 
 
 Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]
@@ -126,7 +128,13 @@ def make_plan(
         wishes: What probes want beyond the grid.
     """
     grid = pd.DataFrame(list(_cells(spec, prompts, arms)), columns=Cell._fields)
-    wanted = [cell for wish in wishes for cell in wish(spec, grid)]
+    own = set(grid["trajectory"])
+    wanted = [
+        cell if cell.trajectory in own else _told_apart(spec, arms[cell.checkpoint], cell)
+        for wish in wishes
+        for cell in wish(spec, grid)
+        if arms[cell.checkpoint].inside or (cell.step < 0 and cell.switch < 0)
+    ]
     plan = pd.concat([grid, pd.DataFrame(wanted, columns=Cell._fields)]) if wanted else grid
     plan = plan.drop_duplicates(["cell", *ARM, "asked", "second_text"], ignore_index=True)
     known: dict[str, str] = {}
@@ -235,12 +243,28 @@ def _added(
     loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
     if loras:
         added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]
-    named = named_in(f"{text}\n{negative}", spec.embeddings)
+    return added | _reading(spec, arm, (text, negative))
+
+
+def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> dict[str, Any]:
+    """How texts are read beyond their letters: embeddings that they name, and weights."""
+    read: dict[str, Any] = {}
+    named = named_in("\n".join(texts), spec.embeddings)
     if named:
-        added["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
-    if spec.weighting != "none" and any(weighs(t) for t in (text, negative)):
-        added["weighting"] = spec.weighting
-    return added
+        read["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
+    if spec.weighting != "none" and any(weighs(t) for t in texts):
+        read["weighting"] = spec.weighting
+    return read
+
+
+def _told_apart(spec: Spec, arm: Arm, cell: Cell) -> Cell:
+    """A probe's cell, named also by how its own texts are read (a dose, a second prompt)."""
+    read = _reading(spec, arm, (cell.text, cell.negative_text, cell.second_text))
+    if not read:
+        return cell
+    trajectory = canonical_digest({"trajectory": cell.trajectory} | read)
+    name = canonical_digest({"trajectory": trajectory, "vae": cell.vae_file})
+    return cell._replace(cell=name, trajectory=trajectory)
 
 
 def _settings(

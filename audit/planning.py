@@ -12,15 +12,19 @@ import yaml
 
 from audit.checkpoints import models
 from audit.checkpoints.adapters import digest_of_lora
+from audit.checkpoints.families import Other
 from audit.generate import Generator, extras_of, sampler
 from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
 from audit.progress import Say
 from audit.spec import SpecError
+from audit.taps.chosen import taps_of
 from audit.text.embeddings import digest_of_embedding
 from audit.text.weighting import looks_weighted
 from probes import instruments_of, probes_of
 
+ON_LAYERS = ("attention", "activations", "guidance")
+"""Taps that hook into the denoiser; `steps` follows the sampler."""
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
@@ -35,6 +39,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             read_table(audit, key, source)
     for instrument in instruments_of(audit.spec):
         instrument.identity()  # a classifier that cannot be loaded is found out now
+    _refuse_hidden_layers(audit)
     files, added = _added_files(audit)
     arms: dict[str, Arm] = {}
     audited: list[dict[str, str | None]] = []
@@ -81,6 +86,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             size=(side, side),
             files=files,
             reads_negative=generator.family.reads_negative,
+            inside=not isinstance(generator.family, Other),
         )
         audited += [
             {
@@ -137,6 +143,16 @@ def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
     audit.run.write_plan(plan)
 
 
+def _refuse_hidden_layers(audit: Audit) -> None:
+    """PyTorch does not promise to run hooks that are put on a compiled model later."""
+    hidden = [t.name for t in taps_of(audit.spec) if t.name in ON_LAYERS]
+    if audit.spec.speed.compile and hidden:
+        raise SpecError(
+            f"speed.compile: true hides the layers that {' and '.join(hidden)} are read from; "
+            "leave out compile, or the probes attention, latents and memory"
+        )
+
+
 def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | None]]]:
     """Digest of every LoRA and embedding by its source, and how provenance names them.
 
@@ -165,10 +181,10 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
 
 
 def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
-    reader = generator.family.reader()
-    if reader is None:
+    readers = generator.family.readers()
+    if not readers:
         return
-    tokenizer, limit = reader
+    tokenizer, limit = readers[-1].tokenizer, readers[-1].length
     texts = [
         text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
     ]
@@ -178,8 +194,7 @@ def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Sa
                 f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
                 "them weigh words, set weighting: a1111"
             )
-        plain = "".join(part.text for part in generator.read(text))
-        ids = tokenizer(plain, truncation=False, verbose=False).input_ids
+        ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1])
             say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

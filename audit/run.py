@@ -103,7 +103,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
         for unit, vae, missing in until(work, stopped):
             needs = frozenset().union(*(i.needs for i in missing))
             batch = read_batch(audit.run, unit, vae, needs, tapped)
-            for instrument in missing:
+            for instrument in missing if batch.cells else ():  # all of them may have failed
                 rows = instrument.measure(batch, context)
                 audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
             progress.step(unit.id, len(batch.cells), "")

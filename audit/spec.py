@@ -290,8 +290,10 @@ class Spec(Strict):
     @classmethod
     def _names_are_words(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not name.strip() or any(c in name for c in "()[]:, "):
+            if not name.strip() or any(c in name for c in "()[]<>|:, "):
                 raise ValueError(f"{name!r}: a name is one word without brackets, as in a prompt")
+        if len({name.casefold() for name in value}) < len(value):
+            raise ValueError(f"{list(value)}: case does not tell names in a prompt apart")
         return value
 
     @field_validator("sizes")

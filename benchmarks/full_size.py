@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,26 +18,40 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import numpy as np
 import torch
+from PIL import Image
 
 from audit.checkpoints import models
 from audit.checkpoints.layouts import empty_model
 from audit.checkpoints.single_file import CONFIGS, clip_tokenizer
+from audit.generate import Generator
 from audit.plan import Arm, make_plan, noise_seed, units_of
 from audit.prompts import Prompt
 from audit.spec import Spec
-from audit.store import Run
+from audit.store import Run, sha256
+from benchmarks import inside
 from benchmarks.generate import pairs
+from benchmarks.pairs import ratio
 
 PROMPTS = [f"a photograph of a person, number {i}" for i in range(4)]
 SIDES = {"sd15": 512, "sdxl": 1024}
 STEPS, GUIDANCE = 30, 7.5
 ROWS = (
     "bare diffusers loop, equal batch (aim >= .97)",
+    "bare diffusers loop, one image at a time",
     "4 VAEs: denoising again for every VAE (aim >= 3.3)",
     "plain / compiled (aim >= 1.2)",
     "all on the GPU / low memory",
+    "attention tap / no tap (aim <= 1.03)",
+    "DAAM-style eager processor / no tap",
 )
+OTHERS = (
+    "the same pixels as the bare loop",
+    "images an hour, peak memory",
+    "GPU busy in a run of 200 images (aim >= 95 %)",
+)
+BUSY_IMAGES = 200
 
 
 def build(family: str, device: str, dtype: torch.dtype) -> Any:
@@ -123,8 +139,14 @@ def family_rows(family: str, batch: int, seeds: int, rounds: int, device: str) -
     def arm(spec: Spec) -> Callable[[Path], None]:
         return lambda folder: ours(spec, folder, pipe, side, device)
 
-    print(pairs(f"{family}: {ROWS[0]}", arm(one), lambda f: bare(one, f, pipe, side), rounds))
-    print(pairs(f"{family}: {ROWS[1]}", arm(four), lambda f: bare(four, f, pipe, side), rounds))
+    def by_hand(spec: Spec) -> Callable[[Path], None]:
+        return lambda folder: bare(spec, folder, pipe, side)
+
+    print(f"{family}: {OTHERS[0]}: {same_pixels(arm(one), by_hand(one), seeds)}")
+    print(pairs(f"{family}: {ROWS[0]}", arm(one), by_hand(one), rounds))
+    single = one.model_copy(update={"batch_size": 1})
+    print(pairs(f"{family}: {ROWS[1]}", arm(one), by_hand(single), rounds))
+    print(pairs(f"{family}: {ROWS[2]}", arm(four), by_hand(four), rounds))
     torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -136,12 +158,50 @@ def family_rows(family: str, batch: int, seeds: int, rounds: int, device: str) -
     second = build(family, device, torch.float16)
     second.unet.compile()
     compiled = lambda folder: ours(one, folder, second, side, device)  # noqa: E731
-    print(pairs(f"{family}: {ROWS[2]}", compiled, arm(one), rounds))
+    print(pairs(f"{family}: {ROWS[3]}", compiled, arm(one), rounds))
     low = one.speed.model_copy(update={"low_memory": True})
     third = build(family, "cpu", torch.float16)
     models.place(third, device, low)
     offloaded = lambda folder: ours(one, folder, third, side, device)  # noqa: E731
-    print(pairs(f"{family}: {ROWS[3]}", offloaded, arm(one), rounds))
+    print(pairs(f"{family}: {ROWS[4]}", offloaded, arm(one), rounds))
+    plain, tapped, daam = inside.arms(Generator(pipe, batch), batch, side, STEPS)
+    print(f"{family}: {ROWS[5]}: {ratio(plain, tapped, rounds)}")
+    print(f"{family}: {ROWS[6]}: {ratio(plain, daam, rounds)}")
+    many = spec_of(family, batch, 1, -(-BUSY_IMAGES // len(PROMPTS)), device)
+    print(f"{family}: {OTHERS[2]}: {busy(arm(many))}", flush=True)
+
+
+def same_pixels(one: Callable[[Path], None], two: Callable[[Path], None], seeds: int) -> str:
+    """Whether the suite's pictures are the bare loop's, bit for bit."""
+    with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
+        one(Path(a))
+        two(Path(b))
+        run = Run(Path(a))
+        mine = [
+            row.sha256
+            for unit, vae in run.image_files()
+            for row in run.read_images(unit, vae).itertuples()
+        ]
+        theirs = [sha256(np.asarray(Image.open(p)).tobytes()) for p in Path(b).glob("*-0.png")]
+    assert len(mine) == len(theirs) == len(PROMPTS) * seeds
+    same = len(set(mine) & set(theirs))
+    return f"{same} of {len(set(theirs))}"
+
+
+def busy(work: Callable[[Path], None]) -> str:
+    """Share of the time in which nvidia-smi saw the GPU at work, in samples of 200 ms."""
+    command = "nvidia-smi --query-gpu=utilization.gpu --format=csv,noheader,nounits -lms 200"
+    if shutil.which("nvidia-smi") is None:
+        return "not measured (no nvidia-smi here)"
+    with tempfile.TemporaryDirectory() as folder:
+        watcher = subprocess.Popen(command.split(), stdout=subprocess.PIPE, text=True)
+        work(Path(folder))
+        watcher.terminate()
+        said = watcher.communicate()[0].splitlines()
+    seen = [float(value) for value in said if value.strip().isdigit()]
+    if not seen:
+        return "not measured (nvidia-smi told nothing)"
+    return f"{np.mean(seen):.0f} % ({len(seen)} samples)"
 
 
 def main() -> None:
@@ -154,7 +214,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for family in arguments.family or SIDES:
         if not torch.cuda.is_available():
-            for row in (*ROWS, "images an hour, peak memory"):
+            for row in (*ROWS, *OTHERS):
                 print(f"{family}: {row}: not measured (no GPU here)")
             continue
         family_rows(family, arguments.batch, arguments.seeds, arguments.rounds, "cuda")

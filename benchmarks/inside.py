@@ -51,12 +51,45 @@ class DaamStyle(AttnProcessor):
         return super().__call__(attn, hidden_states, encoder_hidden_states, *a, **k)
 
 
-def rows() -> pd.DataFrame:
+def rows(batch: int = BATCH, side: int = 64, steps: int = STEPS) -> pd.DataFrame:
     """One batch of neutral prompts."""
-    texts = [neutral_prompt(r) for r in ROLES[:BATCH]]
+    texts = [neutral_prompt(r) for r in ROLES[:batch]]
     table = pd.DataFrame({"text": texts, "negative_text": "", "sampler": "own", "switch": -1})
-    table = table.assign(noise=range(BATCH), steps=STEPS, guidance=GUIDANCE, width=64, height=64)
-    return table.assign(seed=0)
+    table = table.assign(noise=range(batch), steps=steps, guidance=GUIDANCE, width=side)
+    return table.assign(height=side, seed=0)
+
+
+def arms(
+    generator: Generator, batch: int, side: int, steps: int, held: list[int] | None = None
+) -> tuple[Callable[[], None], Callable[[], None], Callable[[], None]]:
+    """One batch without a tap, with the attention tap, and with maps as DAAM makes them.
+
+    Args:
+        generator: Of a pipeline with a U-Net.
+        batch: Images.
+        side: Of the pictures.
+        steps: Of denoising.
+        held: Is given the bytes that the tap held.
+    """
+    table, unet = rows(batch, side, steps), generator.pipe.unet
+
+    def plain() -> None:
+        generator.denoise(table)
+
+    def tapped() -> None:
+        tap = AttentionTap(unet, batch)
+        with tap.attached():
+            generator.denoise(table)
+        if held is not None:
+            held[:] = [tap.prompt.nbytes()]
+
+    def daam() -> None:
+        kept: dict[tuple[int, int, int], torch.Tensor] = {}
+        unet.set_attn_processor(DaamStyle(kept))
+        generator.denoise(table)
+        unet.set_attn_processor(AttnProcessor2_0())
+
+    return plain, tapped, daam
 
 
 def main() -> None:
@@ -73,23 +106,10 @@ def main() -> None:
     )
     held: list[int] = []
 
-    def plain() -> None:
-        generator.denoise(batch)
-
-    def tapped() -> None:
-        tap = AttentionTap(pipe.unet, BATCH)
-        with tap.attached():
-            generator.denoise(batch)
-        held[:] = [tap.prompt.nbytes()]
+    plain, tapped, daam = arms(generator, BATCH, 64, STEPS, held)
 
     def stepped() -> None:
         generator.denoise(batch, [StepsTap(spec)])
-
-    def daam() -> None:
-        kept: dict[tuple[int, int, int], torch.Tensor] = {}
-        pipe.unet.set_attn_processor(DaamStyle(kept))
-        generator.denoise(batch)
-        pipe.unet.set_attn_processor(AttnProcessor2_0())
 
     def peer() -> None:
         from attention_map_diffusers import AttentionCapture

@@ -58,7 +58,7 @@ class Features:
         for cell, record, latent in zip(
             batch.cells, batch.taps["activations"], batch.latents, strict=True
         ):
-            if record is not None:
+            if record is not None and record.arrays:
                 rows.append((cell, NOISE, record.arrays["noise"].ravel()))
                 for block in record.notes["blocks"]:
                     for step, values in zip(
@@ -206,9 +206,11 @@ def _planes(
 ) -> list[Exhibit]:
     """PCA planes of noise, middle, final latents and picture, then UMAP's of the same."""
     names = list(dict.fromkeys(held["feature"]))
-    middle = [n for n in names if n.startswith("middle")][-1:]
+    # A transformer has no middle: its last block with both streams stands for it.
+    middle = [n for n in names if n.startswith(("middle", "block"))][-1:]
     chosen = [n for n in names if n in (NOISE, FINAL) or n in middle or n.startswith("picture")]
-    classes = held["cell"].map(outcome[~outcome.index.duplicated()]).fillna("not told")
+    classes = held["cell"].map(outcome[~outcome.index.duplicated()].astype(object))
+    classes = classes.astype(object).fillna("not told")
     exhibits = []
     ways: list[tuple[str, Any]] = [("PCA", pca_plane)]
     if spec.latents.umap and not umap_missing():

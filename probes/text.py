@@ -24,6 +24,7 @@ from probes.weat import Association, single, weat
 
 PROBE = "text"
 WEIGHTS = re.compile(r"\([^()]*:\s*\d+(\.\d+)?\s*\)|\(\([^()]+\)\)|\[[^\[\]]+\]")
+READER = ["checkpoint", "adapters", "encoder"]
 PARTS = ("all positions", "start", "words", "end", "padding")
 POOLED = ("end", "words")
 """Where a text's vector is taken: the end token's state, which has seen the whole text, and the
@@ -34,7 +35,7 @@ class TextStates:
     """Tokens and hidden states of each text; measured by `audit.text.scores`, not by batch."""
 
     name = "text"
-    version = "1"
+    version = "2"
     needs = frozenset({"text"})
 
     def identity(self) -> dict[str, Any]:
@@ -71,26 +72,37 @@ class TextProbe:
         """Tokens and cuts; distances between checkpoints; associations."""
         table = tables[TextStates.name]
         if not len(table):
-            note = "no text encoder was read: pictures made elsewhere carry none"
+            note = "no text encoder was read: the pictures were made elsewhere, or by a pipeline "
+            note += "of no family known here"
             return [
                 _finding("cut", "prompts cut short", {}, nan)._replace(
                     status="not-measured", note=note
                 )
             ], []
-        findings, exhibits = tokens(table)
+        for column in ("adapters", "encoder"):  # runs made before they were told apart
+            table = table if column in table else table.assign(**{column: ""})
+        findings, exhibits = tokens(table, spec)
         for found, shown in (distances(table, spec), associations(table, spec)):
             findings += found
             exhibits += shown
         return findings, exhibits
 
 
-def tokens(table: pd.DataFrame) -> tuple[list[Finding], list[Exhibit]]:
+def _about(row: pd.Series, spec: Spec) -> dict[str, str]:
+    """Who reads: checkpoint, adapters where they vary, encoder where it is not the only one."""
+    about = {"checkpoint": str(row["checkpoint"])}
+    if len(spec.adapters) > 1:
+        about["adapters"] = str(row["adapters"])
+    return about | ({"encoder": str(row["encoder"])} if row["encoder"] else {})
+
+
+def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
     """How many prompts are cut, by checkpoint, and the prompts as the models get them."""
     findings = []
     held = table[table["kinds"].map(lambda k: "prompt" in k or "negative" in k)]
-    for checkpoint, part in held.groupby("checkpoint", sort=False):
+    for _, part in held.groupby(READER, sort=False):
         cut = int((part["wanted"] > part["used"]).sum())
-        about = {"checkpoint": str(checkpoint)}
+        about = _about(part.iloc[0], spec)
         note = f"{int(part['length'].iloc[0])} tokens fit; the rest is never read"
         findings.append(
             _exact("cut", "prompts cut short", about, cut, len(part))._replace(
@@ -100,8 +112,10 @@ def tokens(table: pd.DataFrame) -> tuple[list[Finding], list[Exhibit]]:
     shown = held.assign(
         tokens=held["tokens"].map(" ".join),
         seen=[f"{u} of {w}" for u, w in zip(held["used"], held["wanted"], strict=True)],
-        note=held["text"].map(_note),
-    )[["checkpoint", "text", "tokens", "seen", "cut", "note"]]
+        note=held["text"].map(_note) if spec.weighting == "none" else "",
+    )
+    who = [k for k in READER if k == "checkpoint" or shown[k].nunique() > 1]
+    shown = shown[[*who, "text", "tokens", "seen", "cut", "note"]]
     caption = (
         "Prompts and negatives as the models get them: tokens as the vocabulary spells them, with "
         "start and end, how many of them are seen, and the text that is cut off."
@@ -125,7 +139,7 @@ def part_of(row: pd.Series, part: str) -> list[int]:
     used, length = int(row["used"]), int(row["length"])
     positions = {
         "all positions": range(length),
-        "start": range(1),
+        "start": range(int(row.get("starts", True))),
         "words": row["words_at"],
         "end": range(used - 1, used),
         "padding": range(used, length),
@@ -144,22 +158,30 @@ def distance(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
 
 
 def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
-    """How far each checkpoint's states of the prompts are from the baseline's, by position."""
+    """How far each checkpoint's states of the prompts are from the baseline's, by position.
+
+    The baseline is read without what the factor adapters adds beyond its first level.
+    """
     # Scores lie in the order of their files' names, which is none.
     names = [name for name in spec.checkpoints if (table["checkpoint"] == name).any()]
     base = spec.baseline or names[0]
-    known = table[table["checkpoint"] == base].set_index("text")
+    basis = table[table["checkpoint"] == base]
+    basis = basis[basis["adapters"] == basis["adapters"].iloc[0]]
     findings: list[Finding] = []
     rows = []
-    for name in names:
-        if name == base:
+    prompted = table[table["kinds"].map(lambda k: "prompt" in k)]
+    held = dict(iter(prompted.groupby(READER, sort=False)))
+    for key in sorted(held, key=lambda k: names.index(k[0])):
+        own = held[key]
+        if key[:2] == (base, basis["adapters"].iloc[0]):
             continue
-        own = table[(table["checkpoint"] == name) & table["kinds"].map(lambda k: "prompt" in k)]
-        about = {"checkpoint": name, "baseline": base}
+        about = _about(own.iloc[0], spec) | {"baseline": base}
+        title = " · ".join(v for k, v in about.items() if k != "baseline")
+        known = basis[basis["encoder"] == key[2]].set_index("text")
         own = own[own["text"].isin(known.index)]
         blank = _finding("distance", "difference of the text's hidden states", about, nan)
         if not len(own):
-            note = "no text that both read: their trigger words differ"
+            note = "no text that both read: their trigger words or their text encoders differ"
             findings.append(blank._replace(status="not-measured", note=note))
             continue
         if (own["width"].to_numpy() != known.loc[own["text"], "width"].to_numpy()).any():
@@ -178,7 +200,7 @@ def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhi
                 findings += _over_prompts(part, about, np.array(values))
             if part == PARTS[0]:
                 rows += [
-                    (text, value, nan, nan, name)
+                    (text, value, nan, nan, title)
                     for text, value in zip(own["text"], values, strict=True)
                 ]
     if not rows:
@@ -218,7 +240,9 @@ def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[E
     """Each prompt with each attribute of two classes, and the tests that the spec names."""
     findings: list[Finding] = []
     rows = []
-    for name, part in table.groupby("checkpoint", sort=False):
+    for _, part in table.groupby(READER, sort=False):
+        who = _about(part.iloc[0], spec)
+        name = " · ".join(who.values())
         by_text = part.drop_duplicates("text").set_index("text")
         prompts = part.loc[part["kinds"].map(lambda k: "prompt" in k), "text"]
         for pooled in POOLED:
@@ -228,14 +252,14 @@ def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[E
                     continue
                 one, two = attribute.classes
                 a, b = ([vector[p] for p in c.prompts if p in vector] for c in (one, two))
-                about = {"checkpoint": str(name), "attribute": attribute.name, "position": pooled}
+                about = who | {"attribute": attribute.name, "position": pooled}
                 if not a or not b:
                     continue
                 held = [p for p in prompts if p in vector]
                 found = [single(vector[p], np.stack(a), np.stack(b)) for p in held]
                 findings += _of_prompts(held, found, about, (one.name, two.name))
                 rows += [
-                    (p, f.effect, nan, nan, str(name), f"{attribute.name}, {pooled}", 0.0)
+                    (p, f.effect, nan, nan, name, f"{attribute.name}, {pooled}", 0.0)
                     for p, f in zip(held, found, strict=True)
                 ]
             for test in spec.text.associations:
@@ -244,7 +268,7 @@ def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[E
                     for texts in (test.x, test.y, test.a, test.b)
                     if all(t in vector for t in texts)
                 ]
-                about = {"checkpoint": str(name), "test": test.name, "position": pooled}
+                about = who | {"test": test.name, "position": pooled}
                 if len(sets) == 4:
                     findings.append(_tested(weat(*sets), about, f"weat/{slug(test.name)}"))
     if not rows:
@@ -314,7 +338,7 @@ def _exact(key: str, metric: str, about: dict[str, str], value: float, n: int) -
 
 
 def _finding(key: str, metric: str, about: dict[str, str], value: float) -> Finding:
-    place = "/".join(slug(about[k]) for k in ("checkpoint", "position") if k in about)
+    place = "/".join(slug(about[k]) for k in (*READER, "position") if k in about)
     return Finding(
         id=f"{PROBE}/{key}/{place}".rstrip("/"),
         probe=PROBE,

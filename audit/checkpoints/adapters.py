@@ -154,18 +154,23 @@ def _load(pipe: Any, path: Path, name: str) -> None:
     if placed < len(downs):
         raise WeightsError(
             f"{str(path)!r}: {len(downs) - placed} of its {len(downs)} layers have no place in the "
-            f"checkpoint ({some(downs, 1)}): a LoRA for another model"
+            f"checkpoint ({some(downs, 1)}): a LoRA for another model, or in a layout that "
+            "diffusers does not read"
         )
 
 
 def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
     """A kohya file's tensors with strength alpha / rank inside, so that nobody need know it."""
     tensors = load_file(path)
+    asked = any(n.startswith("lora_transformer_") for n in tensors)  # diffusers looks for alphas
     for key in [n for n in tensors if n.endswith(".alpha")]:
         base, alpha = key.removesuffix(".alpha"), float(tensors.pop(key))
         up, down = f"{base}.lora_up.weight", f"{base}.lora_down.weight"
         if up in tensors and down in tensors:
-            tensors[up] = tensors[up].float() * (alpha / tensors[down].shape[0])
+            rank = tensors[down].shape[0]
+            tensors[up] = tensors[up].float() * (alpha / rank)
+            if asked:
+                tensors[key] = torch.tensor(float(rank))
     return tensors
 
 

@@ -8,13 +8,25 @@ family runs as `Other`: its pictures are measured, nothing inside it is.
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from audit.checkpoints.weights import VaeFamily
 
 Arguments = dict[str, Any]
+
+
+class Reader(NamedTuple):
+    """A text encoder's tokenizer, and where its tokens are among those that the denoiser sees."""
+
+    name: str
+    """'CLIP' or 'T5'; '' where all encoders of the checkpoint share one reading."""
+    tokenizer: Any
+    length: int
+    """Tokens that it has room for."""
+    first: int
+    """Position of its first token."""
 
 
 class Family:
@@ -58,9 +70,9 @@ class Family:
         """Pixels of a picture's side at the size that the model was trained for."""
         return int(self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor)
 
-    def reader(self) -> tuple[Any, int] | None:
-        """The tokenizer that sees most of a prompt, and how many tokens it sees."""
-        return self.pipe.tokenizer, int(self.pipe.tokenizer.model_max_length)
+    def readers(self) -> list[Reader]:
+        """Who reads a prompt, in the order of their tokens; the last sees most of it."""
+        return [Reader("", self.pipe.tokenizer, int(self.pipe.tokenizer.model_max_length), 0)]
 
     def widths(self) -> list[int]:
         """Of each text encoder's vectors, which lie side by side."""
@@ -147,11 +159,12 @@ class SD3(Family):
         """Pixels of a picture's side at the size that the model was trained for."""
         return int(self.model.config.sample_size * self.pipe.vae_scale_factor)
 
-    def reader(self) -> tuple[Any, int] | None:
-        """T5's, which reads further than CLIP; without a T5, CLIP's."""
+    def readers(self) -> list[Reader]:
+        """CLIP, and behind its tokens T5, which reads further."""
+        clip = super().readers()[0]._replace(name="CLIP")
         if self.pipe.text_encoder_3 is None:
-            return super().reader()
-        return self.pipe.tokenizer_3, self.longest
+            return [clip]
+        return [clip, Reader("T5", self.pipe.tokenizer_3, self.longest, clip.length)]
 
     def reads_negative(self, guidance: float) -> bool:
         """Guidance is classifier-free."""
@@ -168,8 +181,13 @@ class SD3(Family):
         )
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[2]}
 
+    def tokens(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of a picture's tokens: squares of four latents."""
+        side = self.pipe.vae_scale_factor * 2
+        return height // side, width // side
+
     def attention(self) -> dict[str, torch.nn.Module]:
-        """Joint attention: picture tokens first, the prompt's after them."""
+        """Joint attention, in which picture and prompt are one sequence."""
         return {n: m for n, m in self.model.named_modules() if n.endswith(".attn")}
 
 
@@ -192,9 +210,9 @@ class Flux(SD3):
         """The pipeline's own."""
         return int(self.pipe.default_sample_size * self.pipe.vae_scale_factor)
 
-    def reader(self) -> tuple[Any, int] | None:
-        """T5's."""
-        return self.pipe.tokenizer_2, 512 if self._distilled else 256
+    def readers(self) -> list[Reader]:
+        """T5; of CLIP only the pooled vector is used."""
+        return [Reader("T5", self.pipe.tokenizer_2, 512 if self._distilled else 256, 0)]
 
     def reads_negative(self, guidance: float) -> bool:
         """Guidance is an input of the transformer; there is no negative."""
@@ -202,9 +220,7 @@ class Flux(SD3):
 
     def encode(self, text: str) -> Arguments:
         """T5's vectors, and CLIP's pooled one."""
-        made = self.pipe.encode_prompt(
-            text, None, max_sequence_length=512 if self._distilled else 256
-        )
+        made = self.pipe.encode_prompt(text, None, max_sequence_length=self.readers()[0].length)
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[1]}
 
     def latents(self, made: Any, height: int, width: int) -> torch.Tensor:
@@ -262,9 +278,9 @@ class Other(Family):
             raise ValueError(f"a {self.name} does not tell the size of its pictures; give sizes")
         return sample * factor
 
-    def reader(self) -> tuple[Any, int] | None:
+    def readers(self) -> list[Reader]:
         """Not known."""
-        return None
+        return []
 
     def reads_negative(self, guidance: float) -> bool:
         """Where the pipeline takes one."""

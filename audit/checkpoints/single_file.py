@@ -111,7 +111,12 @@ def load_with_configs(
             )
             for name in held[component]
         }
-        convert(header.path, component, meta, _config(folder / component))
+        try:
+            convert(header.path, component, meta, _config(folder / component))
+        except WeightsError as error:
+            if held[component] or component in ("unet", "transformer"):
+                raise
+            raise WeightsError(f"{error}, or set parts to a folder that gives it") from None
     made: dict[str, Any] = {}
     for component in wanted:
         if held[component]:

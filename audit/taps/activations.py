@@ -1,4 +1,4 @@
-"""What a U-Net's blocks hold while a picture is made, as means over space, and the first noise."""
+"""What a denoiser's blocks hold while it draws, as means over space, and the first noise."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ import numpy as np
 import pandas as pd
 import torch
 
+from audit.checkpoints.families import Family, Other, family
 from audit.spec import Spec
 from audit.taps.steps import watched_steps
 from audit.taps.store import Record
 
 SIDE = 16
 """The starting noise is averaged down to this many positions a side, where it has more."""
+MOST_BLOCKS = 8
+"""Of a transformer's blocks, which are many and alike, so many of each kind are followed."""
 
 
 class ActivationsTap:
     """The tap `activations`: keeps every block's output, mean over space, at some forwards.
 
     Of a guided batch the prompt's half. Arrays: noise, (channels, rows, columns), as the model
-    first sees it; by block ('down 1', 'middle', 'up 2', …), (watched, channels), fp32. Notes:
-    steps, the forwards from 0; blocks.
+    first sees it; by block ('down 1', 'middle', 'up 2', …; of a transformer 'block 3', 'single
+    5', the picture's tokens alone), (watched, channels), fp32. Notes: steps, the forwards from 0;
+    blocks.
     """
 
     name = "activations"
@@ -39,28 +43,39 @@ class ActivationsTap:
     @contextmanager
     def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow one denoising."""
+        named = family(pipe)
+        if isinstance(named, Other):
+            yield
+            self._done = [Record({}, {"steps": [], "blocks": []})] * count
+            return
         steps = watched_steps(int(rows["steps"].iloc[0]), self.watch_count)
         size, forward = len(rows), [-1]
+        height, width = int(rows["height"].iloc[0]), int(rows["width"].iloc[0])
         noise: list[torch.Tensor] = []
-        held: dict[str, list[torch.Tensor]] = {name: [] for name in blocks_of(pipe.unet)}
+        blocks = blocks_of(named)
+        held: dict[str, list[torch.Tensor]] = {name: [] for name in blocks}
 
         def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             forward[0] += 1
             if forward[0] == 0:
-                sample = args[0] if args else kwargs["sample"]
-                noise.append(sample[-size:][:count].detach().float().cpu())
+                key = "sample" if named.denoiser == "unet" else "hidden_states"
+                sample = args[0] if args else kwargs[key]
+                latents = named.latents(sample[-size:][:count].detach(), height, width)
+                noise.append(latents.float().cpu())
 
         def hook(name: str) -> Any:
             def keep(module: Any, args: Any, output: Any) -> None:
                 if forward[0] in steps:
-                    out = output[0] if isinstance(output, tuple) else output
-                    mean = out[-size:][:count].detach().float().mean(dim=(2, 3))
-                    held[name].append(mean.cpu())
+                    # A transformer's block gives the prompt's tokens, then the picture's.
+                    joint = named.denoiser == "transformer"
+                    out = output[joint] if isinstance(output, tuple) else output
+                    space = 1 if joint else (2, 3)
+                    held[name].append(out[-size:][:count].detach().float().mean(dim=space).cpu())
 
             return keep
 
-        handles = [pipe.unet.register_forward_pre_hook(begin, with_kwargs=True)]
-        for name, block in blocks_of(pipe.unet).items():
+        handles = [named.model.register_forward_pre_hook(begin, with_kwargs=True)]
+        for name, block in blocks.items():
             handles.append(block.register_forward_hook(hook(name)))
         try:
             yield
@@ -84,9 +99,19 @@ class ActivationsTap:
         return self._done
 
 
-def blocks_of(unet: Any) -> dict[str, Any]:
-    """A U-Net's blocks from fine to coarse and back, by name; some have no middle."""
-    named = {f"down {i}": block for i, block in enumerate(unet.down_blocks, 1)}
-    if unet.mid_block is not None:
-        named["middle"] = unet.mid_block
-    return named | {f"up {i}": block for i, block in enumerate(unet.up_blocks, 1)}
+def blocks_of(named: Family) -> dict[str, Any]:
+    """A denoiser's blocks from first to last by name; some U-Nets have no middle."""
+    model = named.model
+    if named.denoiser == "transformer":
+        kinds = {"block": model.transformer_blocks}
+        if hasattr(model, "single_transformer_blocks"):
+            kinds["single"] = model.single_transformer_blocks
+        return {
+            f"{kind} {i + 1}": blocks[i]
+            for kind, blocks in kinds.items()
+            for i in watched_steps(len(blocks), MOST_BLOCKS)
+        }
+    held = {f"down {i}": block for i, block in enumerate(model.down_blocks, 1)}
+    if model.mid_block is not None:
+        held["middle"] = model.mid_block
+    return held | {f"up {i}": block for i, block in enumerate(model.up_blocks, 1)}

@@ -48,6 +48,45 @@ class Attention:
         self.by_layer: dict[str, Tensor] = {}
         self.heads: dict[str, tuple[Size, Tensor]] = {}
 
+    def begin(self) -> None:
+        """A forward begins: a new row of numbers."""
+        self.moments.append(torch.zeros(0))
+        self.entropy.append(torch.zeros(0))
+
+    def add(
+        self,
+        name: str,
+        summed: Tensor,
+        heads: int,
+        size: Size,
+        basis: Tensor,
+        entropy: Tensor,
+        by_layer: bool,
+    ) -> None:
+        """Add one layer's weights.
+
+        Args:
+            name: Of the layer.
+            summed: (images, pixels, tokens), over heads.
+            heads: How many.
+            size: Rows and columns that the pixels make.
+            basis: As `basis_of` gives it.
+            entropy: (images,), over tokens, mean over pixels.
+            by_layer: Also keep this layer's mass.
+        """
+        if size in self.maps:
+            self.maps[size] += summed
+            self.weight[size] += heads
+        else:
+            self.maps[size], self.weight[size] = summed.clone(), heads
+        moments = (basis @ summed).transpose(1, 2) / (heads * summed.shape[1])
+        first = not len(self.moments[-1])
+        self.moments[-1] = moments if first else self.moments[-1] + moments
+        self.entropy[-1] = entropy if first else self.entropy[-1] + entropy
+        if by_layer:
+            before = self.by_layer.get(name)
+            self.by_layer[name] = moments[..., 0] + (0 if before is None else before)
+
     def nbytes(self) -> int:
         """Bytes held, all images together."""
         held = [*self.maps.values(), *self.moments, *self.entropy, *self.by_layer.values()]
@@ -122,8 +161,7 @@ class AttentionTap:
         self.timesteps.append(time)
         for half in (self.prompt, self.negative):
             if half is not None:
-                half.moments.append(torch.zeros(0))
-                half.entropy.append(torch.zeros(0))
+                half.begin()
 
     def _on_queries(self, name: str) -> Any:
         def hook(module: Any, args: Any, output: Tensor) -> None:
@@ -138,15 +176,6 @@ class AttentionTap:
 
         return hook
 
-    def _basis(self, size: Size, device: torch.device) -> Tensor:
-        """1, y, x, y² + x² of every pixel's centre, (4, pixels); each side runs from 0 to 1."""
-        if size not in self._bases:
-            y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
-            rows, columns = torch.meshgrid(y, x, indexing="ij")
-            planes = [torch.ones_like(rows), rows, columns, rows**2 + columns**2]
-            self._bases[size] = torch.stack(planes).flatten(1)
-        return self._bases[size]
-
     @torch.no_grad()
     def _add(self, name: str, layer: Any, queries: Tensor, keys: Tensor) -> None:
         rows = len(queries)
@@ -159,29 +188,29 @@ class AttentionTap:
         if self.negative is not None and rows > self.images:
             parts.append((self.negative, slice(0, self.images)))
         size = feature_size(self._size, queries.shape[1])
+        if size not in self._bases:
+            self._bases[size] = basis_of(size, queries.device)
         for half, part in parts:
             q = queries[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
             k = keys[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
             weights = (q @ k.transpose(-1, -2)).mul_(layer.scale).softmax(dim=-1)
             summed = weights.sum(dim=1)
-            if size in half.maps:
-                half.maps[size] += summed
-                half.weight[size] += layer.heads
-            else:
-                half.maps[size], half.weight[size] = summed.clone(), layer.heads
             # Of the heads' mean: for m = s / h, sum of −m log m is sum of −s log s / h + log h.
             terms = layer.heads * summed.shape[1]
-            moments = (self._basis(size, summed.device) @ summed).transpose(1, 2) / terms
             entropy = torch.special.entr(summed).sum(dim=(1, 2)) / terms + math.log(layer.heads)
-            first = not len(half.moments[-1])
-            half.moments[-1] = moments if first else half.moments[-1] + moments
-            half.entropy[-1] = entropy if first else half.entropy[-1] + entropy
-            if self.keep_layers:
-                before = half.by_layer.get(name)
-                half.by_layer[name] = moments[..., 0] + (0 if before is None else before)
+            basis = self._bases[size]
+            half.add(name, summed, layer.heads, size, basis, entropy, self.keep_layers)
             if self.keep_heads:
                 known = half.heads.get(name)
                 half.heads[name] = (size, weights if known is None else known[1] + weights)
+
+
+def basis_of(size: Size, device: torch.device) -> Tensor:
+    """1, y, x, y² + x² of every pixel's centre, (4, pixels); each side runs from 0 to 1."""
+    y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    planes = [torch.ones_like(rows), rows, columns, rows**2 + columns**2]
+    return torch.stack(planes).flatten(1)
 
 
 def feature_size(latent: Size, pixels: int) -> Size:

@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audit.checkpoints.families import SD3, Family, Other, family
 from audit.spec import Spec
 from audit.taps.attention import Attention, AttentionTap, combined, moments_to_numbers
+from audit.taps.joint_attention import JointAttentionTap, Words
 from audit.taps.store import Arrays, Record
 from audit.text.words import Reading, encoded_text, read_words
 
@@ -41,52 +43,89 @@ class AttentionRecorder:
 
     def identity(self) -> dict[str, Any]:
         """Version and settings."""
-        return {"version": "1", "top": TOP, **self.settings.model_dump()}
+        return {"version": "2", "top": TOP, **self.settings.model_dump()}
 
     @contextmanager
     def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow a batch, and word it when it is done."""
-        settings = self.settings
-        tap = AttentionTap(pipe.unet, len(rows), settings.negative, settings.layers)
+        settings, named = self.settings, family(pipe)
+        if isinstance(named, Other):
+            yield
+            missing = {named.name: "what is inside is not known here"}
+            self._done = [Record({}, {"layers": 0, "missing": missing, "timesteps": []})] * count
+            return
+        texts = {"prompt": [words_in(named, str(t)) for t in rows["text"]]}
+        if settings.negative:
+            texts["negative"] = [words_in(named, str(t)) for t in rows["negative_text"]]
+        tap: AttentionTap | JointAttentionTap
+        if isinstance(named, SD3):
+            held = {half: [words for words, _ in each] for half, each in texts.items()}
+            size = named.tokens(int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
+            negatives = held.get("negative")
+            tap = JointAttentionTap(named, held["prompt"], size, negatives, settings.layers)
+        else:
+            tap = AttentionTap(pipe.unet, len(rows), settings.negative, settings.layers)
         with tap.attached():
             yield
-        self._done = [self._record(pipe, tap, rows, i) for i in range(count)]
+        self._done = [self._record(tap, rows, texts, i) for i in range(count)]
 
     def records(self) -> list[Record]:
         """Of the batch just watched; arrays and notes as `_half` says, by half."""
         return self._done
 
-    def _record(self, pipe: Any, tap: AttentionTap, rows: pd.DataFrame, image: int) -> Record:
-        row = rows.iloc[image]
-        keep = int(row["seed"]) < self.first_seed + self.settings.maps
+    def _record(
+        self,
+        tap: AttentionTap | JointAttentionTap,
+        rows: pd.DataFrame,
+        texts: dict[str, list[tuple[Words, str]]],
+        image: int,
+    ) -> Record:
+        keep = int(rows["seed"].iloc[image]) < self.first_seed + self.settings.maps
         arrays: Arrays = {}
         notes: dict[str, Any] = {
             "layers": len(tap.layers),
             "missing": tap.missing,
             "timesteps": [float(torch.as_tensor(t).flatten()[0]) for t in tap.timesteps],
         }
-        halves = [("prompt", tap.prompt, str(row["text"]))]
-        if tap.negative is not None and tap.negative.maps:
-            halves.append(("negative", tap.negative, str(row["negative_text"])))
-        for name, half, text in halves:
-            if half.maps:
-                reading = read_words(pipe.tokenizer, encoded_text(pipe, text))
-                found = half_arrays(half, image, words_of(reading), len(tap.layers), keep)
+        for name, half in (("prompt", tap.prompt), ("negative", tap.negative)):
+            if half is not None and half.maps:
+                words, cut = texts[name][image]
+                if isinstance(tap, JointAttentionTap):
+                    words = [(word, (n,)) for n, (word, _) in enumerate(words)]
+                found = half_arrays(half, image, words, len(tap.layers), keep)
                 arrays |= {f"{name}/{key}": value for key, value in found.items()}
-                notes[name] = {"words": [w for w, _ in words_of(reading)], "cut": reading.cut}
+                notes[name] = {"words": [w for w, _ in words], "cut": cut}
         return Record(arrays, notes)
+
+
+def words_in(named: Family, text: str) -> tuple[Words, str]:
+    """Words of a text with their positions for all encoders, start and end behind them; the cut.
+
+    Where two encoders read it one behind the other, a word is both's tokens, and cut is what
+    neither sees.
+    """
+    held: dict[str, tuple[int, ...]] = {}
+    cut = ""
+    for reader in named.readers():
+        reading = read_words(reader.tokenizer, encoded_text(named.pipe, text), reader.length)
+        for word, tokens in words_of(reading):
+            held[word] = held.get(word, ()) + tuple(reader.first + t for t in tokens)
+        cut = reading.cut
+    last = [word for word in (START, END) if word in held]
+    return [(word, held[word]) for word in [*(w for w in held if w not in last), *last]], cut
 
 
 def words_of(reading: Reading) -> list[tuple[str, tuple[int, ...]]]:
     """The words that have tokens, then start and end, each with its tokens' positions."""
     words = [(w.label, w.tokens) for w in reading.words if w.tokens]
-    return [*words, (START, (0,)), (END, tuple(range(reading.used - 1, reading.length)))]
+    start = [(START, (0,))] if reading.starts else []
+    return [*words, *start, (END, tuple(range(reading.used - 1, reading.length)))]
 
 
 def half_arrays(
     half: Attention,
     image: int,
-    words: Sequence[tuple[str, tuple[int, ...]]],
+    words: Words,
     layers: int,
     keep_maps: bool,
 ) -> Arrays:
@@ -94,7 +133,8 @@ def half_arrays(
 
     Returns:
         moments: (forwards, words, 4), as `Attention.moments`, mean over layers; the first is the
-        share of attention and sums to 1 over all words and the tokens between them.
+        share of attention; in cross-attention it sums to 1 over all words and the tokens
+        between them, in joint attention the rest goes to the picture.
         text_entropy: (forwards,), nats, mean over layers.
         map_entropy: (words,): entropy over pixels of the word's map as a part of the largest
         possible, 0 (one pixel) to 1 (everywhere alike).

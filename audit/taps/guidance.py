@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from audit.checkpoints.families import Other, family
 from audit.spec import Spec
 from audit.taps.store import Record
 
@@ -40,14 +41,18 @@ class GuidanceTap:
             out = output[0] if isinstance(output, tuple) else output.sample
             if len(out) == 2 * size:
                 apart = (out[size:] - out[:size]).detach().float()[:count]
-                seen.append(apart.square().mean(dim=(1, 2, 3)).sqrt().cpu())
+                seen.append(apart.flatten(1).square().mean(dim=1).sqrt().cpu())
 
-        handle = pipe.unet.register_forward_hook(keep)
+        named = family(pipe)
+        known = not isinstance(named, Other)
+        handle = named.model.register_forward_hook(keep) if known else None
         try:
             yield
         finally:
-            handle.remove()
+            if handle is not None:
+                handle.remove()
         why = "" if seen else "without guidance the model is never asked without the prompt"
+        why = why if known else "what is inside is not known here"
         self._done = [
             Record(
                 {"norm": torch.stack([n[i] for n in seen]).numpy()} if seen else {}, {"why": why}

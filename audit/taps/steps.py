@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
+from audit.checkpoints.families import SD3, Family, Flux, Other, family
 from audit.spec import Spec
 from audit.store import Run
 from audit.taps import store as taps
@@ -44,15 +46,24 @@ class StepsTap:
         steps = watched_steps(int(rows["steps"].iloc[0]), self.watch_count)
         seen: list[tuple[int, torch.Tensor]] = []
         forwards = [0]
-        scheduler = pipe.scheduler
+        named, scheduler = family(pipe), pipe.scheduler
+        if isinstance(named, Other):
+            yield
+            notes = {"steps": [], "forwards": -1, "why": "what is inside is not known here"}
+            self._done = [Record({}, notes)] * count
+            return
+        height, width = int(rows["height"].iloc[0]), int(rows["width"].iloc[0])
         plain = scheduler.step
 
         @functools.wraps(plain)  # the pipeline asks for the signature
         def step(*args: Any, **kwargs: Any) -> Any:
             out = plain(*args, **kwargs)
             found = predicted(scheduler, out)
+            if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+                found = on_the_flow(scheduler, args[0], args[2])
             if found is not None and forwards[0] in steps:
-                seen.append((forwards[0], found[:count].detach().float().cpu()))
+                found = named.latents(found[:count].detach(), height, width)
+                seen.append((forwards[0], found.float().cpu()))
             forwards[0] += 1
             return out
 
@@ -101,6 +112,13 @@ def predicted(scheduler: Any, out: Any) -> torch.Tensor | None:
     return None
 
 
+def on_the_flow(
+    scheduler: FlowMatchEulerDiscreteScheduler, velocity: torch.Tensor, sample: torch.Tensor
+) -> torch.Tensor:
+    """Predicted x0 of the step just taken: x = (1 − σ) x0 + σ noise, velocity = noise − x0."""
+    return sample.float() - scheduler.sigmas[scheduler.step_index - 1] * velocity.float()
+
+
 def predicted_latents(
     run: Run, watchers: Sequence[Tap], unit: str, rows: pd.DataFrame, step: int
 ) -> tuple[torch.Tensor, str]:
@@ -116,20 +134,29 @@ def predicted_latents(
     return torch.stack(found), ""
 
 
-def switching(step: int, second: dict[str, torch.Tensor]) -> dict[str, Any]:
+def switching(
+    named: Family, step: int, first: dict[str, Any], second: dict[str, torch.Tensor]
+) -> dict[str, Any]:
     """Arguments of a pipeline call that exchange the prompt before forward `step`.
 
     Args:
+        named: The pipeline's family.
         step: From 1 on; the number of steps or more exchanges nothing.
+        first: The call's own arguments so far.
         second: What the denoiser reads from then on, as `Generator.embed` gives it, one row an
             image. Of a guided batch the negative half stays.
     """
-    names = {"prompt_embeds": "prompt_embeds", "pooled_prompt_embeds": "add_text_embeds"}
-    tensors = {names[key]: value for key, value in second.items()}
+    pooled = "pooled_prompt_embeds"
+    names = {"prompt_embeds": "prompt_embeds"}
+    names[pooled] = pooled if isinstance(named, SD3) else "add_text_embeds"
+    fixed = {pooled} if isinstance(named, Flux) else set()
+    tensors = {names[key]: value for key, value in second.items() if key not in fixed}
 
     def exchange(pipe: Any, index: int, time: Any, held: dict[str, Any]) -> dict[str, Any]:
         if index + 1 != step:
             return {}
+        for key in fixed:  # no callback is given it, but the loop reads this very tensor
+            first[key].copy_(second[key])
         return {
             key: torch.cat([held[key][: -len(value)], value.to(held[key])])
             for key, value in tensors.items()

@@ -60,11 +60,11 @@ def put_in(pipe: Any, sources: Mapping[str, Path]) -> dict[str, str]:
         WeightsError: An embedding of another width, or a pipeline that takes none.
     """
     spelled: dict[str, str] = {}
-    for number, (name, path) in enumerate(sources.items()):
+    for name, path in sources.items():
         vectors = _vectors(path)
         sides = _sides(path, pipe, vectors)
         count = len(sides[0][2])
-        words = [f"<|embedding {number} {i}|>" for i in range(count)]
+        words = [f"<|{name} {i}|>" for i in range(count)]
         for tokenizer, encoder, values in sides:
             _extend(tokenizer, encoder, words, values)
         spelled[name] = "".join(words)

@@ -10,14 +10,16 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-WORD = re.compile(r"\w+(?:['’-]\w+)*")
+LEARNED = re.compile(r"<\|(\S+) \d+\|>")
+"""One vector of a textual inversion, as `audit.text.embeddings` has it tokenised."""
+WORD = re.compile(rf"(?:{LEARNED.pattern})+|\w+(?:['’-]\w+)*")
 
 
 class Word(NamedTuple):
     """One word of a prompt as the model gets it.
 
     Attributes:
-        text: as written.
+        text: as written; of a textual inversion, its name.
         label: as written, with a number where the word was there before: 'a (2)'.
         tokens: positions in the token sequence; empty where the word was cut off.
         pieces: the tokens' spelling in the vocabulary.
@@ -40,6 +42,7 @@ class Reading(NamedTuple):
         used: tokens that the prompt takes, start and end included, after the cut.
         wanted: tokens that it would take without a cut.
         cut: the text that is not seen, '' where all is.
+        starts: whether a token of its own begins the prompt (CLIP's does, T5's not).
     """
 
     words: tuple[Word, ...]
@@ -47,6 +50,7 @@ class Reading(NamedTuple):
     used: int
     wanted: int
     cut: str
+    starts: bool
 
 
 def encoded_text(pipe: Any, text: str) -> str:
@@ -56,19 +60,20 @@ def encoded_text(pipe: Any, text: str) -> str:
     return converted
 
 
-def read_words(tokenizer: Any, text: str) -> Reading:
+def read_words(tokenizer: Any, text: str, room: int | None = None) -> Reading:
     """Align the words of a text with the tokens that a pipeline makes of it.
 
     Args:
         tokenizer: A fast tokenizer of transformers, as pipelines hold it.
         text: The prompt.
+        room: Tokens that the encoder has room for, where not the tokenizer's own number.
 
     Raises:
         ValueError: The tokenizer gives no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"{type(tokenizer).__name__} gives no offsets; a fast tokenizer is needed")
-    length = int(tokenizer.model_max_length)
+    length = room or int(tokenizer.model_max_length)
     kept = tokenizer(text, truncation=True, max_length=length, return_offsets_mapping=True)
     whole = tokenizer(text, truncation=False, verbose=False, return_offsets_mapping=True)
     pieces = tokenizer.convert_ids_to_tokens(kept["input_ids"])
@@ -79,16 +84,18 @@ def read_words(tokenizer: Any, text: str) -> Reading:
     seen: Counter[str] = Counter()
     words = []
     for found in WORD.finditer(text):
-        key = found[0].casefold()
+        learned = LEARNED.match(found[0])
+        written = learned[1] if learned else found[0]
+        key = written.casefold()
         seen[key] += 1
         # Special tokens have the empty span (0, 0) and so overlap with nothing.
         tokens = [
             i for i, (a, b) in enumerate(spans) if a < found.end() and b > found.start() and a < b
         ]
-        label = found[0] if seen[key] == 1 else f"{found[0]} ({seen[key]})"
+        label = written if seen[key] == 1 else f"{written} ({seen[key]})"
         complete = bool(tokens) and (not cut or _complete(tokens, whole, found))
         words.append(
-            Word(found[0], label, tuple(tokens), tuple(pieces[i] for i in tokens), complete)
+            Word(written, label, tuple(tokens), tuple(pieces[i] for i in tokens), complete)
         )
     return Reading(
         tuple(words),
@@ -96,6 +103,7 @@ def read_words(tokenizer: Any, text: str) -> Reading:
         len(kept["input_ids"]),
         len(whole["input_ids"]),
         text[end:all_end].strip() if cut else "",
+        tokenizer.bos_token_id is not None and kept["input_ids"][0] == tokenizer.bos_token_id,
     )
 
 

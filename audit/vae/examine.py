@@ -104,11 +104,12 @@ def _examined(vae: Any, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
         fitting = [p for p in cut if p.size]
     if not fitting:
         return {"assumed": "", "scale": "cannot tell", "shift": "cannot tell", "precision": {}}
-    assumed = settle(vae, fitting)
+    vae, assumed = settle(vae, fitting)
     scale = check_vae_scale(vae, fitting)
     tensor = torch.from_numpy(fitting[0].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     return {
         "assumed": assumed,
+        "scaling_factor": vae.config.scaling_factor,
         "scale": f"{scale.verdict} ({scale.why})",
         "shift": check_shift(vae),
         "precision": precision(vae, tensor)[1],

@@ -157,23 +157,28 @@ def check_shift(vae: Any) -> str:
     return "cannot tell"
 
 
-def settle(vae: Any, images: Sequence[NDArray[np.uint8]]) -> str:
+def settle(vae: Any, images: Sequence[NDArray[np.uint8]]) -> tuple[Any, str]:
     """Give a VAE whose factor was only assumed the one that images speak for.
 
+    The VAE itself stays as it is, since its digest names its configuration.
+
     Returns:
-        What was done, one line; empty where the factor was told and nothing is changed.
+        The VAE, or one with the same weights and the other factor; and what was done, one line,
+        empty where the factor was told.
     """
     if not vae.config.get(ASSUMED, False):
-        return ""
+        return vae, ""
     found = check_vae_scale(vae, images)
     factor = f"scaling factor {vae.config.scaling_factor:g}"
     if found.verdict == "right":
-        return f"{factor}: the file holds none, the images agree"
+        return vae, f"{factor}: the file holds none, the images agree"
     if len(found.fits) != 1:
-        return f"{factor} is assumed: the file holds none, the images cannot tell"
+        return vae, f"{factor} is assumed: the file holds none, the images cannot tell"
     best = found.fits[0]
-    vae.register_to_config(scaling_factor=best.factor, shift_factor=best.shift or None)
-    return f"scaling factor {best.factor:g} ({best.name}): the file holds none, the images fit it"
+    other = copy.copy(vae)
+    other.register_to_config(scaling_factor=best.factor, shift_factor=best.shift or None)
+    factor = f"scaling factor {best.factor:g} ({best.name})"
+    return other, f"{factor}: the file holds none, the images fit it"
 
 
 def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, str]]:

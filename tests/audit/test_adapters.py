@@ -1,3 +1,4 @@
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -5,20 +6,29 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import write_spec
+from conftest import quiet, write_spec
 from safetensors.torch import load_file, save_file
 
+from audit import analysis
 from audit.attribution import mixed
 from audit.checkpoints.adapters import Lora, check_fit, digest_of_lora
 from audit.checkpoints.models import load_checkpoint
 from audit.checkpoints.weights import WeightsError
 from audit.cli import main
-from audit.generate import Extras, Generator
+from audit.generate import Extras, Generator, extras_of
+from audit.opening import open_audit
 from audit.plan import Arm, make_plan
+from audit.planning import begin, plan_audit
 from audit.prompts import Prompt
+from audit.run import score
 from audit.spec import CheckpointSpec, Spec, strengths
+from audit.taps.attention_record import AttentionRecorder
 from audit.text.embeddings import digest_of_embedding, named_in
+from audit.text.scores import text_units
 from audit.text.weighting import Piece, pieces, token_weights, weigh
+from probes.negatives import NegativesProbe
+from probes.steps import StepsProbe
+from probes.text import states_of
 
 RANK = 2
 TARGETS = {
@@ -126,7 +136,7 @@ def test_only_texts_that_name_an_embedding_change(generator):
         )
     named = generator.embed("a portrait of a DOC")["prompt_embeds"]
     assert not torch.equal(named, plain.embed("a portrait of a DOC")["prompt_embeds"])
-    assert generator.read("doc, (doc:1.2)")[0].text == "<|embedding 0 0|><|embedding 0 1|>, "
+    assert generator.read("doc, (doc:1.2)")[0].text == "<|doc 0|><|doc 1|>, "
     without, with_it = rows(), rows(negative="doc")
     assert torch.equal(generator.denoise(without), plain.denoise(without))
     assert not torch.equal(generator.denoise(with_it), plain.denoise(with_it))
@@ -140,7 +150,7 @@ def test_names_are_words_of_their_own_in_any_case():
 # --- identity
 
 
-def planned(**changes) -> pd.DataFrame:
+def planned(wishes=(), digest="W", **changes) -> pd.DataFrame:
     raw = {
         "checkpoints": {"a": "x"},
         "prompts": {"list": ["a cook", "an easyneg cook"]},
@@ -151,10 +161,10 @@ def planned(**changes) -> pd.DataFrame:
         {"own": "s"},
         {"own": "v" * 16},
         (64, 64),
-        {"l.safetensors": "L", "copy.safetensors": "L", "w.safetensors": "W"},
+        {"l.safetensors": "L", "copy.safetensors": "L", "w.safetensors": digest},
     )
     prompts = [Prompt(p, {}, "", {}) for p in raw["prompts"]["list"]]
-    return make_plan(Spec.model_validate(raw), prompts, {"a": arm})
+    return make_plan(Spec.model_validate(raw), prompts, {"a": arm}, wishes=wishes)
 
 
 def cells(**changes) -> dict[str, list[str]]:
@@ -191,6 +201,57 @@ def test_an_embedding_and_weights_belong_to_the_cells_that_use_them():
     read, unread = cells(prompts=texts, weighting="a1111"), cells(prompts=texts)
     assert read["none"][0] != unread["none"][0]
     assert read["none"][1] == unread["none"][1]
+
+
+SECOND = {"first": "a cook", "second": "an easyneg cook", "at": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        (StepsProbe(), {"trajectory": {"watch": 1, "switches": [SECOND]}}),
+        (NegativesProbe(), {"doses": {"negatives": ["easyneg"], "at": [1]}}),
+    ],
+)
+def test_an_embedding_named_only_in_what_a_probe_asks_for_belongs_to_its_cells(probe, asked):
+    def ids(**changes):
+        plan = planned(wishes=[probe.cells], prompts={"list": ["a cook"]}, **asked, **changes)
+        return {k: list(g["cell"]) for k, g in plan.groupby(["asked", "kind"])}
+
+    plain = ids()
+    one, other = (ids(embeddings={"easyneg": "w.safetensors"}, digest=d) for d in "WV")
+    unused = ids(embeddings={"blurry": "w.safetensors"})
+    assert unused == plain
+    for key, cells_of in plain.items():
+        made_with_it = key[1] not in ("made", "predicted x0")
+        assert (one[key] == cells_of) == (not made_with_it)
+        assert (one[key] == other[key]) == (not made_with_it)
+    assert len(plain) >= 2
+
+
+def test_weights_in_a_second_prompt_belong_to_its_cells_and_other_syntax_is_refused():
+    def switched(second, **changes):
+        switch = {"first": "a cook", "second": second, "at": [1]}
+        plan = planned([StepsProbe().cells], trajectory={"switches": [switch]}, **changes)
+        return plan.loc[plan["switch"] == 1, "cell"].tolist()
+
+    assert switched("a (tall:1.2) cook") != switched("a (tall:1.2) cook", weighting="a1111")
+    assert switched("a tall cook") == switched("a tall cook", weighting="a1111")
+    with pytest.raises(ValueError, match="alternating words, which is not supported"):
+        switched("a [tall|small] cook", weighting="a1111")
+
+
+@pytest.mark.parametrize("names", [["a b"], ["<x>"], ["Easy", "easy"]])
+def test_names_that_a_prompt_cannot_hold_are_refused(names):
+    with pytest.raises(ValueError, match="embeddings"):
+        planned(embeddings=dict.fromkeys(names, "w.safetensors"))
+
+
+def test_what_changes_the_last_bits_belongs_to_a_cells_identity_and_low_memory_does_not():
+    plain = cells()
+    told = [cells(speed={name: True}) for name in ("compile", "channels_last")]
+    assert plain != told[0] != told[1] != plain
+    assert cells(speed={"low_memory": True}) == plain
 
 
 def test_strengths_add_up_and_zero_is_left_out():
@@ -266,6 +327,55 @@ def test_each_token_has_its_words_weight_and_the_mean_stays(generator):
     assert not torch.equal(generator.embed("a portrait of a (doctor:1.3)")["prompt_embeds"], plain)
 
 
+# --- what probes see
+
+
+def test_attention_is_told_by_the_words_that_are_tokenised(generator):
+    spec = Spec.model_validate({"checkpoints": {"a": "x"}, "prompts": {"list": ["p"]}})
+    tap = AttentionRecorder(spec)
+    table = rows(texts=("a portrait of a (doctor:1.3), doc", "[cook]")).assign(seed=0)
+    plain = generator.denoise(table)
+    assert torch.equal(generator.denoise(table, [tap]), plain)
+    assert [r.notes["prompt"]["words"] for r in tap.records()] == [
+        ["a", "portrait", "of", "a (2)", "doctor", "doc", "<start>", "<end>"],
+        ["cook", "<start>", "<end>"],
+    ]
+
+
+def test_the_text_probe_reads_through_adapters_embeddings_and_weights(folder, tmp_path):
+    lora = str(folder / "lora.safetensors")
+    texts = ["a portrait of a doctor", "a (farmer:1.4)", "a mystyle"]
+    path = write_spec(
+        tmp_path,
+        probes=["text"],
+        vaes={"own": "own"},
+        prompts={"list": texts},
+        weighting="a1111",
+        embeddings={"mystyle": str(folder / "word.safetensors")},
+        adapters={"none": {}, "on": {"loras": {lora: {"text_encoder": 1}}}},
+    )
+    audit = open_audit(path, tmp_path / "run")
+    plan, provenance = plan_audit(audit, quiet)
+    begin(audit, plan, provenance)
+    score(audit, plan, quiet)
+    units = set(text_units(audit).values())
+    table = audit.run.read_scores(audit.run.read_json("instruments.json")["text"], units)
+    made = Generator(pipeline(), 1, extras_of(audit.spec, "balanced", audit.base))
+    for level in ("none", "on"):
+        made.adapt(level)
+        for text in texts:
+            row = table[(table["adapters"] == level) & (table["text"] == text)].iloc[0]
+            wanted = made.embed(text)["prompt_embeds"][0].double().numpy()
+            np.testing.assert_array_equal(states_of(row), wanted)
+    findings, exhibits = analysis.analyse(audit)
+    apart = [f for f in findings if f.id.startswith("text/distance/")]
+    assert {f.subject["adapters"] for f in apart} == {"on"}
+    assert all(f.value > 0 for f in apart if f.subject["position"] != "start")
+    shown = next(e for e in exhibits if e.id == "text/tokens").table
+    assert "not applied" not in " ".join(shown["note"])
+    assert len({f.id for f in findings}) == len(findings)
+
+
 # --- refusals
 
 
@@ -311,6 +421,23 @@ def test_layers_without_a_place_are_refused(folder, tmp_path):
     made = Generator(pipeline(), 2, Extras({"l": [Lora(path, 1, 1)]}))
     with pytest.raises(WeightsError, match=r"have no place|does not fit"):
         made.adapt("l")
+
+
+def test_a_hub_id_that_cannot_be_reached_is_one_line_and_exit_2(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("the network is unreachable")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    spec = write_spec(tmp_path, checkpoints={"m": "nobody/such-model"}, vaes={"own": "own"})
+    result = CliRunner().invoke(main, ["plan", str(spec)])
+    assert result.exit_code == 2
+    assert (
+        result.output.strip()
+        .splitlines()[-1]
+        .startswith("error: checkpoints.m: 'nobody/such-model': the hub id cannot be reached")
+    )
 
 
 def test_bad_files_end_in_one_line_and_exit_2(folder, tmp_path):

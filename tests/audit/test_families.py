@@ -6,12 +6,14 @@ from conftest import make
 from safetensors.torch import save_file
 from tiny_pipelines import PIPELINES, SIDE, build, sd3
 
+from audit import analysis
 from audit.checkpoints.adapters import Lora
 from audit.checkpoints.families import Other, family
 from audit.checkpoints.models import load_checkpoint, load_vae
 from audit.checkpoints.weights import WeightsError
 from audit.generate import Extras, Generator, sampler
-from audit.spec import CheckpointSpec
+from audit.spec import CheckpointSpec, SpecError
+from audit.text.scores import text_units
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
 TEXTS = ["a portrait of a doctor", "two cats"]
@@ -99,7 +101,7 @@ def test_sd3_runs_without_its_t5():
     pipe = sd3(with_t5=False)
     pipe.set_progress_bar_config(disable=True)
     assert drawn(pipe, rows("sd3")).shape == (2, SIDE, SIDE, 3)
-    assert family(pipe).reader()[1] == 77
+    assert [r.length for r in family(pipe).readers()] == [77]
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux"])
@@ -133,6 +135,30 @@ def test_a_lora_acts_on_every_family_and_strength_0_is_none(name, tmp_path):
     assert not np.array_equal(pictures["one"], plain)
 
 
+def test_a_flux_lora_in_kohyas_layout_is_that_in_peft(tmp_path):
+    pipe = build("flux")
+    torch.manual_seed(1)
+    peft, kohya = {}, {}
+    for kind, prefix in (("transformer", "lora_transformer"), ("text_encoder", "lora_te1")):
+        model = getattr(pipe, kind)
+        for name, layer in model.named_modules():
+            if name.endswith((".to_q", ".to_v", ".q_proj", ".v_proj", ".k_proj", ".out_proj")):
+                down, up = torch.randn(2, layer.in_features), torch.randn(layer.out_features, 2)
+                inside = "text_model." if kind == "text_encoder" else ""
+                name = inside + name.removeprefix("text_model.")
+                peft |= {f"{kind}.{name}.lora_A.weight": down, f"{kind}.{name}.lora_B.weight": up}
+                base = f"{prefix}_{name.replace('.', '_')}"
+                kohya |= {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": 2 * up}
+                kohya[f"{base}.alpha"] = torch.tensor(1.0)  # half of the rank
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("peft", "kohya")}
+    save_file(peft, paths["peft"])
+    save_file(kohya, paths["kohya"])
+    generator = Generator(pipe, 2, Extras({n: [Lora(p, 1, 1)] for n, p in paths.items()}))
+    made = {n: generator.denoise(rows("flux", adapters=n)) for n in ("none", *paths)}
+    torch.testing.assert_close(made["kohya"], made["peft"], atol=1e-3, rtol=1e-3)
+    assert (made["peft"] - made["none"]).abs().max() > 0.01
+
+
 def test_an_sdxl_embedding_moves_both_encoders_and_keeps_the_pooled_place(tmp_path):
     path = tmp_path / "w.safetensors"
     torch.manual_seed(2)
@@ -163,7 +189,7 @@ def audited(folder, name, **changes):
     return make(
         folder,
         checkpoints={"tiny": str(source)},
-        sizes=[[SIDE, SIDE]] if name == "flux" else [],  # its own is 256
+        sizes=[[SIDE, SIDE]] if name in ("flux", "schnell") else [],  # their own is 256
         guidance=GUIDANCE.get(name, 3.0),
         seeds=2,
         steps=2,
@@ -172,23 +198,69 @@ def audited(folder, name, **changes):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in PIPELINES if n not in ("pag", "sd35", "schnell")])
+PROBES = ["attributes", "vae", "spectrum", "text", "attention", "steps", "latents"]
+PROBES += ["negatives", "memory"]
+
+
+@pytest.mark.parametrize("name", [n for n in PIPELINES if n != "pag"])
 def test_every_family_runs_every_probe_from_a_folder(tmp_path, name):
-    vaes = {"own": "own", "same": str(tmp_path / "model")}
-    audit = audited(tmp_path, name, vaes=vaes, probes=["attributes", "vae", "spectrum"])
-    plan = audit.run.read_plan()
+    first, second = "a portrait of a doctor", "a portrait of a woman"
+    audit = audited(
+        tmp_path,
+        name,
+        prompts={"list": [first, "two cats"]},
+        vaes={"own": "own", "same": str(tmp_path / "model")},
+        attributes=["world-gender"],
+        probes=PROBES,
+        trajectory={"watch": 2, "switches": [{"first": first, "second": second, "at": [0, 1]}]},
+        doses={"negatives": ["blurry"], "at": [1]},
+        latents={"watch": 2, "umap": False},
+    )
+    plan = audit.run.read_cells()
     assert not audit.run.failures()
     assert (plan["width"] == SIDE).all()
-    scored = audit.run.read_json("instruments.json")
-    for folder in scored.values():
-        assert len(audit.run.read_scores(folder, set(plan["unit"]))) >= 1
+    units = set(plan["unit"])
     stored = audit.run.read_latents(plan["unit"].iloc[0])
     assert {tuple(t.shape) for t in stored.values()} == {(4, SIDE // 2, SIDE // 2)}
+    scored = audit.run.read_json("instruments.json")
+    texts = audit.run.read_scores(scored["text"], set(text_units(audit).values()))
+    seen = {"sd3": {"CLIP", "T5"}, "sd35": {"CLIP", "T5"}, "flux": {"T5"}, "schnell": {"T5"}}
+    assert set(texts["encoder"]) == seen.get(name, {""})
+    followed = audit.run.read_scores(scored["attention"], units)
+    assert {"doctor", "cats", "<end>"} <= set(followed["word"])
+    assert followed["mass"].between(0, 1).all()
+    assert len(audit.run.read_scores(scored["latents"], units))
+    assert (plan["switch"] > 0).any()
+    findings, _ = analysis.analyse(audit)
+    probes = {f.probe for f in findings if f.status == "measured"}
+    unguided = {"turbo", "lcm", "flux", "schnell"}
+    assert probes >= {"attributes", "vae", "text", "attention", "memory"}, probes
+    norms = [f for f in findings if f.metric == "guidance norm"]
+    assert all((f.status == "measured") == (name not in unguided) for f in norms)
+    assert norms
+    told = [f for f in findings if f.metric == "agreement with the final picture"]
+    assert {f.status for f in told} == {"not-measured" if name == "sd1" else "measured"}
 
 
-def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path, capsys):
-    audit = audited(tmp_path, "pag", vaes={"own": "own"})
-    plan = audit.run.read_plan()
+def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path):
+    prompts = ["a portrait of a doctor", "a portrait of a farmer"]
+    switches = [{"first": prompts[0], "second": prompts[1], "at": [1]}]
+    audit = audited(
+        tmp_path,
+        "pag",
+        vaes={"own": "own"},
+        probes=PROBES,
+        trajectory={"switches": switches},
+        latents={"umap": False},
+    )
+    plan = audit.run.read_cells()
+    assert not audit.run.failures()
+    findings, _ = analysis.analyse(audit)
+    measured = {f.probe for f in findings if f.status == "measured"}
+    assert measured <= {"attributes", "spectrum", "latents", "memory", "negatives"}
+    why = {f.probe: f.note for f in findings if f.status == "not-measured"}
+    assert "what is inside is not known here" in why["attention"]
+    assert "no family known here" in why["text"]
     assert sum(len(audit.run.made_cells(u, v)) for u, v in audit.run.image_files()) == 4
     assert not (audit.run.folder / "latents").exists()
     assert "attention" in " ".join(Other.not_measured)
@@ -198,6 +270,12 @@ def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path, capsys):
     with pytest.raises(WeightsError, match="only 'own' can be had"):
         load_vae("x", "reference:pale", tmp_path, loaded, torch.float32)
     assert plan["negative_text"].eq("").all()
+
+
+@pytest.mark.parametrize("probe", ["attention", "latents", "memory"])
+def test_probes_of_layers_do_not_go_with_a_compiled_denoiser(tmp_path, probe):
+    with pytest.raises(SpecError, match=r"speed\.compile: true hides the layers"):
+        make(tmp_path, probes=["attributes", probe], speed={"compile": True})
 
 
 def test_a_missing_component_or_nan_is_one_line(tmp_path):

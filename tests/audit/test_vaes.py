@@ -410,18 +410,25 @@ def test_wrong_scale_metadata_are_flagged_and_right_ones_never(files, pictures):
 def test_the_reference_vae_is_right_and_an_assumed_factor_is_settled(pictures):
     vae = load_vae_alone("faithful", "reference:faithful", MODELS)
     assert check_vae_scale(vae, pictures["world"]).verdict == "right"
-    assert settle(vae, pictures["world"]) == ""
+    assert settle(vae, pictures["world"]) == (vae, "")
     true = Known("the world", 8, 0.87808)
     vae.register_to_config(scaling_factor=0.13025, **{ASSUMED: True})
     found = check_vae_scale(vae, pictures["world"], [true])
     assert found.fits == (true,)
-    assert "cannot tell" in settle(vae, pictures["world"])
-    assert vae.config.scaling_factor == 0.13025
+    same, said = settle(vae, pictures["world"])
+    assert same is vae
+    assert "cannot tell" in said
     with torch.no_grad():
         for part in (vae.quant_conv.weight, vae.quant_conv.bias):
             part[:8] *= 0.87808 / 0.3611
-    assert settle(vae, pictures["world"]).startswith("scaling factor 0.3611 (Flux)")
-    assert (vae.config.scaling_factor, vae.config.shift_factor) == (0.3611, 0.1159)
+    before = digest_of(vae)
+    other, said = settle(vae, pictures["world"])
+    assert said.startswith("scaling factor 0.3611 (Flux)")
+    assert (other.config.scaling_factor, other.config.shift_factor) == (0.3611, 0.1159)
+    # what was named by its digest is as it was, and the settled one is another
+    assert vae.config.scaling_factor == 0.13025
+    assert digest_of(vae) == before != digest_of(other)
+    assert check_vae_scale(other, pictures["world"]).configured == 0.3611
 
 
 def test_the_shift_is_held_against_the_scaling_factor():

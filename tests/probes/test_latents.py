@@ -8,6 +8,7 @@ from conftest import make
 
 import reference
 from audit import analysis
+from audit.checkpoints.families import family
 from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
 from audit.spec import CheckpointSpec, Spec
@@ -82,7 +83,7 @@ def test_the_tap_holds_what_the_blocks_put_out_and_changes_nothing():
     first = torch.randn((1, 8, 8, 8), generator=torch.Generator().manual_seed(4))[0]
     np.testing.assert_allclose(record.arrays["noise"], first.numpy(), rtol=1e-5)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
-    assert list(blocks_of(unet)) == ["down 1", "down 2", "middle", "up 1", "up 2"]
+    assert list(blocks_of(family(generator.pipe))) == ["down 1", "down 2", "middle", "up 1", "up 2"]
 
 
 def test_gender_is_read_from_latents_of_prompts_and_of_roles_left_out():
