@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from audit.generate import GenerateWorker, png_bytes
 from audit.given.parameters import write_parameters
 from audit.opening import Audit
 from audit.plan import units_of
+from audit.png import png_bytes
 from audit.taps.chosen import taps_of
 from audit.taps.store import untapped
+from audit.worker import GenerateWorker
 
 POWER = 0.8
 

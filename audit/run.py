@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.executors import Executor, InProcess
-from audit.generate import GenerateWorker
 from audit.opening import Audit
 from audit.plan import Unit, units_of
 from audit.planning import begin, plan_audit
@@ -26,6 +25,7 @@ from audit.store import Run
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from audit.text.scores import score_texts
+from audit.worker import GenerateWorker
 from probes import Batch, Context, Instrument, instruments_of
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from audit.generate import GenerateWorker
 from audit.opening import Audit, reopen
 from audit.spec import SpecError
 from audit.store import sha256, write_atomic
+from audit.worker import GenerateWorker
 
 SHOWN = (
     "prompt",

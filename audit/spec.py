@@ -178,7 +178,7 @@ class SpeedSpec(Strict):
     Attributes:
         compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
         channels_last: keep a U-Net's weights channels-last. As `compile`.
-        low_memory: keep text encoders and denoiser on the GPU only while they work. The same
+        low_memory: keep all weights on the GPU only while they work. The same
             arithmetic, so no part of the identity; no effect on the CPU.
     """
 

@@ -98,7 +98,7 @@ def spec_of(family: str, batch: int, vaes: int, seeds: int, device: str) -> Spec
 
 def ours(spec: Spec, folder: Path, pipe: Any, side: int, device: str) -> None:
     """The suite: units through a worker into a run directory."""
-    from audit.generate import GenerateWorker
+    from audit.worker import GenerateWorker
 
     prompts = [Prompt(p, {}, "", {}) for p in PROMPTS]
     digests = {"text_encoder": "t", "denoiser": "d"}

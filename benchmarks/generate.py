@@ -16,11 +16,11 @@ import torch
 
 from audit.checkpoints import models
 from audit.executors import InProcess
-from audit.generate import GenerateWorker
 from audit.plan import Arm, make_plan, noise_seed, units_of
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec
 from audit.store import Run
+from audit.worker import GenerateWorker
 from benchmarks.pairs import ratio
 from reference.world import ROLES, neutral_prompt
 

@@ -17,9 +17,9 @@ import pandas as pd
 from PIL import Image
 
 from audit import analysis
-from audit.generate import png_bytes
 from audit.opening import Audit, open_audit
 from audit.planning import begin, plan_audit
+from audit.png import png_bytes
 from audit.run import generate, score
 from audit.spec import SpecError
 from audit.vae import trial

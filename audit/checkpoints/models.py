@@ -118,8 +118,8 @@ def load_checkpoint(
 def place(pipe: Any, device: str, speed: SpeedSpec) -> None:
     """Bring a pipeline to its device, as the spec's speed settings say.
 
-    With low_memory the text encoders and the denoiser come to the GPU only for their work; the
-    VAE, a few hundred megabytes, stays there, so that several can take turns.
+    With low_memory the text encoders and the denoiser come to the GPU only for their work. The
+    VAE takes no part in that: who decodes moves it, as any other VAE of the spec.
     """
     denoiser = getattr(pipe, family(pipe).denoiser, None)
     if speed.channels_last and denoiser is not None:

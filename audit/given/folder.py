@@ -10,12 +10,12 @@ from typing import Any
 import pandas as pd
 
 from audit.checkpoints.models import pick_device, pick_dtype
-from audit.generate import png_bytes
 from audit.given import images as given
 from audit.given.parameters import write_parameters
 from audit.opening import Audit
 from audit.plan import Cell
 from audit.planning import LIBRARIES
+from audit.png import png_bytes
 from audit.progress import Say
 from audit.prompts import Prompt
 from audit.spec import Spec, canonical_digest, parse_spec

@@ -23,11 +23,11 @@ from PIL import Image
 
 from audit.checkpoints.models import digest_of, pick_device
 from audit.executors import Outcome
-from audit.generate import png_bytes
 from audit.given.folder import FILE, NO_PROMPT, given_cell
 from audit.opening import Audit
 from audit.plan import Cell, Unit
 from audit.planning import LIBRARIES
+from audit.png import png_bytes
 from audit.prompts import Prompt
 from audit.spec import canonical_digest, parse_spec
 from audit.store import Run, sha256

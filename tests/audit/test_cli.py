@@ -15,8 +15,8 @@ from conftest import write_spec
 from PIL import Image
 
 from audit.cli import main
-from audit.generate import png_bytes
 from audit.given.parameters import write_parameters
+from audit.png import png_bytes
 
 MONK = ["--attribute", "monk-skin-tone"]
 SCORE = ["--attribute", "world-gender", "--classifier", "reference:balanced"]

@@ -107,7 +107,7 @@ def test_more_seeds_and_vaes_add_images_and_touch_none(tmp_path):
 
 
 def test_nan_pixels_are_missing_with_a_reason(tmp_path, small_audit):
-    from audit.generate import _write
+    from audit.png import write_images
     from audit.store import Run
 
     plan = small_audit.run.read_plan()
@@ -115,7 +115,7 @@ def test_nan_pixels_are_missing_with_a_reason(tmp_path, small_audit):
     images = np.zeros((3, 64, 64, 3), np.float32)
     images[0] = np.nan
     images[2] = 0.5
-    _write(Run(tmp_path), "u", "v", part, images)
+    write_images(Run(tmp_path), "u", "v", part, images)
     missing = Run(tmp_path).missing_images()
     assert list(missing["cell"]) == list(part["cell"][:2])
     assert missing["reason"].str.contains("NaN").tolist() == [True, False]
