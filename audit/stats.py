@@ -332,6 +332,13 @@ def paired_difference(
             f"cells by prompt: {n.tolist()} in one arm, {of_b.tolist()} in the "
             "other; only cells that both arms have can be paired"
         )
+    return paired_difference_of_sorted(a, b, n, estimand, span)
+
+
+def paired_difference_of_sorted(
+    a: Floats, b: Floats, n: NDArray[np.integer], estimand: Estimand, span: float = nan
+) -> Difference:
+    """As `paired_difference`, of cells that stand prompt by prompt, n of each; no NaN."""
     mean = mean_of_sorted(a - b, n, estimand)
     if not len(n) or (a != b).any():
         return mean
