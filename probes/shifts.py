@@ -108,7 +108,7 @@ def of_groups(
         lean, estimand = _lean(held, measures), _estimand(part)
         for label in groups.columns:
             told = held[label].astype(str).to_numpy(object)
-            for name in sorted({str(v) for v in groups[label].dropna()} - {""}):
+            for name in sorted({str(v) for v in groups[label].dropna().unique()} - {""}):
                 own = lean[told == name]
                 for m in measures:
                     blank = _finding(subject, m, probe, instrument)
@@ -180,7 +180,7 @@ def against(rows: pd.DataFrame, measures: Iterable[Measure], base: str) -> pd.Da
 
 def classes_of(labels: pd.Series) -> list[str]:
     """The classes that findings name: of two, the second in order says all."""
-    known = sorted({str(v) for v in labels.dropna()} - {""})
+    known = sorted({str(v) for v in labels.dropna().unique()} - {""})
     return known[1:] if len(known) == 2 else known
 
 
