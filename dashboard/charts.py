@@ -99,7 +99,8 @@ def tidy(table: pd.DataFrame) -> pd.DataFrame:
 
 def finish(chart: Plot, dark: bool) -> Spec:
     """A chart of `reports.plots` with tooltips, and in the dark colours where wanted."""
-    spec: Spec = chart.to_dict()
+    # Not checked against the schema, which takes half the time: the tests check these charts.
+    spec: Spec = chart.to_dict(validate=False)
     for layer in spec.get("layer", []):
         mark = layer["mark"]["type"] if isinstance(layer["mark"], dict) else layer["mark"]
         encoding = layer.get("encoding", {})
@@ -181,7 +182,8 @@ def scatter(
         .configure(font=SANS, background="transparent", view=alt.ViewConfig(stroke=GRID))
         .configure_legend(labelColor=INK, labelFontSize=12)
     )
-    spec: Spec = chart.to_dict()
+    # Not checked against the schema, which takes half the time: the tests check these charts.
+    spec: Spec = chart.to_dict(validate=False)
     return (recolour(spec) if dark else spec) | {"datasets": {"points": data}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -35,26 +36,22 @@ def frame(run: RunView) -> pd.DataFrame:
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
-    columns = list(_row(Finding("", "", "", {}, float("nan"))))
-    made = pd.DataFrame([_row(f) for f in findings], columns=columns)
+    columns: dict[str, list[Any]] = {
+        "id": [f.id for f in findings],
+        "verdict": [verdict(f) for f in findings],
+        "headline": [f.headline for f in findings],
+        "probe": [f.probe for f in findings],
+        "metric": [f.metric.replace("_", " ") for f in findings],
+    }
+    columns |= {k: [f.subject.get(k, "") for f in findings] for k in SUBJECT}
+    columns |= {k: [getattr(f, k) for f in findings] for k in (*NUMBERS, *WORDS)}
+    made = pd.DataFrame(columns)
     made["headline"] = made["headline"].astype(bool)
     place = {v: i for i, v in enumerate(LABELS)}
     made["order"] = made["verdict"].map(place)
     made["alone"] = made["prompt"] != ""
     made = made.sort_values(["order", "alone"], kind="stable")
     return made.drop(columns=["order", "alone"])
-
-
-def _row(f: Finding) -> dict[str, object]:
-    about = {key: f.subject.get(key, "") for key in SUBJECT}
-    metric = f.metric.replace("_", " ")
-    return (
-        {"id": f.id, "verdict": verdict(f), "headline": f.headline}
-        | {"probe": f.probe, "metric": metric}
-        | about
-        | {k: getattr(f, k) for k in NUMBERS}
-        | {k: getattr(f, k) for k in WORDS}
-    )
 
 
 def tally(rows: pd.DataFrame) -> dict[str, int]:

@@ -59,9 +59,9 @@ NAMES = {
 # --- the run ---
 
 
-@st.cache_resource(show_spinner=False)
-def _held() -> tuple[Lock, dict[str, tuple[tuple[int, ...], RunView]]]:
-    return Lock(), {}
+_LOCK = Lock()
+_HELD: dict[str, tuple[tuple[int, ...], RunView]] = {}
+"""Runs by folder, with their files' stamp. Streamlit runs the pages anew but imports this once."""
 
 
 def open_view(folder: str) -> RunView:
@@ -70,20 +70,18 @@ def open_view(folder: str) -> RunView:
     Raises:
         RunError: It is gone, or no run.
     """
-    lock, held = _held()
     now = stamp(Path(folder))
-    with lock:
-        if folder not in held or held[folder][0] != now:
-            held.pop(folder, None)
-            held[folder] = (now, RunView(Path(folder)))
-        return held[folder][1]
+    with _LOCK:
+        if folder not in _HELD or _HELD[folder][0] != now:
+            _HELD.pop(folder, None)
+            _HELD[folder] = (now, RunView(Path(folder)))
+        return _HELD[folder][1]
 
 
 def forget() -> None:
     """Read all runs again at the next look."""
-    lock, held = _held()
-    with lock:
-        held.clear()
+    with _LOCK:
+        _HELD.clear()
 
 
 def given() -> dict[str, list[str]]:
@@ -224,7 +222,7 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
     key = f"{key} {one.id}"
     with st.container(key=f"exhibit-{abs(hash(key))}"):
         st.markdown(f"**{plain(one.caption)}**")
-        made = charts.facets(one, known(run), dark())
+        made = _drawn(run, one)
         if made:
             draw(made, key, one.alt, bool(one.table.get("target", pd.Series()).notna().any()))
             with st.expander("Table"):
@@ -238,6 +236,17 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
         else:
             st.dataframe(one.table, hide_index=True, key=f"table {key}", alt=one.alt)
         csv_button(one.table, one.id.replace("/", "-"), key)
+
+
+def _drawn(run: RunView, one: Exhibit) -> charts.Facets | None:
+    """Charts of an exhibit; those of the run's own are kept, since every click asks for them."""
+    own = next((i for i, e in enumerate(run.exhibits) if e is one), None)
+    if own is None:
+        return charts.facets(one, known(run), dark())
+    key = own, dark()
+    if key not in run.drawn:
+        run.drawn[key] = charts.facets(one, known(run), dark())
+    return run.drawn[key]
 
 
 def exhibits(run: RunView, chosen: Iterable[Exhibit]) -> None:

@@ -137,8 +137,7 @@ def as_json(data: ReportData) -> dict[str, Any]:
 
 
 def json_text(values: dict[str, Any]) -> str:
-    """JSON with one item of a list a line: to be searched by line, and written by json's fast
-    encoder, which does not indent."""
+    """JSON with one item of a list a line: easy to search, and json's fast encoder writes it."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     parts = []
     for key, value in values.items():
