@@ -182,7 +182,6 @@ def scatter(
         .configure(font=SANS, background="transparent", view=alt.ViewConfig(stroke=GRID))
         .configure_legend(labelColor=INK, labelFontSize=12)
     )
-    # Not checked against the schema, which takes half the time: the tests check these charts.
     spec: Spec = chart.to_dict(validate=False)
     return (recolour(spec) if dark else spec) | {"datasets": {"points": data}}
 
@@ -227,7 +226,7 @@ SHAPES = {
 def legend_svg(name: str, style: Style, dark: bool) -> tuple[str, int]:
     """One group's shape and name as SVG, and its width in px."""
     label = clip(name, 44)
-    width = 24 + math.ceil(7.4 * len(label))
+    width = 24 + math.ceil(sum(9.8 if c.isupper() else 7.4 for c in label))
     colour, ink = (style.dark, DARK[INK]) if dark else (style.light, INK)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="18" '

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dashboard.queries import RunView
 from probes import Finding
-from reports.claims import verdict
+from reports.claims import AGAINST, verdict
 from reports.wording import value_text
 
 LABELS = {
@@ -82,13 +82,15 @@ def chosen(
 
 
 def across(runs: Mapping[str, RunView], metric: str) -> pd.DataFrame:
-    """Findings of one metric in several runs, for a chart: label, value, low, high, group."""
+    """Findings of one metric in several runs, for a chart: a facet an attribute and class."""
     rows = []
     for name, run in runs.items():
         for f in run.findings:
             if f.metric == metric and f.headline and verdict(f) != "not measured":
-                subject = [f.subject.get(k, "") for k in ("arm", "attribute", "class", "group")]
-                label = " · ".join(s for s in subject if s) or f.instrument
-                rows.append((label, f.value, f.low, f.high, name, f.id, value_text(f)))
-    columns = ["label", "value", "low", "high", "group", "id", "in words"]
+                about = [f.subject.get(k, "") for k in ("attribute", "class", "group")]
+                about += [f"against {f.subject[k]}" for k in AGAINST if k in f.subject]
+                facet = " · ".join(s for s in about if s)
+                label = f.subject.get("arm", "") or f.instrument
+                rows.append((label, f.value, f.low, f.high, name, facet, f.id, value_text(f)))
+    columns = ["label", "value", "low", "high", "group", "facet", "id", "in words"]
     return pd.DataFrame(rows, columns=columns)

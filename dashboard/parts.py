@@ -224,7 +224,9 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
         st.markdown(f"**{plain(one.caption)}**")
         made = _drawn(run, one)
         if made:
-            draw(made, key, one.alt, bool(one.table.get("target", pd.Series()).notna().any()))
+            # A ranking's rule is whatever its caption says: often what chance alone would score.
+            targets = one.table.get("target", pd.Series()).notna().any()
+            draw(made, key, one.alt, bool(targets) and not one.id.startswith("ranking"))
             with st.expander("Table"):
                 st.dataframe(one.table, hide_index=True, key=f"table {key}", alt=one.alt)
         elif one.kind in PICTURES and {"row", "column", "cell"} <= set(one.table.columns):
@@ -284,7 +286,7 @@ def gallery(
 
 def picture_button(cell: str, caption: str, key: str) -> None:
     """A caption that opens the picture it stands under."""
-    own = cell.partition(MINUS)[0]
+    own = cell.partition(" ")[0]  # the picture that was changed, or under a map
     if len(own) == 64:
         st.button(
             plain(caption or own[:12], 44),
@@ -337,7 +339,7 @@ def _history(run: RunView, row: pd.Series) -> None:
             key=f"beside {cell}",
         )
     wanted = [cell] + ([beside, f"{beside}{MINUS}{cell}"] if beside else [])
-    captions = [str(row["arm"])] + ([names[beside], "what changed, 8 ×"] if beside else [])
+    captions = [str(row["arm"])] + ([names[beside], "what changed, 8\u00a0×"] if beside else [])
     pictures = run.images(wanted)
     with st.container(horizontal=True, gap="small"):
         for one, caption in zip(wanted, captions, strict=True):

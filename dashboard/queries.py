@@ -21,13 +21,17 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
+from audit.heat import HEAT, MAPS
 from audit.plan import ARM, Cell, arm_labels
 from audit.spec import Spec, SpecError, parse_spec
 from dashboard.files import Files, RunError, index
-from dashboard.pictures import difference
+from dashboard.pictures import difference, overlaid
 from probes import Exhibit, Finding
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dashboard.charts import Facets
 
 FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
@@ -174,9 +178,12 @@ class RunView:
     # --- pictures ---
 
     def images(self, cells: Iterable[str]) -> dict[str, bytes]:
-        """PNG bytes of the cells that have a picture; also of 'CELL minus CELL'."""
+        """PNG bytes of the cells that have a picture.
+
+        Also of 'CELL minus CELL', and of a cell under a map of attention: see `audit.heat`.
+        """
         wanted = list(dict.fromkeys(cells))
-        plain = [part for cell in wanted for part in cell.split(MINUS)]
+        plain = [part for cell in wanted for part in cell.partition(HEAT)[0].split(MINUS)]
         rows = self.sql(
             "SELECT cell, unit, vae_file FROM cells WHERE list_contains(?, cell)", [plain]
         )
@@ -197,7 +204,29 @@ class RunView:
             one, _, other = cell.partition(MINUS)
             if other and one in found and other in found:
                 found[cell] = difference(found[one], found[other])
+            one, _, word = cell.partition(HEAT)
+            plane = self._map(one, word) if word and one in found else None
+            if plane is not None:
+                found[cell] = overlaid(found[one], plane)
         return found
+
+    def _map(self, cell: str, word: str) -> NDArray[np.generic] | None:
+        """Where attention to a word was, if the run kept it."""
+        from safetensors import SafetensorError, safe_open
+
+        row = self.cell(cell)
+        if row is None or not word.isdecimal():
+            return None
+        key = f"{row['trajectory']}|{MAPS}"
+        for path in self.files.attention.get(str(row["unit"]), []):
+            try:
+                with safe_open(path, "numpy") as file:
+                    if key in file.keys():  # noqa: SIM118
+                        maps = file.get_tensor(key)
+                        return maps[int(word)] if int(word) < len(maps) else None
+            except (OSError, SafetensorError):
+                continue
+        return None
 
     def picture(self, cell: str) -> bytes | None:
         """One picture's PNG bytes, or None where the run has none."""

@@ -50,7 +50,7 @@ else:
     parts.draw(made, "shares", "dots with 95 % intervals, one for each arm", True)
     st.caption(
         "Prompts weigh alike and are taken as fixed; 95 % intervals. Of pictures that were told a "
-        "class: those that were not are counted here."
+        "class; those that were not are counted in the table below."
     )
 parts.csv_button(table, "shares", "shares")
 lost = outcomes.not_told(run, reading, chosen)

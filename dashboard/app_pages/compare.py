@@ -55,7 +55,7 @@ if rankings:
     st.subheader("Ranking", anchor=False)
     for exhibit in {e.id: e for _, e in rankings}.values():
         tables = [
-            e.table.assign(label=[f"{name}: {t}" if len(runs) > 1 else t for t in e.table["label"]])
+            e.table.assign(facet=name if len(runs) > 1 else "")
             for name, e in rankings
             if e.id == exhibit.id
         ]
@@ -90,7 +90,9 @@ else:
     st.markdown(plain(record.get("message", "")))
     rows = metric_rows(record)
     if len(rows):
-        made = charts.facets(Exhibit("gate", "bar", rows, "", ""), (), parts.dark())
+        ids = rows["label"].str.partition("/")  # metric/subject
+        shown = rows.assign(facet=ids[0], label=ids[2].where(ids[2] != "", ids[0]))
+        made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), parts.dark())
         if made:
             st.markdown("**Candidate minus baseline, with 95 % intervals**")
             parts.draw(made, "gate", "differences with intervals", False)

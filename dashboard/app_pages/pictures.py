@@ -16,7 +16,7 @@ parts.headline(
 )
 chosen = parts.filters(run, ("checkpoint", "vae", "prompt"))
 seeds = run.levels["seed"]
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
     if len(seeds) > 1:
         seed = st.selectbox("Seed", seeds, key="seed", bind="query-params", width=120)
         chosen["seed"] = [seed]

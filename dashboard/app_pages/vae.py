@@ -5,7 +5,7 @@ import streamlit as st
 
 from dashboard import parts
 from dashboard.queries import MINUS
-from dashboard.words import plain
+from dashboard.words import plain, signed
 
 MOST = 8
 PROBES = ("vae/", "spectrum/")
@@ -57,11 +57,11 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
     with st.grid(columns=2, min_column_width=350):
         for i, row in enumerate(rows.itertuples()):
             with st.container(border=True):
-                shift = f"ΔE {row.delta_e:.1f} · lightness {row.lightness_shift:+.1f}"
+                shift = f"ΔE {row.delta_e:.1f} · lightness {signed(row.lightness_shift)}"
                 st.markdown(f"**{plain(row.prompt, 160)}** · seed {row.seed}")
-                st.caption(shift.replace("-", "−"))
+                st.caption(f"{plain(row.arm)} · {shift}")
                 cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
-                captions = [str(vaes[0]), str(vae), "what changed, 8 ×"]
+                captions = [str(vaes[0]), str(vae), "changed, 8\u00a0×"]
                 parts.gallery(run, cells, captions, f"vae {i}", 96)
     parts.csv_button(rows, "changed", "changed")
 else:

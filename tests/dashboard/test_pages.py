@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
+from audit.heat import HEAT
 from audit.store import Run
 from dashboard import parts
 
@@ -46,6 +48,42 @@ def test_every_page_opens_on_a_whole_run(page, made, shown):
     assert app.title[0].value
     assert not app.error
     assert "alert(1)" not in "".join(m.value for m in app.markdown if m.allow_html)
+
+
+def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
+    plan = Run(run).read_plan()
+    rows, lines, maps = [], [], {}
+    for _, row in plan.drop_duplicates("prompt").head(2).iterrows():
+        name = f"{row['checkpoint']} · {row['prompt']}"
+        maps[f"{row['trajectory']}|prompt/maps"] = np.eye(4, dtype=np.float16)[None]
+        Run(run).write_taps("attention@0", row["unit"], maps, "{}")
+        rows.append({"row": name, "column": "picture", "cell": row["cell"], "caption": ""})
+        word = {"column": "word 1", "cell": f"{row['cell']}{HEAT}0", "caption": "portrait"}
+        rows.append({"row": name} | word)
+        lines.append({"x": 1, "value": 0.5, "low": 0.4, "high": 0.6, "group": "portrait"})
+        lines[-1]["facet"] = name
+    report = json.loads((run / "report/report.json").read_text())
+    report["exhibits"] = [
+        {
+            "id": "attention/steps",
+            "kind": "line",
+            "table": lines,
+            "caption": "lines",
+            "alt": "lines",
+        },
+        {"id": "attention/maps", "kind": "heat-over-image", "table": rows, "caption": "maps"}
+        | {"alt": "maps"},
+    ]
+    (run / "report/report.json").write_text(json.dumps(report))
+    shown(run)
+    app = opened("attention")
+    assert names(app) == ["picture", "portrait"]
+    assert "missing" not in text(app)
+    second = rows[2]["row"]
+    app.selectbox(key="row_0").select(second).run()
+    assert not app.exception
+    assert app.query_params["row_0"] == [second]
+    assert [d.value["facet"].tolist() for d in app.dataframe if "facet" in d.value] == [[""]]
 
 
 @pytest.mark.parametrize("page", PAGES)
