@@ -28,7 +28,7 @@ from reports.tables import show as short
 RUNS = "AUDIT_DASHBOARD"
 """Environment variable: JSON of the folders and gate files that the dashboard may show."""
 SIDE = 176
-GRID_ROWS, GRID_COLUMNS = 12, 8
+GRID_ROWS, GRID_COLUMNS = 12, 12
 PICTURES = ("grid", "heat-over-image", "strip")
 """Kinds of exhibits that are pictures in rows and columns."""
 FACTS = (
@@ -312,7 +312,7 @@ def grid(run: RunView, one: Exhibit, key: str) -> None:
         gallery(run, [p.cell for _, p in places], captions, f"{key} {i}")
     left = len(held.rows) * len(held.columns) - min(len(held.rows), GRID_ROWS) * len(columns)
     if left > 0:
-        st.caption(f"{left:,} more places are in the data.")
+        st.caption(f"More in the data: {count(left, 'place')}.")
 
 
 def _open(cell: str) -> None:
@@ -397,7 +397,7 @@ def _outcome_line(run: RunView, reading: Reading, cell: str) -> str:
         return f"{about}: not measured"
     sure = rows["certainty"][0]
     text = f"{about}: **{plain(rows['outcome'][0])}**"
-    return text + (f" (likeliest class {100 * sure:.0f} %)" if pd.notna(sure) else "")
+    return text + (f" (likeliest class {100 * sure:.0f}\u00a0%)" if pd.notna(sure) else "")
 
 
 def empty(what: str, do: str) -> None:

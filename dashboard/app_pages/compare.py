@@ -90,8 +90,8 @@ else:
     st.markdown(plain(record.get("message", "")))
     rows = metric_rows(record)
     if len(rows):
-        ids = rows["label"].str.partition("/")  # metric/subject
-        shown = rows.assign(facet=ids[0], label=ids[2].where(ids[2] != "", ids[0]))
+        ids = rows["label"].str.rpartition("/")  # metric/instrument/class
+        shown = rows.assign(facet=ids[0], label=ids[2])
         made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), parts.dark())
         if made:
             st.markdown("**Candidate minus baseline, with 95 % intervals**")

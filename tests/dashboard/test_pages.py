@@ -64,15 +64,8 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
         lines[-1]["facet"] = name
     report = json.loads((run / "report/report.json").read_text())
     report["exhibits"] = [
-        {
-            "id": "attention/steps",
-            "kind": "line",
-            "table": lines,
-            "caption": "lines",
-            "alt": "lines",
-        },
-        {"id": "attention/maps", "kind": "heat-over-image", "table": rows, "caption": "maps"}
-        | {"alt": "maps"},
+        {"id": f"attention/{name}", "kind": kind, "table": table, "caption": name, "alt": name}
+        for name, kind, table in (("steps", "line", lines), ("maps", "heat-over-image", rows))
     ]
     (run / "report/report.json").write_text(json.dumps(report))
     shown(run)
@@ -82,8 +75,8 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
     second = rows[2]["row"]
     app.selectbox(key="row_0").select(second).run()
     assert not app.exception
-    assert app.query_params["row_0"] == [second]
-    assert [d.value["facet"].tolist() for d in app.dataframe if "facet" in d.value] == [[""]]
+    assert any(m.value.replace("\\", "") == second for m in app.markdown)
+    assert [len(d.value) for d in app.dataframe if "facet" in d.value] == [1]
 
 
 @pytest.mark.parametrize("page", PAGES)
