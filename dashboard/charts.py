@@ -43,7 +43,7 @@ ACCENT = {False: "#4a4fb5", True: "#a4a8ff"}
 SANS = '"Source Sans", sans-serif'
 """The font that Streamlit brings along."""
 MOST_FACETS = 12
-MANY = ("#0072b2", "#d55e00", "#009e73", "#b7518f", "#5a5f66", "#b27d00", "#2a9fd8", "#8c6bb1")
+MANY = ("#0072b2", "#d55e00", "#009e73", "#b7518f", "#5a5f66", "#b27d00", "#2596cd", "#8c6bb1")
 GREY = "#9ba5b0"
 
 

@@ -93,6 +93,20 @@ def test_every_page_opens_on_half_a_run(page, run, shown):
         assert "No findings yet" in text(app)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_without_any_picture(page, run, shown):
+    for name in ("images", "report", "scores"):
+        shutil.rmtree(run / name)
+    shown(run)
+    app = opened(page)
+    assert app.title[0].value
+    assert not app.error
+    if page == "overview":
+        assert "0 of 24 pictures made" in text(app)
+    if page == "pictures":
+        assert "missing: no picture in the run" in text(app)
+
+
 def test_overview_filters_findings_and_keeps_the_choice(made, shown):
     shown(made)
     app = opened(all="true", search="cook")
