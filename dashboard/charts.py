@@ -18,7 +18,7 @@ import altair as alt
 import pandas as pd
 
 from probes import Exhibit, Finding
-from reports.charts import DARK, NEEDED, clean, shorten, style_groups
+from reports.charts import DARK, NEEDED, clean, shorten, style_groups, ungrouped
 from reports.page import meter
 from reports.plots import (
     GRID,
@@ -70,8 +70,7 @@ def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> F
         return None
     table = tidy(exhibit.table)
     if table["group"].nunique() > len(STYLES):
-        joined = table["facet"].where(table["facet"] == "", table["facet"] + " · ")
-        table = table.assign(facet=joined + table["group"], group="")
+        table = ungrouped(table, exhibit.kind)
     styles = style_groups(list(dict.fromkeys(table["group"])), known)
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]

@@ -52,6 +52,14 @@ def test_charts_are_valid_vega_lite():
         alt.Chart.from_dict(made[0] | {"layer": "none"}).to_dict(validate=True)
 
 
+def test_many_groups_that_labels_tell_apart_share_a_chart():
+    arms = [f"arm {i}" for i in range(9)]
+    table = pd.DataFrame({"label": arms, "value": 0.5, "low": 0.4, "high": 0.6, "group": arms})
+    assert len(charts.facets(one(table=table)).charts) == 1
+    several = pd.concat([table, table.assign(label="cook")])
+    assert len(charts.facets(one(table=several)).charts) == 9
+
+
 def test_points_say_their_interval():
     text = json.dumps(charts.facets(one()).charts[0][1])
     assert '"tooltip"' in text
