@@ -80,7 +80,7 @@ def serve(runs: list[str], gates: list[str], port: int) -> None:
     """Serve runs until Ctrl-C."""
     from streamlit.web import bootstrap
 
-    from dashboard import findings, outcomes, parts  # noqa: F401  loaded before anyone waits
+    from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
 
     first = parts.open_view(runs[0])
     first.made()

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import parts
+from dashboard import figures, galleries, parts
 from probes import Exhibit
 
 run = parts.view()
@@ -47,13 +47,15 @@ chosen = ""
 mine.sort(key=lambda e: e.kind != "heat-over-image")
 for i, exhibit in enumerate(mine):
     key = f"attention {i}"
-    if exhibit.kind in parts.PICTURES and {"row", "column", "cell", "caption"} <= {*exhibit.table}:
+    if exhibit.kind in galleries.PICTURES and {"row", "column", "cell", "caption"} <= {
+        *exhibit.table
+    }:
         rows = list(dict.fromkeys(exhibit.table["row"].astype(str)))
         title = "Picture" if exhibit.kind == "heat-over-image" else "Steps of"
         row = st.selectbox(title, rows, key=f"row_{i}", bind="query-params")
-        parts.exhibit(run, of_row(exhibit, row), f"{key} {row}")
+        figures.exhibit(run, of_row(exhibit, row), f"{key} {row}")
         chosen = chosen or (row if exhibit.kind == "heat-over-image" else "")
     else:
-        parts.exhibit(run, lines_of(exhibit, chosen), key)
+        figures.exhibit(run, lines_of(exhibit, chosen), key)
     if i + 1 < len(mine):
         st.space("medium")

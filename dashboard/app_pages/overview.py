@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, parts
+from dashboard import charts, figures, parts
 from dashboard.findings import LABELS, chosen, frame, tally
 from dashboard.words import count, plain
 from reports.facts import HEX, audited_cards
@@ -112,12 +112,12 @@ else:
                 picture.image(svg, width=200, alt=alt)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{count(len(rows), 'finding')}")
-        parts.csv_button(rows, "findings", "findings")
+        figures.csv_button(rows, "findings", "findings")
 
 st.subheader("What is there, and what is missing", anchor=False)
 table = made.rename(columns={"arm": "arm (what is compared)"})
 st.dataframe(table, hide_index=True, alt="Pictures planned, made and missing of every arm")
-parts.csv_button(table, "made", "made")
+figures.csv_button(table, "made", "made")
 
 cards = audited_cards(run.report.get("audited", []))
 if cards:
