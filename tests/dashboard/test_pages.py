@@ -79,6 +79,20 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
     assert [len(d.value) for d in app.dataframe if "facet" in d.value] == [1]
 
 
+def test_the_vae_page_draws_what_the_probe_says(run, shown):
+    report = json.loads((run / "report/report.json").read_text())
+    row = {"label": "model-0 · vae-1", "value": 30.0, "low": 29.0, "high": 31.0, "group": ""}
+    report["exhibits"] = [
+        {"id": "vae/psnr", "kind": "bar", "table": [row], "caption": "PSNR by VAE", "alt": "PSNR"},
+        {"id": "vae/who-pays", "kind": "table", "table": [row], "caption": "Who", "alt": "Who"},
+    ]
+    (run / "report/report.json").write_text(json.dumps(report))
+    shown(run)
+    said = text(opened("vae"))
+    for words in ("PSNR by VAE", "Who pays", "model-0 · vae-1 · ΔE"):
+        assert words in said
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_opens_on_half_a_run(page, run, shown):
     for file in list((run / "images").glob("*/*.parquet"))[::2]:
