@@ -122,9 +122,10 @@ def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
     }
     reasons = audit.run.missing_images().set_index("cell")["reason"].to_dict()
     of_units = audit.run.failures()
+    missing = ~plan["cell"].isin(made)
     rows = []
     for (checkpoint, vae), part in plan.groupby(["checkpoint", "vae"], sort=False):
-        lost = part[~part["cell"].isin(made)]
+        lost = part[missing[part.index]]
         why = [
             reasons.get(c) or of_units.get(u) or "not made yet"
             for c, u in zip(lost["cell"], lost["unit"], strict=True)

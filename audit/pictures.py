@@ -11,24 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from audit.heat import HEAT, MAPS, heated
 from audit.plan import ARM
 from audit.prompts import nearest
 from audit.spec import SpecError
 from audit.store import Run
 from audit.taps import store as taps
 from probes import Exhibit
-from probes.attention import HEAT
 
 FACTORS = ("prompt", "seed", *ARM)
 MOST_GRIDS = 4
 MOST_ROWS, MOST_COLUMNS = 8, 8
 MINUS = " minus "
 AMPLIFIED = 8
-
-
-VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
-"""Five colours of matplotlib's viridis (CC0), evenly apart."""
-OPACITY = 0.6
 
 
 class Pictures:
@@ -63,31 +58,15 @@ class Pictures:
     def _heated(self, cell: str, word: str) -> bytes | None:
         pixels, unit = self._pixels(cell), str(self.where.at[cell, "unit"])
         record = taps.read(self.run, self.attention, unit).get(self.where.at[cell, "trajectory"])
-        if pixels is None or record is None or "prompt/maps" not in record.arrays:
+        if pixels is None or record is None or MAPS not in record.arrays:
             return None
         buffer = io.BytesIO()
-        Image.fromarray(heated(pixels, record.arrays["prompt/maps"][int(word)])).save(buffer, "PNG")
+        Image.fromarray(heated(pixels, record.arrays[MAPS][int(word)])).save(buffer, "PNG")
         return buffer.getvalue()
 
     def _pixels(self, cell: str) -> NDArray[np.uint8] | None:
         png = self(cell)
         return None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-
-
-def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """A picture under a map in viridis, scaled from 0 to the map's maximum.
-
-    Args:
-        pixels: (height, width, 3), uint8 sRGB.
-        heat: (rows, columns), 0 or more; enlarged bilinearly.
-    """
-    plane = Image.fromarray(np.asarray(heat, np.float32))
-    size = (pixels.shape[1], pixels.shape[0])
-    values = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
-    values = values / max(float(values.max()), 1e-12) * (len(VIRIDIS) - 1)
-    colours = [np.interp(values, np.arange(len(VIRIDIS)), channel) for channel in VIRIDIS.T]
-    mixed = (1 - OPACITY) * pixels + OPACITY * np.stack(colours, axis=-1)
-    return mixed.round().astype(np.uint8)
 
 
 def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibit]:

@@ -54,6 +54,7 @@ class Null(NamedTuple):
     p: float
 
 
+@lru_cache(maxsize=4096)
 def share_interval(count: float, n: float) -> Interval:
     """The share of one class among n images, with its Wilson interval.
 
@@ -182,7 +183,10 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     return adjusted
 
 
-def _check(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> list[Floats]:
+def _joined(
+    by_prompt: Sequence[ArrayLike], estimand: Estimand
+) -> tuple[Floats, NDArray[np.integer]]:
+    """All prompts' cells one after another, and how many each has; checked."""
     if estimand not in ("this suite", "prompts like these"):
         raise ValueError(
             f"estimand {estimand!r} is neither 'this suite' nor 'prompts like these'; where each "
@@ -195,7 +199,7 @@ def _check(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> list[Floats]:
                 f"prompt {i}: {v.tolist()!r} is not a row of numbers; "
                 "leave missing cells, and prompts without cells, out and report them"
             )
-    return values
+    return np.concatenate([np.empty(0), *values]), np.array([len(v) for v in values], int)
 
 
 def varies(x: Floats) -> bool:
@@ -203,11 +207,18 @@ def varies(x: Floats) -> bool:
     return bool(np.ptp(x) > 1e-12 * np.abs(x).max())
 
 
-def _t_mean(values: list[Floats], estimand: Estimand) -> Difference:
-    """Mean of the prompts' means with t interval and p; see `mean_over_prompts`."""
-    if not values:
+def mean_of_sorted(x: Floats, n: NDArray[np.integer], estimand: Estimand) -> Difference:
+    """As `mean_over_prompts`, with p, of cells that stand prompt by prompt.
+
+    Args:
+        x: (N,) the cells of the first prompt, then those of the second, and so on; no NaN.
+        n: (P,) how many cells each prompt has, at least 1.
+        estimand: as in `mean_over_prompts`.
+    """
+    if not len(n):
         return Difference(nan, nan, nan, nan)
-    means = np.array([v.mean() for v in values])
+    starts = np.cumsum(n) - n
+    means = np.add.reduceat(x, starts) / n
     mean = float(means.mean())
     cannot_tell = Difference(mean, nan, nan, nan)
     if estimand == "prompts like these":
@@ -216,10 +227,12 @@ def _t_mean(values: list[Floats], estimand: Estimand) -> Difference:
         test = stats.ttest_1samp(means, 0)
         bounds = test.confidence_interval(LEVEL)
         return Difference(mean, float(bounds.low), float(bounds.high), float(test.pvalue))
-    n = np.array([len(v) for v in values])
     if n.min() < 2:
         return cannot_tell
-    part = np.array([v.var(ddof=1) / len(v) if varies(v) else 0.0 for v in values])
+    least, most = np.minimum.reduceat(x, starts), np.maximum.reduceat(x, starts)
+    moves = most - least > 1e-12 * np.maximum(np.abs(least), np.abs(most))
+    variance = np.add.reduceat((x - np.repeat(means, n)) ** 2, starts) / (n - 1)
+    part = np.where(moves, variance / n, 0.0)
     if not part.any():
         return cannot_tell
     df = part.sum() ** 2 / (part**2 / (n - 1)).sum()
@@ -246,7 +259,7 @@ def mean_over_prompts(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> Int
     Raises:
         ValueError: a prompt without cells, or a cell without a value.
     """
-    return Interval(*_t_mean(_check(by_prompt, estimand), estimand)[:3])
+    return Interval(*mean_of_sorted(*_joined(by_prompt, estimand), estimand)[:3])
 
 
 def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Estimand) -> Interval:
@@ -268,7 +281,7 @@ def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Esti
             f"counts {k.tolist()!r} of totals {n.tolist()!r}: for each prompt 0 <= count <= total "
             "is needed, and a total of 1 or more; leave prompts without images out and report them"
         )
-    _check([], estimand)
+    _joined([], estimand)
     if not k.size:
         return Interval(nan, nan, nan)
     shares = k / n
@@ -313,17 +326,23 @@ def paired_difference(
     Raises:
         ValueError: arms that do not hold the same cells, or as `mean_over_prompts`.
     """
-    a, b = _check(a_by_prompt, estimand), _check(b_by_prompt, estimand)
-    if [len(x) for x in a] != [len(y) for y in b]:
+    (a, n), (b, of_b) = _joined(a_by_prompt, estimand), _joined(b_by_prompt, estimand)
+    if n.tolist() != of_b.tolist():
         raise ValueError(
-            f"cells by prompt: {[len(x) for x in a]} in one arm, {[len(y) for y in b]} in the "
+            f"cells by prompt: {n.tolist()} in one arm, {of_b.tolist()} in the "
             "other; only cells that both arms have can be paired"
         )
-    differences = [x - y for x, y in zip(a, b, strict=True)]
-    mean = _t_mean(differences, estimand)
-    if not differences or any(d.any() for d in differences):
+    return paired_difference_of_sorted(a, b, n, estimand, span)
+
+
+def paired_difference_of_sorted(
+    a: Floats, b: Floats, n: NDArray[np.integer], estimand: Estimand, span: float = nan
+) -> Difference:
+    """As `paired_difference`, of cells that stand prompt by prompt, n of each; no NaN."""
+    mean = mean_of_sorted(a - b, n, estimand)
+    if not len(n) or (a != b).any():
         return mean
-    few = estimand == "prompts like these" and len(a) < FEWEST_PROMPTS
-    cells = len(a) * (min(len(x) for x in a) if estimand == "this suite" else 1)
+    few = estimand == "prompts like these" and len(n) < FEWEST_PROMPTS
+    cells = len(n) * (int(n.min()) if estimand == "this suite" else 1)
     most = nan if few else span * float(1 - ((1 - LEVEL) / 2) ** (1 / cells))
     return Difference(0.0, -most, most, 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def main(folder: Path) -> None:
                 print(f"  {_memory(server.pid)}")
             for path in ("", "attributes"):
                 visit(page, f"{url}/{path}")
-                for change in _changes(page, path):
+                for prepare, change in _changes(page, path):
+                    prepare()
                     started, before = time.monotonic(), _cpu(server.pid)
                     change()
                     settled(page)
@@ -50,17 +52,22 @@ def main(folder: Path) -> None:
         print(_memory(server.pid))
 
 
-def _changes(page: Any, path: str) -> list[Any]:
+def _changes(page: Any, path: str) -> list[tuple[Callable[[], None], Callable[[], None]]]:
+    """What comes before a change of a filter, and the change itself."""
     if path == "":
         search = page.get_by_placeholder("a prompt, a metric …")
-        return [lambda: (search.fill("worker 7"), search.press("Enter"), page.wait_for_timeout(50))]
+
+        def find() -> None:
+            search.press("Enter")
+            page.wait_for_timeout(50)
+
+        return [(lambda: search.fill("worker 7"), find)]
 
     def choose() -> None:
-        page.get_by_label("Prompt").first.click()
         page.get_by_role("option").nth(3).click()
         page.wait_for_timeout(50)
 
-    return [choose]
+    return [(lambda: page.get_by_label("Prompt").first.click(), choose)]
 
 
 def _memory(pid: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import streamlit as st
 
-from dashboard import parts
+from dashboard import history, parts
 from dashboard.files import RunError
 from dashboard.pictures import icon
 from dashboard.words import plain
@@ -33,7 +33,7 @@ page = st.navigation(
 parts.choose_run()
 try:
     page.run()
-    parts.show_history(parts.view())
+    history.show_history(parts.view())
 except RunError as error:
     st.error(plain(error))
     st.button("Look again", on_click=parts.forget)

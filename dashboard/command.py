@@ -80,8 +80,11 @@ def serve(runs: list[str], gates: list[str], port: int) -> None:
     """Serve runs until Ctrl-C."""
     from streamlit.web import bootstrap
 
-    from dashboard import outcomes, parts  # noqa: F401  loaded before the first visitor waits
+    from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
 
+    first = parts.open_view(runs[0])
+    first.made()
+    findings.frame(first)
     os.environ["AUDIT_DASHBOARD"] = json.dumps({"runs": runs, "gates": gates})
     options = OPTIONS | {"server.port": port}
     flags = {name.replace(".", "_"): value for name, value in options.items()}

@@ -86,7 +86,7 @@ def wide(view: RunView) -> pd.DataFrame:
     made = view.images_table()
     names = ", ".join(SETTINGS)
     table = view.sql(
-        f"""SELECT {names} FROM plan SEMI JOIN (SELECT cell FROM {made} WHERE sha256 IS NOT NULL)
+        f"""SELECT {names} FROM plan SEMI JOIN (SELECT cell FROM {made} WHERE there)
             USING (cell) ORDER BY place"""
     )
     for reading in outcomes.readings(view):

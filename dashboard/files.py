@@ -24,6 +24,7 @@ class Files(NamedTuple):
         images: by (unit, VAE file).
         scores: all files of an instrument's folder (name@digest).
         latents: by unit, or unit-VAE of a round trip.
+        attention: what the attention taps kept, by unit; of several settings, all.
         labels: in order of name.
         failures: by unit.
         links: names of links, none of which is followed.
@@ -34,6 +35,7 @@ class Files(NamedTuple):
     images: dict[tuple[str, str], Path]
     scores: dict[str, list[Path]]
     latents: dict[str, Path]
+    attention: dict[str, list[Path]]
     labels: list[Path]
     failures: dict[str, Path]
     links: list[str]
@@ -49,7 +51,7 @@ def index(folder: Path) -> Files:
         root = folder.resolve(strict=True)
     except OSError:
         raise RunError(f"{folder}: no such folder; was the run removed or renamed?") from None
-    files = Files(root, {}, {}, {}, {}, [], {}, [])
+    files = Files(root, {}, {}, {}, {}, {}, [], {}, [])
     for parts, path in _walk(root, files.links):
         match parts:
             case (name,) | ("report" | "gate", name):
@@ -62,6 +64,8 @@ def index(folder: Path) -> Files:
                 files.scores.setdefault(instrument, []).append(path)
             case ("latents", name) if name.endswith(".safetensors"):
                 files.latents[path.stem] = path
+            case ("taps", tap, name) if tap.startswith("attention@"):
+                files.attention.setdefault(path.stem, []).append(path)
             case ("labels", name) if name.endswith(".parquet"):
                 files.labels.append(path)
             case ("failures", name) if name.endswith(".txt"):

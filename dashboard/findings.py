@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from dashboard.queries import RunView
 from probes import Finding
-from reports.claims import verdict
+from reports.claims import AGAINST, verdict
 from reports.wording import value_text
 
 LABELS = {
@@ -35,26 +36,22 @@ def frame(run: RunView) -> pd.DataFrame:
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
-    columns = list(_row(Finding("", "", "", {}, float("nan"))))
-    made = pd.DataFrame([_row(f) for f in findings], columns=columns)
+    columns: dict[str, list[Any]] = {
+        "id": [f.id for f in findings],
+        "verdict": [verdict(f) for f in findings],
+        "headline": [f.headline for f in findings],
+        "probe": [f.probe for f in findings],
+        "metric": [f.metric.replace("_", " ") for f in findings],
+    }
+    columns |= {k: [f.subject.get(k, "") for f in findings] for k in SUBJECT}
+    columns |= {k: [getattr(f, k) for f in findings] for k in (*NUMBERS, *WORDS)}
+    made = pd.DataFrame(columns)
     made["headline"] = made["headline"].astype(bool)
     place = {v: i for i, v in enumerate(LABELS)}
     made["order"] = made["verdict"].map(place)
     made["alone"] = made["prompt"] != ""
     made = made.sort_values(["order", "alone"], kind="stable")
     return made.drop(columns=["order", "alone"])
-
-
-def _row(f: Finding) -> dict[str, object]:
-    about = {key: f.subject.get(key, "") for key in SUBJECT}
-    metric = f.metric.replace("_", " ")
-    return (
-        {"id": f.id, "verdict": verdict(f), "headline": f.headline}
-        | {"probe": f.probe, "metric": metric}
-        | about
-        | {k: getattr(f, k) for k in NUMBERS}
-        | {k: getattr(f, k) for k in WORDS}
-    )
 
 
 def tally(rows: pd.DataFrame) -> dict[str, int]:
@@ -85,13 +82,15 @@ def chosen(
 
 
 def across(runs: Mapping[str, RunView], metric: str) -> pd.DataFrame:
-    """Findings of one metric in several runs, for a chart: label, value, low, high, group."""
+    """Findings of one metric in several runs, for a chart: a facet an attribute and class."""
     rows = []
     for name, run in runs.items():
         for f in run.findings:
             if f.metric == metric and f.headline and verdict(f) != "not measured":
-                subject = [f.subject.get(k, "") for k in ("arm", "attribute", "class", "group")]
-                label = " · ".join(s for s in subject if s) or f.instrument
-                rows.append((label, f.value, f.low, f.high, name, f.id, value_text(f)))
-    columns = ["label", "value", "low", "high", "group", "id", "in words"]
+                about = [f.subject.get(k, "") for k in ("attribute", "class", "group")]
+                about += [f"against {f.subject[k]}" for k in AGAINST if k in f.subject]
+                facet = " · ".join(s for s in about if s)
+                label = f.subject.get("arm", "") or f.instrument
+                rows.append((label, f.value, f.low, f.high, name, facet, f.id, value_text(f)))
+    columns = ["label", "value", "low", "high", "group", "facet", "id", "in words"]
     return pd.DataFrame(rows, columns=columns)

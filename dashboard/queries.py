@@ -10,25 +10,34 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from math import nan
 from pathlib import Path
 from threading import RLock
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from audit.plan import Cell, arm_labels
+from audit.heat import HEAT, MAPS
+from audit.plan import ARM, Cell, arm_labels
 from audit.spec import Spec, SpecError, parse_spec
 from dashboard.files import Files, RunError, index
-from dashboard.pictures import difference
+from dashboard.pictures import difference, overlaid
 from probes import Exhibit, Finding
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dashboard.charts import Facets
 
 FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
 MINUS = " minus "
 REPORT = "report/report.json"
+NUMBERS = ("value", "low", "high", "null", "null_q95", "p")
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 Filters = Mapping[str, Sequence[Any]]
 
@@ -49,6 +58,7 @@ class RunView:
         self._lock = RLock()
         self._made: dict[str, str] = {}
         self.cache: dict[str, pd.DataFrame] = {}
+        self.drawn: dict[tuple[int, bool], Facets | None] = {}
         self.opened = monotonic_ns()
         self._db = _connect(self.folder)
         try:
@@ -65,19 +75,31 @@ class RunView:
         self._add_arms()
 
     def _add_arms(self) -> None:
-        plan = self._db.execute("SELECT * FROM planned").df()
-        bad = [u for u in {*plan["unit"], *plan["vae_file"]} if not SAFE.fullmatch(str(u))]
+        names = self._db.execute("SELECT DISTINCT unit, vae_file FROM planned").df()
+        bad = [u for u in {*names["unit"], *names["vae_file"]} if not SAFE.fullmatch(str(u))]
         if bad:
             raise RunError(f"{self.folder}: plan.parquet: {bad[0]!r} is no name of a unit or VAE")
-        asked = plan["asked"] != ""  # by a probe: its pictures can be opened, not filtered
-        grid, further = plan[~asked].copy(), plan[asked].assign(arm="")
-        grid["arm"] = arm_labels(grid) if len(grid) else ""
-        self.arms = list(dict.fromkeys(grid["arm"]))
-        self._db.register("frame", pd.concat([grid, further]).drop_duplicates("cell"))
-        self._db.execute("CREATE TABLE cells AS SELECT *, row_number() OVER () AS place FROM frame")
+        # What a probe asked for can be opened, not filtered: it has no arm and comes last.
+        factors = ", ".join(ARM)
+        kinds = self._db.execute(
+            f"SELECT {factors} FROM planned WHERE asked = '' GROUP BY ALL ORDER BY min(rowid)"
+        ).df()
+        kinds["arm"] = arm_labels(kinds) if len(kinds) else pd.Series(dtype=str)
+        self._db.register("kinds", kinds)
+        same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM k.{name}" for name in ARM)
+        self._db.execute(
+            f"""CREATE TABLE cells AS
+                SELECT * EXCLUDE (line), row_number() OVER (ORDER BY asked <> '', line) AS place
+                FROM (SELECT p.*, coalesce(k.arm, '') AS arm, p.rowid AS line FROM planned p
+                      LEFT JOIN kinds k ON p.asked = '' AND {same}
+                      QUALIFY row_number() OVER (PARTITION BY cell ORDER BY asked <> '', line) = 1)
+                ORDER BY place"""
+        )
         self._db.execute("CREATE VIEW plan AS SELECT * FROM cells WHERE asked = ''")
-        self._db.unregister("frame")
+        self._db.unregister("kinds")
         self._db.execute("DROP TABLE planned")
+        arms = self._db.execute("SELECT arm FROM plan GROUP BY 1 ORDER BY min(place)").df()
+        self.arms = arms["arm"].tolist()
 
     # --- tables ---
 
@@ -104,9 +126,9 @@ class RunView:
         """By arm: planned, made, missing, and the commonest reason."""
         table = self.images_table()
         rows = self.sql(
-            f"""SELECT p.arm, count(*) AS planned, count(i.sha256) AS made,
-                   count(*) - count(i.sha256) AS missing,
-                   mode(CASE WHEN i.sha256 IS NULL THEN coalesce(i.reason, p.unit) END) AS reason
+            f"""SELECT p.arm, count(*) AS planned, count(*) FILTER (i.there) AS made,
+                   count(*) FILTER (i.there IS NOT TRUE) AS missing,
+                   mode(CASE WHEN i.there THEN NULL ELSE coalesce(i.reason, p.unit) END) AS reason
                 FROM plan p LEFT JOIN {table} i USING (cell) GROUP BY 1 ORDER BY min(place)"""
         )
         rows["reason"] = [self._why(r) for r in rows["reason"]]
@@ -156,9 +178,12 @@ class RunView:
     # --- pictures ---
 
     def images(self, cells: Iterable[str]) -> dict[str, bytes]:
-        """PNG bytes of the cells that have a picture; also of 'CELL minus CELL'."""
+        """PNG bytes of the cells that have a picture.
+
+        Also of 'CELL minus CELL', and of a cell under a map of attention: see `audit.heat`.
+        """
         wanted = list(dict.fromkeys(cells))
-        plain = [part for cell in wanted for part in cell.split(MINUS)]
+        plain = [part for cell in wanted for part in cell.partition(HEAT)[0].split(MINUS)]
         rows = self.sql(
             "SELECT cell, unit, vae_file FROM cells WHERE list_contains(?, cell)", [plain]
         )
@@ -179,16 +204,38 @@ class RunView:
             one, _, other = cell.partition(MINUS)
             if other and one in found and other in found:
                 found[cell] = difference(found[one], found[other])
+            one, _, word = cell.partition(HEAT)
+            plane = self._map(one, word) if word and one in found else None
+            if plane is not None:
+                found[cell] = overlaid(found[one], plane)
         return found
+
+    def _map(self, cell: str, word: str) -> NDArray[np.generic] | None:
+        """Where attention to a word was, if the run kept it."""
+        from safetensors import SafetensorError, safe_open
+
+        row = self.cell(cell)
+        if row is None or not word.isdecimal():
+            return None
+        key = f"{row['trajectory']}|{MAPS}"
+        for path in self.files.attention.get(str(row["unit"]), []):
+            try:
+                with safe_open(path, "numpy") as file:
+                    if key in file.keys():  # noqa: SIM118
+                        maps = file.get_tensor(key)
+                        return maps[int(word)] if int(word) < len(maps) else None
+            except (OSError, SafetensorError):
+                continue
+        return None
 
     def picture(self, cell: str) -> bytes | None:
         """One picture's PNG bytes, or None where the run has none."""
         return self.images([cell]).get(cell)
 
     def images_table(self) -> str:
-        """Table of cell, sha256, reason."""
+        """Table of cell, there (whether it has a picture), reason."""
         paths = [str(p) for p in self.files.images.values()]
-        return self._table("made", paths, "cell, sha256, reason")
+        return self._table("made", paths, "cell, sha256 IS NOT NULL AS there, reason")
 
     def _table(self, name: str, paths: list[str], columns: str) -> str:
         """A table of what Parquet files hold, read once."""
@@ -200,7 +247,7 @@ class RunView:
                     relation.project(columns).create(table)
                 else:
                     self._db.execute(
-                        f"CREATE TABLE {table} (cell VARCHAR, sha256 VARCHAR, reason VARCHAR)"
+                        f"CREATE TABLE {table} (cell VARCHAR, there BOOLEAN, reason VARCHAR)"
                     )
                 self._made[name] = table
             return self._made[name]
@@ -276,7 +323,7 @@ class RunView:
     @cached_property
     def findings(self) -> list[Finding]:
         """All findings, in the report's order."""
-        return [_finding(row) for row in self.report.get("findings", [])]
+        return [_finding(row) for row in self.report.pop("findings", [])]
 
     @cached_property
     def exhibits(self) -> list[Exhibit]:
@@ -313,10 +360,12 @@ def _quoted(name: str) -> str:
 
 
 def _finding(row: Mapping[str, Any]) -> Finding:
-    known = {k: v for k, v in row.items() if k in Finding._fields}
-    for key in ("value", "low", "high", "null", "null_q95", "p"):
-        known[key] = float("nan") if known.get(key) is None else float(known[key])
-    return Finding(**known)
+    """A finding of report.json, where a number that was not measured is null."""
+    known = {**Finding._field_defaults, **row}
+    for key in NUMBERS:
+        if known[key] is None:
+            known[key] = nan
+    return Finding._make(map(known.__getitem__, Finding._fields))
 
 
 def _first(error: Exception) -> str:

@@ -24,3 +24,8 @@ def plain(text: object, limit: int = 700) -> str:
 def count(n: int, one: str, many: str = "") -> str:
     """'1 picture', '1,024 pictures'."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def signed(value: float) -> str:
+    """One decimal with its sign: '+1.5', '−0.3' with a true minus."""
+    return f"{value:+.1f}".replace("-", "−")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audit.heat import HEAT
 from audit.inside import AttentionSpec
 from audit.plan import Cell, arm_labels
 from audit.prompts import slug
@@ -28,8 +29,6 @@ SHORT = 3
 """Findings tell of words longer than this; all words are in the scores."""
 MOST_WORDS = 8
 MOST_SHOWN = 6
-HEAT = " attention to word "
-"""Between a cell and the number of a word: the name of a picture under that word's map."""
 
 
 class CrossAttention:

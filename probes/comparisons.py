@@ -19,7 +19,12 @@ from audit.attributes import OUTCOMES, AttributeSpec
 from audit.plan import arm_labels
 from audit.prompts import slug
 from audit.spec import Spec
-from audit.stats import Estimand, mean_over_prompts, mean_share_over_prompts, paired_difference
+from audit.stats import (
+    Estimand,
+    mean_over_prompts,
+    mean_share_over_prompts,
+    paired_difference_of_sorted,
+)
 from probes import Exhibit, Finding
 from probes.outcomes import reported_classes, subject_of
 
@@ -306,15 +311,12 @@ def _difference(
     unit: str,
     span: float,
 ) -> list[Finding]:
-    groups = [g for _, g in pairs.groupby("prompt", sort=False)]
+    codes = pd.factorize(pairs["prompt"])[0]
+    order, n = np.argsort(codes, kind="stable"), np.bincount(codes)
+    a, b = (pairs[arm].to_numpy(float)[order] for arm in ("a", "b"))
     findings = []
     for estimand in ESTIMANDS:
-        found = paired_difference(
-            [g["a"].to_numpy(float) for g in groups],
-            [g["b"].to_numpy(float) for g in groups],
-            estimand,
-            span,
-        )
+        found = paired_difference_of_sorted(a, b, n, estimand, span)
         findings.append(
             Finding(
                 id=f"{PROBE}/{key}/{slug(estimand)}",
@@ -328,13 +330,13 @@ def _difference(
                 estimator="mean over prompts of paired differences, t",
                 headline=estimand == "this suite",
                 n=len(pairs),
-                n_clusters=len(groups),
+                n_clusters=len(n),
                 null=0.0,
                 p=found.p,
                 unit=unit,
                 instrument=instrument,
-                status="measured" if groups else "not-measured",
-                note="" if groups else "no prompt and seed that both arms have",
+                status="measured" if len(n) else "not-measured",
+                note="" if len(n) else "no prompt and seed that both arms have",
             )
         )
     return findings

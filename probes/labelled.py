@@ -36,8 +36,11 @@ def with_labels(
             labelled pictures are supposed to be a random part of all.
     """
     names = attribute.class_names
+    own = labels[labels["attribute"] == attribute.name]
+    if own.empty:  # most arms of most runs
+        return []
     told = part[part["outcome"].notna()].drop_duplicates("cell").set_index("cell")
-    own = labels[(labels["attribute"] == attribute.name) & labels["cell"].isin(told.index)]
+    own = own[own["cell"].isin(told.index)]
     if own.empty:
         return []
     votes = pd.crosstab(own["cell"], own["class"], normalize="index")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from audit.attributes import OUTCOMES, AttributeSpec
@@ -218,6 +219,38 @@ def counts_of(outcome: pd.Series, names: tuple[str, ...]) -> np.ndarray:
     """How often each name is among the outcomes, (len(names),)."""
     counted = outcome.value_counts()
     return np.array([int(counted.get(name, 0)) for name in names])
+
+
+class PromptCounts(NamedTuple):
+    """How often each outcome is among each prompt's pictures.
+
+    Attributes:
+        prompts: in order of first appearance.
+        names: the classes, then `OUTCOMES`.
+        counts: (prompts, names).
+        lost: (prompts,) planned pictures that are not there.
+    """
+
+    prompts: list[str]
+    names: tuple[str, ...]
+    counts: NDArray[np.int64]
+    lost: NDArray[np.int64]
+
+    def of(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Columns of some names, (prompts, len(names))."""
+        return self.counts[:, [self.names.index(n) for n in names]]
+
+
+def counts_by_prompt(part: pd.DataFrame, classes: tuple[str, ...]) -> PromptCounts:
+    """Count the outcomes of some rows of `outcome_frame`, prompt by prompt, in one pass."""
+    row, prompts = pd.factorize(part["prompt"])
+    names = (*classes, *OUTCOMES)
+    column = pd.Categorical(part["outcome"], categories=list(names)).codes
+    known = column >= 0
+    shape = (len(prompts), len(names))
+    flat = np.bincount(row[known] * shape[1] + column[known], minlength=shape[0] * shape[1])
+    lost = np.bincount(row[part["outcome"].isna().to_numpy()], minlength=len(prompts))
+    return PromptCounts([str(p) for p in prompts], names, flat.reshape(shape), lost)
 
 
 def subject_of(part: pd.DataFrame, attribute: str) -> dict[str, str]:

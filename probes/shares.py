@@ -22,7 +22,7 @@ from audit.stats import (
     total_variation_null,
 )
 from probes import Finding
-from probes.outcomes import Errors, counts_of, reported_classes, subject_of
+from probes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
@@ -40,36 +40,39 @@ def by_prompt(
     distances: list[Finding] = []
     shares: list[Finding] = []
     names = attribute.class_names
-    for prompt, own in part.groupby("prompt", sort=False):
-        target = targets.get(str(prompt)) or attribute.shares()
-        subject = subject_of(own, attribute.name) | {"prompt": str(prompt)}
+    counted = counts_by_prompt(part, names)
+    of_classes, of_others = counted.of(names), counted.of(OUTCOMES)
+    arm = subject_of(part, attribute.name)
+    for i, prompt in enumerate(counted.prompts):
+        target = targets.get(prompt) or attribute.shares()
+        subject = arm | {"prompt": prompt}
         blank = Finding(
             id=f"{instrument}/{subject['arm']}/{prompt}",
             probe=PROBE,
             metric="",
             subject=subject,
             value=nan,
-            n=int(own["outcome"].isin(names).sum()),
+            n=int(of_classes[i].sum()),
             n_clusters=1,
             target=", ".join(f"{c} {target[c]:.3g}" for c in names),
             unit="share",
             instrument=instrument,
-            note=_not_counted(own),
+            note=_not_counted(of_others[i], int(counted.lost[i])),
         )
         wanted = np.array([target[c] for c in names])
-        distances.append(_distance(blank, counts_of(own["outcome"], names), wanted))
-        fixed = None
+        distances.append(_distance(blank, of_classes[i], wanted))
+        fixed, n = None, 0
         if errors is not None:
-            everything = counts_of(own["outcome"], errors.table.outcomes)
-            fixed = corrected_shares(everything, errors.table)
+            everything = counted.of(errors.table.outcomes)[i]
+            fixed, n = corrected_shares(everything, errors.table), int(everything.sum())
         for name in reported_classes(attribute):
+            k = names.index(name)
             of_class = blank._replace(
                 subject=subject | {"class": name}, null=target[name], id=f"{blank.id}/{name}"
             )
-            shares.append(_counted(of_class, own, names))
+            shares.append(_counted(of_class, int(of_classes[i, k])))
             if errors is not None and fixed is not None:
-                n = int(everything.sum())
-                shares.append(_corrected(of_class._replace(n=n), fixed, errors, names.index(name)))
+                shares.append(_corrected(of_class._replace(n=n), fixed, errors, k))
     adjusted = benjamini_hochberg([f.p for f in distances])
     flagged = [
         f._replace(p=float(p), headline=bool(p <= 0.05))
@@ -99,8 +102,7 @@ def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray) -> Finding
     )
 
 
-def _counted(blank: Finding, own: pd.DataFrame, names: tuple[str, ...]) -> Finding:
-    count = int((own["outcome"] == blank.subject["class"]).sum())
+def _counted(blank: Finding, count: int) -> Finding:
     interval = share_interval(count, blank.n)
     return blank._replace(
         id=f"{PROBE}/share/{blank.id}",
@@ -129,10 +131,9 @@ def _corrected(blank: Finding, fixed: CorrectedShares, errors: Errors, k: int) -
     )
 
 
-def _not_counted(own: pd.DataFrame) -> str:
-    kinds = {o: int((own["outcome"] == o).sum()) for o in OUTCOMES}
-    kinds["no picture"] = int(own["outcome"].isna().sum())
-    said = ", ".join(f"{k} {v}" for k, v in kinds.items() if v)
+def _not_counted(others: np.ndarray, lost: int) -> str:
+    kinds = [*zip(OUTCOMES, others, strict=True), ("no picture", lost)]
+    said = ", ".join(f"{name} {n}" for name, n in kinds if n)
     return f"not counted: {said}" if said else ""
 
 
@@ -162,13 +163,12 @@ def over_prompts(
 ) -> list[Finding]:
     """Over all prompts of an arm: the mean share of each class, and the mean distance."""
     names = attribute.class_names
-    groups = list(part[part["outcome"].isin(names)].groupby("prompt", sort=False))
-    if not groups:
+    counted = counts_by_prompt(part, names)
+    told = [(p, c) for p, c in zip(counted.prompts, counted.of(names), strict=True) if c.any()]
+    if not told:
         return []
-    counts = np.array([counts_of(own["outcome"], names) for _, own in groups])
-    wanted = np.array(
-        [[(targets.get(str(p)) or attribute.shares())[c] for c in names] for p, _ in groups]
-    )
+    counts = np.array([c for _, c in told])
+    wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in told])
     subject = subject_of(part, attribute.name)
     blank = Finding(
         id=f"{instrument}/{subject['arm']}",
@@ -177,7 +177,7 @@ def over_prompts(
         subject=subject,
         value=nan,
         n=int(counts.sum()),
-        n_clusters=len(groups),
+        n_clusters=len(told),
         unit="share",
         instrument=instrument,
     )

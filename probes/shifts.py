@@ -21,7 +21,7 @@ from scipy import stats
 
 from audit.plan import arm_labels
 from audit.prompts import slug
-from audit.stats import FEWEST_PROMPTS, Estimand, benjamini_hochberg, mean_over_prompts, varies
+from audit.stats import FEWEST_PROMPTS, Estimand, benjamini_hochberg, mean_of_sorted, varies
 from probes import Finding
 
 FEWEST_MATCHES = 10
@@ -107,8 +107,9 @@ def of_groups(
         held, subject = part.join(groups, on="trajectory"), _subject(part)
         lean, estimand = _lean(held, measures), _estimand(part)
         for label in groups.columns:
-            for name in sorted({str(v) for v in groups[label].dropna()} - {""}):
-                own = lean[(held[label].astype(str) == name).to_numpy()]
+            told = held[label].astype(str).to_numpy(object)
+            for name in sorted({str(v) for v in groups[label].dropna().unique()} - {""}):
+                own = lean[told == name]
                 for m in measures:
                     blank = _finding(subject, m, probe, instrument)
                     blank = blank._replace(
@@ -151,11 +152,13 @@ def disparities(
             lean[label] = held[label].map(str, na_action="ignore").astype("category")
         for label in labels:
             told = lean[lean[label].notna() & (lean[label] != "")]
-            found = [
-                _disparity(told, labels, label, name, m, _finding(subject, m, probe, instrument))
-                for name in classes_of(groups[label])
-                for m in measures
-            ]
+            others = [c for c in labels if c != label]
+            found = []
+            for name in classes_of(groups[label]):
+                inside = (told[label] == name).to_numpy()
+                for m in measures:
+                    blank = _finding(subject, m, probe, instrument)
+                    found.append(_disparity(told, inside, others, label, name, m, blank))
             adjusted = benjamini_hochberg([f.p for f in found])
             findings += [
                 f._replace(p=float(p), headline=bool(p <= 0.05))
@@ -177,39 +180,36 @@ def against(rows: pd.DataFrame, measures: Iterable[Measure], base: str) -> pd.Da
 
 def classes_of(labels: pd.Series) -> list[str]:
     """The classes that findings name: of two, the second in order says all."""
-    known = sorted({str(v) for v in labels.dropna()} - {""})
+    known = sorted({str(v) for v in labels.dropna().unique()} - {""})
     return known[1:] if len(known) == 2 else known
 
 
 def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     """Mean of one measure over the clusters (prompts, or pictures where each is its own)."""
-    seen = part[m.column].notna().to_numpy()
-    column = part[m.column].to_numpy(float)[seen]
-    codes = pd.factorize(part["cluster"][seen])[0]
-    by_cluster = np.argsort(codes, kind="stable")
-    values = np.split(column[by_cluster], np.cumsum(np.bincount(codes))[:-1])
-    values = [v for v in values if len(v)]
-    if not values:
+    column = part[m.column].to_numpy(float)
+    seen = ~np.isnan(column)
+    codes = pd.factorize(part["cluster"].to_numpy()[seen])[0]
+    flat, sizes = column[seen][np.argsort(codes, kind="stable")], np.bincount(codes)
+    if not len(flat):
         return Effect(nan, nan, nan, nan, 0, 0, "", "no picture could be measured")
-    flat = np.concatenate(values)
     if (flat == flat[0]).all() and np.isfinite(flat[0]):
         note = f"the same in every one of {len(flat)} pictures"
-        return Effect(float(flat[0]), nan, nan, nan, len(flat), len(values), "mean", note)
+        return Effect(float(flat[0]), nan, nan, nan, len(flat), len(sizes), "mean", note)
     alone = _estimand(part) == "pictures like these"
     claimed = not m.level or "against" in part
-    if not alone and min(len(v) for v in values) < 2 <= len(values):
+    if not alone and sizes.min() < 2 <= len(sizes):
         # Seeds of a prompt with one picture have no variance; prompts have, which is more.
-        means = np.array([v.mean() for v in values])
+        means = np.add.reduceat(flat, np.cumsum(sizes) - sizes) / sizes
         known_by = "mean over prompts, t over prompts (some have one picture)"
         effect = _t(means, len(flat), m, known_by)
         return effect if claimed else effect._replace(p=nan)
-    found = mean_over_prompts(values, "prompts like these" if alone else "this suite")
-    few = alone and len(values) < FEWEST_PROMPTS
-    note = f"{len(values)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
+    found = mean_of_sorted(flat, sizes, "prompts like these" if alone else "this suite")
+    few = alone and len(sizes) < FEWEST_PROMPTS
+    note = f"{len(sizes)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
     estimator = "mean over pictures, t" if alone else "mean over prompts, t"
     se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
     p = _minimal_p(found.value, se, len(flat) - 1, m.resolution) if claimed else nan
-    return Effect(found.value, found.low, found.high, p, len(flat), len(values), estimator, note)
+    return Effect(found.value, found.low, found.high, p, len(flat), len(sizes), estimator, note)
 
 
 def _lean(part: pd.DataFrame, measures: Iterable[Measure]) -> pd.DataFrame:
@@ -221,10 +221,18 @@ def _lean(part: pd.DataFrame, measures: Iterable[Measure]) -> pd.DataFrame:
 
 
 def _disparity(
-    told: pd.DataFrame, labels: list[str], label: str, name: str, m: Measure, blank: Finding
+    told: pd.DataFrame,
+    inside: NDArray[np.bool_],
+    others: list[str],
+    label: str,
+    name: str,
+    m: Measure,
+    blank: Finding,
 ) -> Finding:
-    known = told[told[m.column].notna()]
-    inside = (known[label] == name).to_numpy()
+    """What the pictures `inside` the class `name` shift more than the rest of `told`."""
+    x = told[m.column].to_numpy()
+    seen = ~np.isnan(x)
+    x, inside, cluster = x[seen], inside[seen], told["cluster"].to_numpy()[seen]
     blank = blank._replace(
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
         metric=f"extra {blank.metric}",
@@ -232,44 +240,51 @@ def _disparity(
         estimand="pictures like these",
         null=0.0,
     )
-    one, rest = int(inside.sum()), int((~inside).sum())
+    one = int(inside.sum())
+    rest = len(inside) - one
     if min(one, rest) < 2:
         return blank._replace(
             status="not-measured",
             n=one,
             note=f"pictures of {name!r}: {one}, others: {rest}; at least two of each are needed",
         )
-    keys = [c for c in labels if c != label and known[c].notna().all()]
-    if known["cluster"].nunique() < len(known):
-        keys = ["cluster"]
-    effect = _matched(known, inside, keys, m) or _unmatched(known, inside, m)
+    effect = None
+    if len(np.unique(cluster)) < len(cluster):
+        effect = _matched(x, inside, cluster, "prompt", m)
+    else:
+        known = told.loc[seen, others]
+        keys = [c for c in others if known[c].notna().all()]
+        if keys:
+            alike = known.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
+            effect = _matched(x, inside, alike, ", ".join(keys), m)
+    effect = effect or _unmatched(x[inside], x[~inside], m)
     return _filled(blank, effect)._replace(n_clusters=effect.clusters)
 
 
 def _matched(
-    known: pd.DataFrame, inside: NDArray[np.bool_], keys: list[str], m: Measure
+    x: NDArray[np.float64],
+    inside: NDArray[np.bool_],
+    alike: NDArray[np.integer],
+    what: str,
+    m: Measure,
 ) -> Effect | None:
-    if not keys:
-        return None
-    alike = known.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
-    x, most = known[m.column].to_numpy(float), int(alike.max()) + 1
+    """Of pictures that are alike (one number a kind), those inside minus those outside."""
+    most = int(alike.max()) + 1
     counts = [np.bincount(alike[who], minlength=most) for who in (inside, ~inside)]
     sums = [np.bincount(alike[who], x[who], minlength=most) for who in (inside, ~inside)]
     both = (counts[0] > 0) & (counts[1] > 0)
     if both.sum() < FEWEST_MATCHES:
         return None
     difference = sums[0][both] / counts[0][both] - sums[1][both] / counts[1][both]
-    what = "prompt" if keys == ["cluster"] else ", ".join(keys)
-    return _t(difference, len(known), m, f"matched by {what}: {both.sum()} matches, t")
+    return _t(difference, len(x), m, f"matched by {what}: {both.sum()} matches, t")
 
 
-def _unmatched(known: pd.DataFrame, inside: NDArray[np.bool_], m: Measure) -> Effect:
-    a = known.loc[inside, m.column].to_numpy(float)
-    b = known.loc[~inside, m.column].to_numpy(float)
+def _unmatched(a: NDArray[np.float64], b: NDArray[np.float64], m: Measure) -> Effect:
+    n = len(a) + len(b)
     value = float(a.mean() - b.mean())
     if not varies(a) and not varies(b):
         note = "no picture of a group differs from another of it"
-        return Effect(value, nan, nan, nan, len(known), len(known), "difference of means", note)
+        return Effect(value, nan, nan, nan, n, n, "difference of means", note)
     test = stats.ttest_ind(a, b, equal_var=False)
     bounds = test.confidence_interval(0.95)
     se = (bounds.high - bounds.low) / 2 / stats.t.ppf(0.975, test.df)
@@ -279,8 +294,8 @@ def _unmatched(known: pd.DataFrame, inside: NDArray[np.bool_], m: Measure) -> Ef
         float(bounds.low),
         float(bounds.high),
         p,
-        len(known),
-        len(known),
+        n,
+        n,
         "difference of means, not matched, Welch's t",
     )
 

@@ -108,7 +108,7 @@ def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing
         )
     table = clean(exhibit.table)
     if table["group"].nunique() > len(STYLES):
-        table = _ungrouped(table, exhibit.kind)
+        table = ungrouped(table, exhibit.kind)
     groups = list(dict.fromkeys(table["group"]))
     styles = style_groups(groups, known)
     legend = styles if len(groups) > 1 and not (table["label"] == table["group"]).all() else {}
@@ -204,7 +204,7 @@ def data_uri(data: bytes, media: str) -> str:
     return f"data:{media};base64,{b64encode(data).decode()}"
 
 
-def _ungrouped(table: pd.DataFrame, kind: str) -> pd.DataFrame:
+def ungrouped(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     """More groups than can be told apart: drop them where labels tell all, else a facet each."""
     if kind == "bar" and not table.duplicated(["facet", "label"]).any():
         return table.assign(group="")

@@ -37,7 +37,7 @@ STYLES = (
     Style("#b7518f", "#e592c4", "diamond"),
     Style("#5a5f66", "#c9ced6", "cross"),
     Style("#b27d00", "#f0b93a", "triangle-down"),
-    Style("#2a9fd8", "#8fd3fa", "triangle-right"),
+    Style("#2596cd", "#8fd3fa", "triangle-right"),
 )
 
 

@@ -1,10 +1,10 @@
 """Attention: where in the picture each word of a prompt was looked at, and when."""
 
+import pandas as pd
 import streamlit as st
 
-from dashboard import parts
-from dashboard.words import plain
-from reports.grids import file_name, read_grid
+from dashboard import figures, galleries, parts
+from probes import Exhibit
 
 run = parts.view()
 parts.headline(
@@ -24,22 +24,38 @@ if not mine:
         "again. Pictures are the same, bit for bit, with and without the tap.",
     )
     st.stop()
+
+
+def of_row(one: Exhibit, row: str) -> Exhibit:
+    """One row of an exhibit of pictures; a picture with a caption stands under that alone."""
+    part = one.table[one.table["row"].astype(str) == row]
+    words = part["caption"].astype(str)
+    if one.kind == "heat-over-image":
+        part = part.assign(column=words.where(words != "", part["column"]), caption="")
+    return one._replace(table=part)
+
+
+def lines_of(one: Exhibit, row: str) -> Exhibit:
+    """The lines of one arm and prompt; all of them where none is named like the row."""
+    facets = one.table.get("facet", pd.Series("", one.table.index)).astype(str)
+    own = facets.map(lambda name: bool(name) and (row == name or row.startswith(f"{name} · ")))
+    return one._replace(table=one.table[own].assign(facet="")) if own.any() else one
+
+
+chosen = ""
+# Pictures come first: the row that is chosen there chooses the lines below.
+mine.sort(key=lambda e: e.kind != "heat-over-image")
 for i, exhibit in enumerate(mine):
-    if exhibit.kind not in parts.PICTURES or not {"row", "column", "cell"} <= set(exhibit.table):
-        parts.exhibit(run, exhibit, f"attention {i}")
-        continue
-    held = read_grid(exhibit.table)
-    row = st.selectbox("Picture", held.rows, key=f"row_{i}", bind="query-params")
-    part = exhibit.table[exhibit.table["row"].astype(str) == row]
-    drawable = run.images(part["cell"].astype(str))
-    if part["cell"].astype(str).isin(list(drawable)).all():
-        parts.exhibit(run, exhibit._replace(table=part), f"attention {i} {row}")
-        continue
-    # Maps are laid over their pictures by the report; here its sheet is shown as it is.
-    sheet = run.files.top.get(f"report/grids/{file_name(exhibit.id)}")
-    st.markdown(f"**{plain(exhibit.caption)}**")
-    if sheet is None:
-        st.caption(f"The sheet is missing: `audit report {run.folder.name}` draws it.")
+    key = f"attention {i}"
+    if exhibit.kind in galleries.PICTURES and {"row", "column", "cell", "caption"} <= {
+        *exhibit.table
+    }:
+        rows = list(dict.fromkeys(exhibit.table["row"].astype(str)))
+        title = "Picture" if exhibit.kind == "heat-over-image" else "Steps of"
+        row = st.selectbox(title, rows, key=f"row_{i}", bind="query-params")
+        figures.exhibit(run, of_row(exhibit, row), f"{key} {row}")
+        chosen = chosen or (row if exhibit.kind == "heat-over-image" else "")
     else:
-        st.image(sheet.read_bytes(), width="stretch", alt=exhibit.alt)
-    parts.csv_button(exhibit.table, exhibit.id.replace("/", "-"), f"attention {i}")
+        figures.exhibit(run, lines_of(exhibit, chosen), key)
+    if i + 1 < len(mine):
+        st.space("medium")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import charts, outcomes, parts
+from dashboard import charts, figures, galleries, outcomes, parts
 from dashboard.words import plain
 from probes import Exhibit
 
@@ -47,12 +47,12 @@ made = charts.facets(one, parts.known(run), parts.dark())
 if made is None or table["value"].isna().all():
     parts.empty("No picture was told a class", "Choose other prompts, or see what they were below.")
 else:
-    parts.draw(made, "shares", "dots with 95 % intervals, one for each arm", True)
+    figures.draw(made, "shares", "dots with 95 % intervals, one for each arm", True)
     st.caption(
         "Prompts weigh alike and are taken as fixed; 95 % intervals. Of pictures that were told a "
-        "class: those that were not are counted here."
+        "class; those that were not are counted in the table below."
     )
-parts.csv_button(table, "shares", "shares")
+figures.csv_button(table, "shares", "shares")
 lost = outcomes.not_told(run, reading, chosen)
 st.dataframe(
     lost, hide_index=True, alt="Pictures of every arm that were told no class, by what they were"
@@ -72,14 +72,14 @@ else:
     doubts = outcomes.uncertain(run, reading, chosen, MOST, (page - 1) * MOST)
     if doubts.empty:
         st.caption("No more pictures.")
-    parts.gallery(
+    galleries.gallery(
         run,
         list(doubts["cell"]),
         [f"{row.outcome} {100 * row.certainty:.0f} %" for row in doubts.itertuples()],
         "doubts",
         104,
     )
-    parts.csv_button(doubts, "doubts", "doubts")
+    figures.csv_button(doubts, "doubts", "doubts")
 
 peers = [r for r in readings if r.attribute.name == reading.attribute.name and r != reading]
 if peers:
@@ -91,8 +91,8 @@ if peers:
     if apart.empty:
         st.caption("They tell every picture alike.")
     captions = [f"{r.outcome} or {r.other}" for r in apart.itertuples()]
-    parts.gallery(run, list(apart["cell"]), captions, "apart", 104)
-    parts.csv_button(apart, "disagreement", "apart")
+    galleries.gallery(run, list(apart["cell"]), captions, "apart", 104)
+    figures.csv_button(apart, "disagreement", "apart")
 
 mine = [
     e
@@ -106,4 +106,4 @@ mine = [
 ]
 if mine:
     st.subheader("The report's figures", anchor=False)
-    parts.exhibits(run, mine)
+    figures.exhibits(run, mine)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, parts
+from dashboard import charts, figures, parts
 from dashboard.files import RunError
 from dashboard.findings import across
 from dashboard.gates import MARKS, metric_rows, read_gate
@@ -38,10 +38,10 @@ if len(runs) > 1:
         table = across(runs, metric)
         made = charts.facets(Exhibit("runs", "bar", table, "", ""), list(runs), parts.dark())
         if made:
-            parts.draw(made, "runs", f"{metric}: dots with intervals, one for each run", False)
+            figures.draw(made, "runs", f"{metric}: dots with intervals, one for each run", False)
         with st.expander("Table"):
             st.dataframe(table, hide_index=True, alt=f"{metric} of every run")
-        parts.csv_button(table, "runs", "runs")
+        figures.csv_button(table, "runs", "runs")
     else:
         parts.empty("No headline findings to compare", "The runs have no report yet.")
 else:
@@ -55,12 +55,12 @@ if rankings:
     st.subheader("Ranking", anchor=False)
     for exhibit in {e.id: e for _, e in rankings}.values():
         tables = [
-            e.table.assign(label=[f"{name}: {t}" if len(runs) > 1 else t for t in e.table["label"]])
+            e.table.assign(facet=name if len(runs) > 1 else "")
             for name, e in rankings
             if e.id == exhibit.id
         ]
         merged = pd.concat(tables).sort_values("value", ignore_index=True)
-        parts.exhibit(run, exhibit._replace(table=merged), "ranking")
+        figures.exhibit(run, exhibit._replace(table=merged), "ranking")
 
 st.subheader("The gate", anchor=False)
 gates = {}
@@ -90,12 +90,14 @@ else:
     st.markdown(plain(record.get("message", "")))
     rows = metric_rows(record)
     if len(rows):
-        made = charts.facets(Exhibit("gate", "bar", rows, "", ""), (), parts.dark())
+        ids = rows["label"].str.rpartition("/")  # metric/instrument/class
+        shown = rows.assign(facet=ids[0], label=ids[2])
+        made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), parts.dark())
         if made:
             st.markdown("**Candidate minus baseline, with 95 % intervals**")
-            parts.draw(made, "gate", "differences with intervals", False)
+            figures.draw(made, "gate", "differences with intervals", False)
         st.dataframe(rows.drop(columns="group"), hide_index=True, alt="The gate's metrics")
-        parts.csv_button(rows, "gate", "gate")
+        figures.csv_button(rows, "gate", "gate")
     for note in record.get("notes", []):
         st.caption(plain(note))
     st.download_button(

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import parts
+from dashboard import figures, parts
 from reports.text import clip
 
 run = parts.view()
@@ -30,4 +30,4 @@ with st.grid(columns=2, min_column_width=240):
         bind="query-params",
     )
 if chosen:
-    parts.exhibit(run, shown[chosen])
+    figures.exhibit(run, shown[chosen])

@@ -4,7 +4,7 @@ import streamlit as st
 
 from audit.attributes import OUTCOMES
 from audit.labels import labelling
-from dashboard import parts
+from dashboard import figures, galleries, parts
 from dashboard.words import plain
 
 KEYS = {"nobody": "N", "several": "S", "cannot tell": "X"}
@@ -101,7 +101,7 @@ else:
     cell = queue[0]
     picture, choices = st.columns([1, 1.2], gap="large")
     with picture:
-        parts.frame(run.picture(cell), SHOWN, "the picture to label")
+        galleries.frame(run.picture(cell), SHOWN, "the picture to label")
     with choices:
         st.markdown(f"**{plain(attribute.title or name)}**")
         classes = list(attribute.class_names)
@@ -125,6 +125,6 @@ with st.expander("Agreement between labellers"):
         st.caption(plain(error))
     if agreement is not None and len(agreement):
         st.dataframe(agreement, hide_index=True, alt="Agreement between labellers")
-        parts.csv_button(agreement, "agreement", "agreement")
+        figures.csv_button(agreement, "agreement", "agreement")
     elif agreement is not None:
         st.caption("It takes two people who labelled the same pictures.")

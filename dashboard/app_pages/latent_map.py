@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, maps, outcomes, parts
+from dashboard import charts, figures, galleries, maps, outcomes, parts
 from dashboard.words import plain
 
 MOST = 36
@@ -101,10 +101,10 @@ if region:
     )
     first = inside.head(MOST)
     captions = [plain(text, 30) for text in first["arm"] + " · " + first["group"]]
-    parts.gallery(run, list(first["cell"]), captions, "region", 104)
+    galleries.gallery(run, list(first["cell"]), captions, "region", 104)
     if len(inside) > MOST:
         st.caption(f"The first {MOST} of them.")
-    parts.csv_button(inside.drop(columns="group"), "region", "region")
+    figures.csv_button(inside.drop(columns="group"), "region", "region")
 else:
     st.caption("No region is drawn.")
-parts.csv_button(points, "map", "map")
+figures.csv_button(points, "map", "map")

@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, parts
+from dashboard import charts, figures, parts
 from dashboard.findings import LABELS, chosen, frame, tally
 from dashboard.words import count, plain
-from reports.facts import audited_cards
+from reports.facts import HEX, audited_cards
 from reports.page import headline
 
 PER_PAGE = 10
@@ -112,15 +112,21 @@ else:
                 picture.image(svg, width=200, alt=alt)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{count(len(rows), 'finding')}")
-        parts.csv_button(rows, "findings", "findings")
+        figures.csv_button(rows, "findings", "findings")
 
 st.subheader("What is there, and what is missing", anchor=False)
 table = made.rename(columns={"arm": "arm (what is compared)"})
 st.dataframe(table, hide_index=True, alt="Pictures planned, made and missing of every arm")
-parts.csv_button(table, "made", "made")
+figures.csv_button(table, "made", "made")
 
 cards = audited_cards(run.report.get("audited", []))
 if cards:
     st.subheader("What was audited", anchor=False)
-    told_cards = [{"name": c.name, "kind": c.kind} | {k: v for k, v, _ in c.entries} for c in cards]
-    st.dataframe(pd.DataFrame(told_cards), hide_index=True, alt="Checkpoints and VAEs with digests")
+    told_cards = [
+        {"name": c.name, "kind": c.kind}
+        | {k: f"{v[:12]}…" if HEX.fullmatch(v) else v for k, v, _ in c.entries}
+        for c in cards
+    ]
+    audited = pd.DataFrame(told_cards).fillna("")
+    st.dataframe(audited, hide_index=True, alt="Checkpoints and VAEs with digests")
+    st.caption("Digests are cut; `report/report.json` has them whole.")

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import parts
+from dashboard import figures, galleries, parts
 from dashboard.words import count, plain
 
 ROWS = 6
@@ -16,7 +16,7 @@ parts.headline(
 )
 chosen = parts.filters(run, ("checkpoint", "vae", "prompt"))
 seeds = run.levels["seed"]
-with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+with st.container(horizontal=True, vertical_alignment="top", gap="medium"):
     if len(seeds) > 1:
         seed = st.selectbox("Seed", seeds, key="seed", bind="query-params", width=120)
         chosen["seed"] = [seed]
@@ -46,12 +46,12 @@ for number, line in enumerate(lines.iloc[(page - 1) * ROWS : page * ROWS].itertu
         st.markdown(f"**{plain(line.prompt, 200)}** · seed {line.seed}")
         shown = rows.head(SWAPS)
         captions = list(shown["arm"]) if len(run.arms) > 1 else [f"seed {line.seed}"] * len(shown)
-        parts.gallery(run, list(shown["cell"]), captions, f"line {number}", width)
+        galleries.gallery(run, list(shown["cell"]), captions, f"line {number}", width)
         if len(rows) > SWAPS:
             st.caption(f"The first {SWAPS} arms; choose checkpoints or VAEs to see others.")
 st.caption(f"{count(len(lines), 'line')} of {parts.pictures_word(run.planned)}")
-parts.csv_button(lambda: run.cells(chosen, 1_000_000), "pictures", "pictures")
+figures.csv_button(lambda: run.cells(chosen, 1_000_000), "pictures", "pictures")
 
 grids = [e for e in run.exhibits if e.kind == "grid"]
 if grids and st.toggle("The report's grids", key="grids", bind="query-params"):
-    parts.exhibits(run, grids)
+    figures.exhibits(run, grids)

@@ -3,9 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import parts
+from dashboard import figures, galleries, parts
 from dashboard.queries import MINUS
-from dashboard.words import plain
+from dashboard.words import plain, signed
 
 MOST = 8
 PROBES = ("vae/", "spectrum/")
@@ -57,36 +57,36 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
     with st.grid(columns=2, min_column_width=350):
         for i, row in enumerate(rows.itertuples()):
             with st.container(border=True):
-                shift = f"ΔE {row.delta_e:.1f} · lightness {row.lightness_shift:+.1f}"
+                shift = f"ΔE {row.delta_e:.1f} · lightness {signed(row.lightness_shift)}"
                 st.markdown(f"**{plain(row.prompt, 160)}** · seed {row.seed}")
-                st.caption(shift.replace("-", "−"))
+                st.caption(f"{plain(row.arm)} · {shift}")
                 cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
-                captions = [str(vaes[0]), str(vae), "what changed, 8 ×"]
-                parts.gallery(run, cells, captions, f"vae {i}", 96)
-    parts.csv_button(rows, "changed", "changed")
+                captions = [str(vaes[0]), str(vae), "changed, 8\u00a0×"]
+                galleries.gallery(run, cells, captions, f"vae {i}", 96)
+    figures.csv_button(rows, "changed", "changed")
 else:
     grids = [e for e in mine if e.kind == "grid"] + [
         e for e in run.exhibits if e.id == "grid/vae/changed"
     ]
     if grids:
-        parts.exhibits(run, grids)
+        figures.exhibits(run, grids)
     else:
         st.caption("Not measured: add `vae` to `probes:` in the spec and run it again.")
 
-figures = [e for e in mine if e.kind != "table"]
-if figures:
+drawn = [e for e in mine if e.kind != "table"]
+if drawn:
     st.subheader("How much, and at which frequencies", anchor=False)
-    parts.exhibits(run, figures)
+    figures.exhibits(run, drawn)
 tables = [e for e in mine if e.kind == "table" and e.id != "vae/identity"]
 if tables:
     st.subheader("Who pays", anchor=False)
-    parts.exhibits(run, tables)
+    figures.exhibits(run, tables)
 
 st.subheader("What each VAE is, and whether it may be swapped", anchor=False)
 known = run.json("vaes.json")
 identity = [e for e in mine if e.id == "vae/identity"]
 if identity:
-    parts.exhibits(run, identity)
+    figures.exhibits(run, identity)
 elif isinstance(known, list) and known:
     st.dataframe(pd.DataFrame(known), hide_index=True, alt="A row a VAE with its digests")
 else:

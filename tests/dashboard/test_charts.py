@@ -2,8 +2,10 @@ import io
 import json
 from xml.etree import ElementTree
 
+import altair as alt
 import pandas as pd
 import pytest
+from jsonschema import ValidationError
 from PIL import Image
 
 from dashboard import charts, gates
@@ -36,6 +38,26 @@ def test_a_chart_a_facet_with_its_own_numbers():
     drawn = {(r["group"], r["value"]) for r in values(made.charts[0][1]) if "value" in r}
     assert drawn == {("a", 0.2), ("b", 0.6)}
     assert list(made.styles) == ["a", "b"]
+
+
+def test_charts_are_valid_vega_lite():
+    points = pd.DataFrame({"x": [0.0, 1.0], "y": [1.0, 0.0], "group": ["a", "b"]})
+    empty = {"data": {"values": []}, "datasets": {}}
+    made = [charts.facets(one()).charts[0][1], charts.facets(one(), dark=True).charts[0][1]]
+    made.append(charts.facets(one("line", TABLE.assign(x=[1, 2, 3]))).charts[0][1])
+    made.append(charts.scatter(points, dark=False) | empty)
+    for spec in made:
+        alt.Chart.from_dict(spec).to_dict(validate=True)
+    with pytest.raises(ValidationError, match="'none' is not"):
+        alt.Chart.from_dict(made[0] | {"layer": "none"}).to_dict(validate=True)
+
+
+def test_many_groups_that_labels_tell_apart_share_a_chart():
+    arms = [f"arm {i}" for i in range(9)]
+    table = pd.DataFrame({"label": arms, "value": 0.5, "low": 0.4, "high": 0.6, "group": arms})
+    assert len(charts.facets(one(table=table)).charts) == 1
+    several = pd.concat([table, table.assign(label="cook")])
+    assert len(charts.facets(one(table=several)).charts) == 9
 
 
 def test_points_say_their_interval():

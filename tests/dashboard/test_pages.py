@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
+from audit.heat import HEAT
 from audit.store import Run
 from dashboard import parts
 
@@ -48,6 +50,49 @@ def test_every_page_opens_on_a_whole_run(page, made, shown):
     assert "alert(1)" not in "".join(m.value for m in app.markdown if m.allow_html)
 
 
+def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
+    plan = Run(run).read_plan()
+    rows, lines, maps = [], [], {}
+    for _, row in plan.drop_duplicates("prompt").head(2).iterrows():
+        name = f"{row['checkpoint']} · {row['prompt']}"
+        maps[f"{row['trajectory']}|prompt/maps"] = np.eye(4, dtype=np.float16)[None]
+        Run(run).write_taps("attention@0", row["unit"], maps, "{}")
+        rows.append({"row": name, "column": "picture", "cell": row["cell"], "caption": ""})
+        word = {"column": "word 1", "cell": f"{row['cell']}{HEAT}0", "caption": "portrait"}
+        rows.append({"row": name} | word)
+        lines.append({"x": 1, "value": 0.5, "low": 0.4, "high": 0.6, "group": "portrait"})
+        lines[-1]["facet"] = name
+    report = json.loads((run / "report/report.json").read_text())
+    report["exhibits"] = [
+        {"id": f"attention/{name}", "kind": kind, "table": table, "caption": name, "alt": name}
+        for name, kind, table in (("steps", "line", lines), ("maps", "heat-over-image", rows))
+    ]
+    (run / "report/report.json").write_text(json.dumps(report))
+    shown(run)
+    app = opened("attention")
+    assert names(app) == ["picture", "portrait"]
+    assert "missing" not in text(app)
+    second = rows[2]["row"]
+    app.selectbox(key="row_0").select(second).run()
+    assert not app.exception
+    assert any(m.value.replace("\\", "") == second for m in app.markdown)
+    assert [len(d.value) for d in app.dataframe if "facet" in d.value] == [1]
+
+
+def test_the_vae_page_draws_what_the_probe_says(run, shown):
+    report = json.loads((run / "report/report.json").read_text())
+    row = {"label": "model-0 · vae-1", "value": 30.0, "low": 29.0, "high": 31.0, "group": ""}
+    report["exhibits"] = [
+        {"id": "vae/psnr", "kind": "bar", "table": [row], "caption": "PSNR by VAE", "alt": "PSNR"},
+        {"id": "vae/who-pays", "kind": "table", "table": [row], "caption": "Who", "alt": "Who"},
+    ]
+    (run / "report/report.json").write_text(json.dumps(report))
+    shown(run)
+    said = text(opened("vae"))
+    for words in ("PSNR by VAE", "Who pays", "model-0 · vae-1 · ΔE"):
+        assert words in said
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_opens_on_half_a_run(page, run, shown):
     for file in list((run / "images").glob("*/*.parquet"))[::2]:
@@ -60,6 +105,20 @@ def test_every_page_opens_on_half_a_run(page, run, shown):
     if page == "overview":
         assert "pictures are not made yet" in text(app)
         assert "No findings yet" in text(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_opens_without_any_picture(page, run, shown):
+    for name in ("images", "report", "scores"):
+        shutil.rmtree(run / name)
+    shown(run)
+    app = opened(page)
+    assert app.title[0].value
+    assert not app.error
+    if page == "overview":
+        assert "0 of 24 pictures made" in text(app)
+    if page == "pictures":
+        assert "missing: no picture in the run" in text(app)
 
 
 def test_overview_filters_findings_and_keeps_the_choice(made, shown):

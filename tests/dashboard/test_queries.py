@@ -1,14 +1,18 @@
 import re
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from audit.heat import HEAT, heated
 from audit.stats import share_interval
+from audit.store import Run
 from dashboard import maps, outcomes
 from dashboard.files import RunError, index, stamp
 from dashboard.findings import chosen, frame
+from dashboard.pictures import pixels
 from dashboard.queries import MINUS, RunView
 from reports.claims import verdict
 
@@ -99,6 +103,20 @@ def test_duckdb_reads_the_run_and_nothing_else(made, tmp_path):
         view.sql("SET enable_external_access = true")
     with pytest.raises(duckdb.Error):
         view.sql(f"COPY plan TO '{tmp_path / 'out.csv'}'")
+
+
+def test_a_picture_lies_under_the_attention_to_a_word(run):
+    row = Run(run).read_plan().iloc[0]
+    maps = np.zeros((2, 4, 4), np.float16)
+    maps[1, 0, 0] = 1
+    Run(run).write_taps(
+        "attention@0", row["unit"], {f"{row['trajectory']}|prompt/maps": maps}, "{}"
+    )
+    view, cell = RunView(run), row["cell"]
+    wanted = [cell, f"{cell}{HEAT}1", f"{cell}{HEAT}2", f"{cell}{HEAT}x", f"{'0' * 64}{HEAT}1"]
+    found = view.images(wanted)
+    assert list(found) == wanted[:2]
+    assert (pixels(found[wanted[1]]) == heated(pixels(found[cell]), maps[1])).all()
 
 
 def test_links_out_of_the_run_are_not_followed(run, tmp_path):

@@ -7,12 +7,13 @@ from conftest import make
 from PIL import Image
 
 from audit import analysis
+from audit.heat import HEAT
 from audit.pictures import Pictures, heated
 from audit.run import read_batch
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from probes import Context, probes_of
-from probes.attention import HEAT, CrossAttention, content_words
+from probes.attention import CrossAttention, content_words
 
 LONG = "a portrait of a doctor " + " ".join(["farmer"] * 300)
 PROMPTS = ["doctor", LONG, "a portrait of a woman firefighter with dark skin, noto style"]

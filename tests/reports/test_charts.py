@@ -1,3 +1,5 @@
+import re
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -5,9 +7,12 @@ import pandas as pd
 import pytest
 from report_data import BREAKOUT, SCRIPT
 
+import reports
 from probes import Exhibit
-from reports.charts import MAX_LABELS, darken, draw, shorten, style_groups, target_text
-from reports.plots import STYLES, common_start, short_labels, value_scale
+from reports.charts import DARK, MAX_LABELS, darken, draw, shorten, style_groups, target_text
+from reports.plots import INK, MUTED, STYLES, common_start, short_labels, value_scale
+
+PAGE_CSS = Path(reports.__file__).with_name("templates") / "page.css"
 
 
 def exhibit(rows, kind="bar", name="shares/x"):
@@ -171,3 +176,31 @@ def test_darken_leaves_text_alone():
     source = '<svg xmlns="http://www.w3.org/2000/svg"><text fill="#1C2128">#1c2128</text></svg>'
     assert ">#1c2128</" in darken(source)
     assert 'fill="#e7eaee"' in darken(source)
+
+
+def test_text_can_be_read_on_every_ground():
+    """WCAG 2.2, 1.4.3: 4.5 to 1 for text; 1.4.11: 3 to 1 for the marks of a chart."""
+    light, dark = re.findall(r":root \{(.*?)\}", PAGE_CSS.read_text(), re.DOTALL)[:2]
+    for css, marks, text in (
+        (light, [s.light for s in STYLES], [INK, MUTED]),
+        (dark, [s.dark for s in STYLES], [DARK[INK], DARK[MUTED]]),
+    ):
+        held = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", css))
+        for ground in (held["paper"], held["wash"]):
+            for ink in (held["ink"], held["soft"], held["accent"], *text):
+                assert contrast(ink, ground) >= 4.5, (ink, ground)
+        for mark in marks:
+            assert contrast(mark, held["paper"]) >= 3, mark
+    assert contrast("#777777", "#ffffff") < 4.5 < contrast("#767676", "#ffffff")
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)

@@ -1,0 +1,31 @@
+"""A picture under a heat map, such as the attention to one word."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+HEAT = " attention to word "
+"""Between a cell and the number of a word: the name of a picture under that word's map."""
+MAPS = "prompt/maps"
+"""The array of the attention tap's record that holds the maps, one a word."""
+VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
+"""Five colours of matplotlib's viridis (CC0), evenly apart."""
+OPACITY = 0.6
+
+
+def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """A picture under a map in viridis, scaled from 0 to the map's maximum.
+
+    Args:
+        pixels: (height, width, 3), uint8 sRGB.
+        heat: (rows, columns), 0 or more; enlarged bilinearly.
+    """
+    plane = Image.fromarray(np.asarray(heat, np.float32))
+    size = (pixels.shape[1], pixels.shape[0])
+    values = np.asarray(plane.resize(size, Image.Resampling.BILINEAR))
+    values = values / max(float(values.max()), 1e-12) * (len(VIRIDIS) - 1)
+    colours = [np.interp(values, np.arange(len(VIRIDIS)), channel) for channel in VIRIDIS.T]
+    mixed = (1 - OPACITY) * pixels + OPACITY * np.stack(colours, axis=-1)
+    return mixed.round().astype(np.uint8)

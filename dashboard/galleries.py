@@ -1,0 +1,75 @@
+"""Pictures of a run in lines that wrap, each with a caption that opens its history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard.pictures import crisp
+from dashboard.queries import RunView
+from dashboard.words import count, plain
+from probes import Exhibit
+from reports.grids import read_grid
+
+SIDE = 176
+GRID_ROWS, GRID_COLUMNS = 12, 12
+PICTURES = ("grid", "heat-over-image", "strip")
+"""Kinds of exhibits that are pictures in rows and columns."""
+
+
+def frame(png: bytes | None, width: int, alt: str, why: str = "no picture in the run") -> None:
+    """One picture, or a frame that says why there is none."""
+    data = crisp(png, 2 * width if width > SIDE else SIDE) if png else b""
+    if data:
+        st.image(data, width=width, alt=alt)
+    else:
+        with st.container(border=True, width=width, height=width):
+            st.caption(plain(f"missing: {why}", 90))
+
+
+def gallery(
+    run: RunView, cells: Sequence[str], captions: Sequence[str], key: str, width: int = 132
+) -> None:
+    """Pictures in lines that wrap; a caption opens its picture's history."""
+    pictures = run.images(cells)
+    with st.container(horizontal=True, gap="small", key=f"gallery-{abs(hash(key))}"):
+        for i, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
+            with st.container(width=width, gap="xxsmall"):
+                frame(pictures.get(cell), width, caption or "a picture of the run")
+                picture_button(cell, caption, f"{key} {i}")
+
+
+def picture_button(cell: str, caption: str, key: str) -> None:
+    """A caption that opens the picture it stands under."""
+    own = cell.partition(" ")[0]  # the picture that was changed, or under a map
+    if len(own) == 64:
+        st.button(
+            plain(caption or own[:12], 44),
+            key=f"open {key}",
+            type="tertiary",
+            on_click=_open,
+            args=(own,),
+            help="How this picture was made",
+            wrap=True,
+        )
+    elif caption:
+        st.caption(plain(caption, 60))
+
+
+def grid(run: RunView, one: Exhibit, key: str) -> None:
+    """Pictures in rows and columns: a line a row, each picture under its column's name."""
+    held = read_grid(one.table)
+    columns = held.columns[:GRID_COLUMNS]
+    for i, row in enumerate(held.rows[:GRID_ROWS]):
+        st.markdown(plain(row, 160))
+        places = [(c, held.places[row, c]) for c in columns if (row, c) in held.places]
+        captions = [" · ".join(t for t in (c, p.caption) if t) for c, p in places]
+        gallery(run, [p.cell for _, p in places], captions, f"{key} {i}")
+    left = len(held.rows) * len(held.columns) - min(len(held.rows), GRID_ROWS) * len(columns)
+    if left > 0:
+        st.caption(f"More in the data: {count(left, 'place')}.")
+
+
+def _open(cell: str) -> None:
+    st.query_params["cell"] = cell
