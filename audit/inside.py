@@ -20,11 +20,13 @@ class AttentionSpec(Part):
         maps: keep the maps of the first so many seeds of every prompt; numbers are kept of all.
         negative: also follow the negative prompt's half, where guidance has one.
         layers: also keep each layer's share of attention by word.
+        stages: also keep the kept maps of so many equal parts of the noise levels; 0: of none.
     """
 
     maps: Annotated[int, Field(ge=0)] = 1
     negative: bool = False
     layers: bool = False
+    stages: Annotated[int, Field(ge=0, le=10)] = 0
 
 
 class AssociationSpec(Part):

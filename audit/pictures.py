@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.heat import HEAT, MAPS, heated
+from audit.heat import HEAT, heated, map_at, place_of
 from audit.plan import ARM
 from audit.prompts import nearest
 from audit.spec import SpecError
@@ -58,10 +58,14 @@ class Pictures:
     def _heated(self, cell: str, word: str) -> bytes | None:
         pixels, unit = self._pixels(cell), str(self.where.at[cell, "unit"])
         record = taps.read(self.run, self.attention, unit).get(self.where.at[cell, "trajectory"])
-        if pixels is None or record is None or MAPS not in record.arrays:
+        place = place_of(word)
+        if pixels is None or record is None or place is None or place[0] not in record.arrays:
+            return None
+        plane = map_at(record.arrays[place[0]], place[1])
+        if plane is None:
             return None
         buffer = io.BytesIO()
-        Image.fromarray(heated(pixels, record.arrays[MAPS][int(word)])).save(buffer, "PNG")
+        Image.fromarray(heated(pixels, plane)).save(buffer, "PNG")
         return buffer.getvalue()
 
     def _pixels(self, cell: str) -> NDArray[np.uint8] | None:

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from audit.heat import HEAT, MAPS
+from audit.heat import HEAT, map_at, place_of
 from audit.plan import ARM, Cell, arm_labels
 from audit.spec import Spec, SpecError, parse_spec
 from dashboard.files import Files, RunError, index
@@ -214,16 +214,15 @@ class RunView:
         """Where attention to a word was, if the run kept it."""
         from safetensors import SafetensorError, safe_open
 
-        row = self.cell(cell)
-        if row is None or not word.isdecimal():
+        row, place = self.cell(cell), place_of(word)
+        if row is None or place is None:
             return None
-        key = f"{row['trajectory']}|{MAPS}"
+        key = f"{row['trajectory']}|{place[0]}"
         for path in self.files.attention.get(str(row["unit"]), []):
             try:
                 with safe_open(path, "numpy") as file:
                     if key in file.keys():  # noqa: SIM118
-                        maps = file.get_tensor(key)
-                        return maps[int(word)] if int(word) < len(maps) else None
+                        return map_at(file.get_tensor(key), place[1])
             except (OSError, SafetensorError):
                 continue
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.heat import HEAT
+from audit.heat import HEAT, STAGE
 from audit.inside import AttentionSpec
 from audit.plan import Cell, arm_labels
 from audit.prompts import slug
@@ -169,7 +169,7 @@ class AttentionProbe:
             for prompt, of_prompt in part.groupby("prompt", sort=False):
                 findings += _of_prompt(str(arm), str(half), str(prompt), of_prompt)
         prompted = followed[followed["half"] == "prompt"]
-        return findings, [_lines(prompted), *_heat(prompted)]
+        return findings, [_lines(prompted), *_heat(prompted, spec.attention.stages)]
 
 
 def content_words(words: Iterable[str]) -> list[str]:
@@ -292,10 +292,11 @@ def _lines(table: pd.DataFrame) -> Exhibit:
     )
 
 
-def _heat(table: pd.DataFrame) -> list[Exhibit]:
-    """The kept maps over their pictures: a row a picture, its words in order."""
+def _heat(table: pd.DataFrame, stages: int) -> list[Exhibit]:
+    """The kept maps over their pictures: a row a picture, or a picture's word by stage."""
     kept = table[table["map"].astype(bool) & ~table["word"].isin([START, END])]
     rows: list[tuple[str, str, str, str]] = []
+    by_stage: list[tuple[str, str, str, str]] = []
     for cell in list(dict.fromkeys(kept["cell"]))[: 2 * MOST_SHOWN]:
         own = kept[kept["cell"] == cell]
         first = own.iloc[0]
@@ -306,17 +307,34 @@ def _heat(table: pd.DataFrame) -> list[Exhibit]:
         for n, word in enumerate(words, 1):
             index = int(own.loc[own["word"] == word, "index"].iloc[0])
             rows.append((name, f"word {n}", f"{cell}{HEAT}{index}", word))
-    if not rows:
-        return []
-    caption = (
-        "Where attention to a word is, over all layers and steps; each map is scaled from 0 to its "
-        "own maximum, so colours compare places, not words. A map shows where the model looked, "
-        "not what it would draw without the word."
+            for stage in range(stages):
+                under = f"{cell}{HEAT}{index}{STAGE}{stage}"
+                by_stage.append((f"{name} · {word}", f"stage {stage + 1} of {stages}", under, ""))
+    meant = (
+        "each map is scaled from 0 to its own maximum, so colours compare places, not {}. A map "
+        "shows where the model looked, not what it would draw without the word."
     )
-    alt = "Pictures with heat maps over them: a row a picture, a column a word of its prompt."
+    shown = (
+        (
+            "maps",
+            rows,
+            "Where attention to a word is, over all layers and steps; " + meant.format("words"),
+            "Pictures with heat maps over them: a row a picture, a column a word of its prompt.",
+        ),
+        (
+            "stages",
+            by_stage,
+            "Where attention to a word is at each stage, from much noise to little, equal parts of "
+            "the noise levels; " + meant.format("stages"),
+            "Pictures with heat maps over them: a row a word of a picture's prompt, a column a "
+            "stage.",
+        ),
+    )
     columns = ["row", "column", "cell", "caption"]
     return [
         Exhibit(
-            "attention/maps", "heat-over-image", pd.DataFrame(rows, columns=columns), caption, alt
+            f"{PROBE}/{key}", "heat-over-image", pd.DataFrame(told, columns=columns), caption, alt
         )
+        for key, told, caption, alt in shown
+        if told
     ]

@@ -24,13 +24,36 @@ from torch.nn.functional import interpolate
 Size = tuple[int, int]
 
 
-class Attention:
-    """What was seen of one half of a batch of images.
+class Sums:
+    """Weights summed over layers, heads and forwards.
 
     Attributes:
-        maps: by (rows, columns) of the feature map: (images, pixels, tokens), fp32, the sum over
-            layers, heads and forwards. `weight` says how many terms that sum has.
+        maps: by (rows, columns) of the feature map: (images, pixels, tokens), fp32. `weight` says
+            how many terms that sum has.
         weight: by size, the number of terms.
+    """
+
+    def __init__(self) -> None:
+        self.maps: dict[Size, Tensor] = {}
+        self.weight: dict[Size, int] = {}
+
+    def put(self, summed: Tensor, heads: int, size: Size) -> None:
+        """Add one layer's weights, (images, pixels, tokens), summed over its heads."""
+        if size in self.maps:
+            self.maps[size] += summed
+            self.weight[size] += heads
+        else:
+            self.maps[size], self.weight[size] = summed.clone(), heads
+
+
+class Attention(Sums):
+    """What was seen of one half of a batch of images, all forwards together.
+
+    Args:
+        stages: Also keep the sums of so many equal parts of the noise levels.
+
+    Attributes:
+        stages: sums by part, much noise first.
         moments: one tensor a forward, (images, tokens, 4): attention times 1, y, x, y² + x²,
             mean over pixels and heads, summed over layers; y and x run from 0 to 1.
         entropy: one tensor a forward, (images,): entropy over tokens of the head-mean weights in
@@ -40,18 +63,21 @@ class Attention:
             `compat="daam"`.
     """
 
-    def __init__(self) -> None:
-        self.maps: dict[Size, Tensor] = {}
-        self.weight: dict[Size, int] = {}
+    def __init__(self, stages: int = 0) -> None:
+        super().__init__()
+        self.stages = [Sums() for _ in range(stages)]
+        self._stage = 0
         self.moments: list[Tensor] = []
         self.entropy: list[Tensor] = []
         self.by_layer: dict[str, Tensor] = {}
         self.heads: dict[str, tuple[Size, Tensor]] = {}
 
-    def begin(self) -> None:
-        """A forward begins: a new row of numbers."""
+    def begin(self, time: float) -> None:
+        """A forward begins at a noise level, 1000 (noise alone) to 0: a new row of numbers."""
         self.moments.append(torch.zeros(0))
         self.entropy.append(torch.zeros(0))
+        if self.stages:
+            self._stage = min(int((1 - time / 1000) * len(self.stages)), len(self.stages) - 1)
 
     def add(
         self,
@@ -74,11 +100,9 @@ class Attention:
             entropy: (images,), over tokens, mean over pixels.
             by_layer: Also keep this layer's mass.
         """
-        if size in self.maps:
-            self.maps[size] += summed
-            self.weight[size] += heads
-        else:
-            self.maps[size], self.weight[size] = summed.clone(), heads
+        self.put(summed, heads, size)
+        if self.stages:
+            self.stages[self._stage].put(summed, heads, size)
         moments = (basis @ summed).transpose(1, 2) / (heads * summed.shape[1])
         first = not len(self.moments[-1])
         self.moments[-1] = moments if first else self.moments[-1] + moments
@@ -91,6 +115,7 @@ class Attention:
         """Bytes held, all images together."""
         held = [*self.maps.values(), *self.moments, *self.entropy, *self.by_layer.values()]
         held += [t for _, t in self.heads.values()]
+        held += [t for stage in self.stages for t in stage.maps.values()]
         return sum(t.nbytes for t in held)
 
 
@@ -102,6 +127,7 @@ class AttentionTap:
         images: Images in every forward, padding included: half of a guided batch.
         negative: Also follow the negative half.
         layers: Also keep each layer's mass by token.
+        stages: Also keep the maps of so many equal parts of the noise levels.
         daam: Also keep what DAAM's own order of operations needs (66 MB an image at SD 1.5).
 
     Attributes:
@@ -117,11 +143,12 @@ class AttentionTap:
         images: int,
         negative: bool = False,
         layers: bool = False,
+        stages: int = 0,
         daam: bool = False,
     ) -> None:
         self.unet, self.images = unet, images
-        self.prompt = Attention()
-        self.negative: Attention | None = Attention() if negative else None
+        self.prompt = Attention(stages)
+        self.negative: Attention | None = Attention(stages) if negative else None
         self.keep_layers, self.keep_heads = layers, daam
         self.layers: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
@@ -161,7 +188,7 @@ class AttentionTap:
         self.timesteps.append(time)
         for half in (self.prompt, self.negative):
             if half is not None:
-                half.begin()
+                half.begin(level_of(time))
 
     def _on_queries(self, name: str) -> Any:
         def hook(module: Any, args: Any, output: Tensor) -> None:
@@ -205,6 +232,11 @@ class AttentionTap:
                 half.heads[name] = (size, weights if known is None else known[1] + weights)
 
 
+def level_of(time: Any) -> float:
+    """A forward's time step as one number: the batch has the same throughout."""
+    return float(torch.as_tensor(time).flatten()[0])
+
+
 def basis_of(size: Size, device: torch.device) -> Tensor:
     """1, y, x, y² + x² of every pixel's centre, (4, pixels); each side runs from 0 to 1."""
     y, x = ((torch.arange(n, device=device) + 0.5) / n for n in size)
@@ -231,7 +263,7 @@ def feature_size(latent: Size, pixels: int) -> Size:
     return height, width
 
 
-def combined(attention: Attention, image: int) -> Tensor:
+def combined(attention: Sums, image: int) -> Tensor:
     """One map a token: mean over layers, heads and forwards at the largest resolution.
 
     Smaller maps are enlarged by bicubic interpolation, which is linear, so that summing first

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from audit.checkpoints.families import SD3, Family, Other, family
 from audit.spec import Spec
-from audit.taps.attention import Attention, AttentionTap, combined, moments_to_numbers
+from audit.taps.attention import (
+    Attention,
+    AttentionTap,
+    combined,
+    level_of,
+    moments_to_numbers,
+)
 from audit.taps.joint_attention import JointAttentionTap, Words
 from audit.taps.store import Arrays, Record
 from audit.text.words import Reading, encoded_text, read_words
@@ -62,9 +68,13 @@ class AttentionRecorder:
             held = {half: [words for words, _ in each] for half, each in texts.items()}
             size = named.tokens(int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
             negatives = held.get("negative")
-            tap = JointAttentionTap(named, held["prompt"], size, negatives, settings.layers)
+            tap = JointAttentionTap(
+                named, held["prompt"], size, negatives, settings.layers, settings.stages
+            )
         else:
-            tap = AttentionTap(pipe.unet, len(rows), settings.negative, settings.layers)
+            tap = AttentionTap(
+                pipe.unet, len(rows), settings.negative, settings.layers, settings.stages
+            )
         with tap.attached():
             yield
         self._done = [self._record(tap, rows, texts, i) for i in range(count)]
@@ -85,7 +95,7 @@ class AttentionRecorder:
         notes: dict[str, Any] = {
             "layers": len(tap.layers),
             "missing": tap.missing,
-            "timesteps": [float(torch.as_tensor(t).flatten()[0]) for t in tap.timesteps],
+            "timesteps": [level_of(t) for t in tap.timesteps],
         }
         for name, half in (("prompt", tap.prompt), ("negative", tap.negative)):
             if half is not None and half.maps:
@@ -140,6 +150,8 @@ def half_arrays(
         possible, 0 (one pixel) to 1 (everywhere alike).
         overlap: (words, words): IoU of the maps' highest quarters.
         maps: (words, rows, columns), float16, where kept.
+        stage_maps, where asked for: (stages, words, rows, columns), as maps; zeros for a stage
+        without a forward.
         layer_mass, where asked for: (layers, words), mean over forwards.
     """
     forwards = len(half.moments)
@@ -155,6 +167,13 @@ def half_arrays(
     if keep_maps:
         rows, columns = max(half.maps, key=lambda s: s[0] * s[1])
         arrays["maps"] = maps.half().numpy().reshape(len(words), rows, columns)
+        if half.stages:
+            kept = np.zeros((len(half.stages), len(words), rows, columns), np.float16)
+            for n, stage in enumerate(half.stages):
+                if stage.maps:
+                    own = _pool(combined(stage, image).flatten(0, 1), words).cpu().half()
+                    kept[n] = own.numpy().reshape(kept[n].shape)
+            arrays["stage_maps"] = kept
     if half.by_layer:
         mass = torch.stack([m[image] for m in half.by_layer.values()]) / forwards
         arrays["layer_mass"] = np.ascontiguousarray(_pool(mass, words).T.cpu().numpy())

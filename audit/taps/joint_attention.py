@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from audit.checkpoints.families import SD3, Flux
-from audit.taps.attention import Attention, Size, basis_of
+from audit.taps.attention import Attention, Size, basis_of, level_of
 
 Words = Sequence[tuple[str, tuple[int, ...]]]
 """Words with the positions of their tokens among those that the denoiser sees."""
@@ -41,6 +41,7 @@ class JointAttentionTap:
         negatives: Also follow the negative half, with its words.
         size: Rows and columns of the picture's tokens.
         layers: Also keep each layer's mass by word.
+        stages: As `AttentionTap`.
     """
 
     def __init__(
@@ -50,11 +51,12 @@ class JointAttentionTap:
         size: Size,
         negatives: Sequence[Words] | None = None,
         layers: bool = False,
+        stages: int = 0,
     ) -> None:
         self.named, self.images, self.size = named, len(words), size
         self.text_first = isinstance(named, Flux)
-        self.prompt = Attention()
-        self.negative = None if negatives is None else Attention()
+        self.prompt = Attention(stages)
+        self.negative = None if negatives is None else Attention(stages)
         self._words = {"prompt": words, "negative": negatives or []}
         self.keep_layers = layers
         self.timesteps: list[Any] = []
@@ -94,10 +96,13 @@ class JointAttentionTap:
     def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward begins: its time step, its prompt's length, a new row of numbers."""
         self._text = int(kwargs["encoder_hidden_states"].shape[1])
-        self.timesteps.append(kwargs["timestep"])
+        time = kwargs["timestep"]
+        self.timesteps.append(time)
+        # Flux's pipeline counts from 1 to 0.
+        level = level_of(time) * (1000 if self.text_first else 1)
         for half in (self.prompt, self.negative):
             if half is not None:
-                half.begin()
+                half.begin(level)
 
     def _keep(self, kind: str) -> Any:
         def hook(module: Any, args: Any, output: Tensor) -> None:

@@ -52,7 +52,13 @@ for i, exhibit in enumerate(mine):
     }:
         rows = list(dict.fromkeys(exhibit.table["row"].astype(str)))
         title = "Picture" if exhibit.kind == "heat-over-image" else "Steps of"
-        row = st.selectbox(title, rows, key=f"row_{i}", bind="query-params")
+        own = [row for row in rows if chosen and row.startswith(f"{chosen} · ")]
+        if own:  # a row a word of the picture that is chosen above
+            words = [row.removeprefix(f"{chosen} · ") for row in own]
+            word = st.selectbox("Word by stage", words, key=f"row_{i}", bind="query-params")
+            row = f"{chosen} · {word}"
+        else:
+            row = st.selectbox(title, rows, key=f"row_{i}", bind="query-params")
         figures.exhibit(run, of_row(exhibit, row), f"{key} {row}")
         chosen = chosen or (row if exhibit.kind == "heat-over-image" else "")
     else:

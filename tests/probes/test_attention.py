@@ -31,7 +31,7 @@ def followed(tmp_path_factory):
         classifiers={},
         seeds=2,
         sizes=[[64, 96]],
-        attention={"maps": 1, "negative": True, "layers": True},
+        attention={"maps": 1, "negative": True, "layers": True, "stages": 3},
     )
 
 
@@ -124,6 +124,28 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     # Only the first seed's maps are kept.
     second = plan[(plan["seed"] == 1) & (plan["vae"] == "own")]["cell"].iloc[0]
     assert pictures(f"{second}{HEAT}0") is None
+
+
+def test_maps_of_the_stages_are_those_of_the_whole(followed, analysed):
+    _, exhibits = analysed
+    stages = next(e for e in exhibits if e.id == "attention/stages")
+    assert list(dict.fromkeys(stages.table["column"])) == [f"stage {n} of 3" for n in (1, 2, 3)]
+    plan = followed.run.read_plan()
+    tap = taps.folder(taps_of(followed.spec)[0])
+    pictures = Pictures(followed.run, plan, tap)
+    drawn = {pictures(c) for c in stages.table["cell"][:3]}
+    assert len(drawn) == 3
+    assert None not in drawn
+    cell = stages.table["cell"].iloc[0].partition(" stage ")[0]
+    assert [pictures(f"{cell}{more}") for more in (" stage 3", " stage x", " stage ")] == [None] * 3
+    first = plan[plan["cell"] == cell.partition(HEAT)[0]].iloc[0]
+    record = taps.read(followed.run, tap, first["unit"])[first["trajectory"]]
+    maps, parts = (record.arrays[f"prompt/{k}"].astype(float) for k in ("maps", "stage_maps"))
+    levels = np.array(record.notes["timesteps"])
+    forwards = [((1 - levels / 1000) * 3 // 1 == n).sum() for n in range(3)]
+    assert sum(forwards) == len(levels)
+    whole = sum(n * part for n, part in zip(forwards, parts, strict=True)) / len(levels)
+    np.testing.assert_allclose(whole, maps, atol=2e-3)
 
 
 def test_a_heat_map_is_brightest_where_its_map_is_highest():

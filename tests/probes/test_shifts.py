@@ -82,6 +82,14 @@ def test_without_enough_matches_all_are_compared_with_all():
     assert found[0].low == pytest.approx(4 - 2.7764 * np.sqrt(2 / 3), abs=1e-3)
 
 
+def test_a_group_that_hardly_varies_is_compared_all_the_same():
+    few = rows([0.1, 0.1 + 1e-15, 0.1, 0.3, 0.5, 0.7])
+    group = labels(beard=["yes"] * 3 + ["no"] * 3)
+    (found,) = disparities(few, group, [ERROR], "vae", "pixels")
+    assert found.value == pytest.approx(0.1 - 0.5)
+    assert found.low < found.value < found.high
+
+
 def test_a_group_of_one_is_not_measured_and_says_why():
     found = disparities(rows([1.0, 2.0, 3.0]), labels(g=["a", "a", "b"]), [ERROR], "v", "p")
     assert found[0].status == "not-measured"
