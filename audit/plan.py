@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from audit.prompts import Prompt
 from audit.spec import CheckpointSpec, Spec, canonical_digest, strengths
@@ -33,6 +32,13 @@ ARM = (
     "height",
 )
 """The factors that make an arm: everything but prompt and seed."""
+NUMBERED = {
+    "steps": "{:g} steps",
+    "guidance": "CFG {:g}",
+    "width": "{:g} wide",
+    "height": "{:g} high",
+}
+"""How an arm's name says the factors that are numbers."""
 
 
 class Cell(NamedTuple):
@@ -166,8 +172,7 @@ def arm_labels(plan: pd.DataFrame) -> pd.Series:
     """A short name of each row's arm: only the factors that vary."""
     varying = [f for f in ARM if plan[f].nunique() > 1] or ["checkpoint"]
     parts = [
-        f"{f} " + plan[f].map("{:g}".format) if is_numeric_dtype(plan[f]) else plan[f].astype(str)
-        for f in varying
+        plan[f].map(NUMBERED[f].format) if f in NUMBERED else plan[f].astype(str) for f in varying
     ]
     label = parts[0]
     for part in parts[1:]:

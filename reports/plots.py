@@ -81,7 +81,7 @@ def value_scale(table: pd.DataFrame) -> Scale:
 
 def bar(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) -> Plot:
     """A dot and an interval a row, in the rows' own order, against the target. Rows: one facet."""
-    room, letters = (140, 22) if width == NARROW else (280, 42)
+    room, letters = (152, 24) if width == NARROW else (280, 42)
     names = short_labels(list(dict.fromkeys(rows["label"])), letters)
     column = min(room, 20 + 7 * max(map(len, names.values())))
     data = rows.assign(label=rows["label"].map(names))
