@@ -32,6 +32,23 @@ ARM = (
     "height",
 )
 """The factors that make an arm: everything but prompt and seed."""
+FACTS = (
+    "prompt",
+    "text",
+    "negative_text",
+    "checkpoint",
+    "vae",
+    "adapters",
+    "sampler",
+    "steps",
+    "guidance",
+    "width",
+    "height",
+    "seed",
+    "noise",
+    "unit",
+)
+"""What a person is told of a cell, in that order."""
 NUMBERED = {
     "steps": "{:g} steps",
     "guidance": "CFG {:g}",

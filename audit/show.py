@@ -10,26 +10,10 @@ import pandas as pd
 from PIL import Image
 
 from audit.opening import Audit, reopen
+from audit.plan import FACTS
 from audit.spec import SpecError
 from audit.store import sha256, write_atomic
 from audit.worker import GenerateWorker
-
-SHOWN = (
-    "prompt",
-    "text",
-    "negative_text",
-    "checkpoint",
-    "vae",
-    "adapters",
-    "sampler",
-    "steps",
-    "guidance",
-    "width",
-    "height",
-    "seed",
-    "noise",
-    "unit",
-)
 
 
 def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
@@ -48,7 +32,7 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
         many = f"{len(ids)} cells begin with it" if len(ids) else "no cell of the plan begins so"
         raise SpecError(f"{cell!r}: {many}; give more letters of an id from the report")
     row = found.iloc[0]
-    text = [f"cell {row['cell']}"] + [f"  {key}: {row[key]}" for key in SHOWN]
+    text = [f"cell {row['cell']}"] + [f"  {key}: {row[key]}" for key in FACTS]
     png = audit.run.image(str(row["unit"]), str(row["vae_file"]), str(row["cell"]))
     if png is None:
         reason = audit.run.failures().get(str(row["unit"]), "not made yet")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
+from audit.plan import FACTS
 from dashboard.galleries import frame
 from dashboard.outcomes import Reading, readings, told
 from dashboard.pictures import parameters
@@ -14,23 +15,6 @@ from dashboard.queries import MINUS, RunView
 from dashboard.words import plain
 from reports.tables import show as short
 
-FACTS = (
-    "prompt",
-    "text",
-    "negative_text",
-    "checkpoint",
-    "vae",
-    "adapters",
-    "sampler",
-    "steps",
-    "guidance",
-    "width",
-    "height",
-    "seed",
-    "noise",
-    "unit",
-    "kind",
-)
 NAMES = {
     "text": "as encoded",
     "negative_text": "negative",
@@ -69,7 +53,7 @@ def _history(run: RunView, row: pd.Series) -> None:
     lines = [_outcome_line(run, r, cell) for r in readings(run)]
     if lines:
         st.markdown("  \n".join(lines))
-    facts = {NAMES.get(k, k): short(row[k]) for k in FACTS if str(row[k])}
+    facts = {NAMES.get(k, k): short(row[k]) for k in (*FACTS, "kind") if str(row[k])}
     facts["seed of the noise"] = str(row["noise"])
     st.markdown("**How it was made**")
     st.dataframe(
