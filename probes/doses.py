@@ -14,7 +14,7 @@ import pandas as pd
 from audit.attributes import AttributeSpec
 from audit.correction import corrected_shares
 from audit.prompts import slug
-from audit.stats import mean_share_over_prompts, paired_difference
+from audit.stats import mean_share_over_prompts, paired_difference_of_sorted
 from probes import Exhibit, Finding
 from probes.outcomes import Errors, counts_of, measured_errors, reported_classes
 
@@ -88,7 +88,7 @@ def changes(
     """The change from the lowest level to each other one, paired by prompt and seed.
 
     Args:
-        wide: One row a prompt and seed (the index), one column a level.
+        wide: One row a prompt and seed (the index, prompt by prompt), one column a level.
         factor: 'dose' or 'guidance'.
         subject: Model, setting and class.
         instrument: What measured the numbers.
@@ -220,10 +220,9 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Exhibit]
 
 
 def _paired(wide: pd.DataFrame, one: float, two: float, span: float) -> Sequence[float]:
-    groups = [g for _, g in wide.groupby(level="prompt", sort=False)]
-    return paired_difference(
-        [g[one].to_numpy() for g in groups], [g[two].to_numpy() for g in groups], "this suite", span
-    )
+    n = wide.groupby(level="prompt", sort=False).size().to_numpy()
+    a, b = wide[one].to_numpy(float), wide[two].to_numpy(float)
+    return paired_difference_of_sorted(a, b, n, "this suite", span)
 
 
 def _turn(wide: pd.DataFrame, factor: str, subject: dict[str, str], instrument: str) -> Finding:

@@ -174,7 +174,7 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
             for f in findings
             if (f.probe, f.metric) == ("attributes", "corrected share")
             and f.subject["class"] == "woman"
-            and f"CFG {level}" in f.subject["arm"]
+            and f.subject["arm"] == f"CFG {level}"
         ]
         held = [f.low <= true[f.subject["prompt"]] <= f.high for f in by_role]
         yield Check(
