@@ -205,19 +205,13 @@ class AttentionTap:
 
     @torch.no_grad()
     def _add(self, name: str, layer: Any, queries: Tensor, keys: Tensor) -> None:
-        rows = len(queries)
-        if rows not in (self.images, 2 * self.images):
-            raise RuntimeError(
-                f"attention tap: {name} saw {rows} rows for {self.images} images; "
-                "the prompt's half cannot be told"
-            )
-        parts = [(self.prompt, slice(rows - self.images, rows))]
-        if self.negative is not None and rows > self.images:
-            parts.append((self.negative, slice(0, self.images)))
         size = feature_size(self._size, queries.shape[1])
         if size not in self._bases:
             self._bases[size] = basis_of(size, queries.device)
-        for half, part in parts:
+        for kind, part in halves(name, len(queries), self.images).items():
+            half = self.prompt if kind == "prompt" else self.negative
+            if half is None:
+                continue
             q = queries[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
             k = keys[part].float().unflatten(-1, (layer.heads, -1)).transpose(1, 2)
             weights = (q @ k.transpose(-1, -2)).mul_(layer.scale).softmax(dim=-1)
@@ -230,6 +224,21 @@ class AttentionTap:
             if self.keep_heads:
                 known = half.heads.get(name)
                 half.heads[name] = (size, weights if known is None else known[1] + weights)
+
+
+def halves(name: str, rows: int, images: int) -> dict[str, slice]:
+    """Which rows of a layer's batch belong to the prompt and, with guidance, to the negative.
+
+    Raises:
+        RuntimeError: The rows are neither as many as the images nor twice as many.
+    """
+    if rows not in (images, 2 * images):
+        raise RuntimeError(
+            f"attention tap: {name} saw {rows} rows for {images} images; "
+            "the prompt's half cannot be told"
+        )
+    both = {"prompt": slice(rows - images, rows), "negative": slice(0, images)}
+    return both if rows > images else {"prompt": both["prompt"]}
 
 
 def level_of(time: Any) -> float:

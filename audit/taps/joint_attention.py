@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from audit.checkpoints.families import SD3, Flux
-from audit.taps.attention import Attention, Size, basis_of, level_of
+from audit.taps.attention import Attention, Size, basis_of, halves, level_of
 
 Words = Sequence[tuple[str, tuple[int, ...]]]
 """Words with the positions of their tokens among those that the denoiser sees."""
@@ -135,17 +135,11 @@ class JointAttentionTap:
         if rotary is not None:
             keys = apply_rotary_emb(keys, rotary)
             queries = apply_rotary_emb(queries, tuple(part[self._text :] for part in rotary))
-        rows = len(queries)
-        if rows not in (self.images, 2 * self.images):
-            raise RuntimeError(
-                f"attention tap: {name} saw {rows} rows for {self.images} images; "
-                "the prompt's half cannot be told"
-            )
-        parts = [("prompt", self.prompt, slice(rows - self.images, rows))]
-        if self.negative is not None and rows > self.images:
-            parts.append(("negative", self.negative, slice(0, self.images)))
         basis = basis_of(self.size, queries.device)
-        for kind, half, part in parts:
+        for kind, part in halves(name, len(queries), self.images).items():
+            half = self.prompt if kind == "prompt" else self.negative
+            if half is None:
+                continue
             chosen = self._values(kind, first, keys[part])
             weights = scaled_dot_product_attention(queries[part], keys[part], chosen)
             summed = weights.float().sum(dim=1)[..., : max(map(len, self._words[kind]))]
