@@ -168,10 +168,12 @@ class Generator:
         self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
         with ExitStack() as stack:
             stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
-            seen = rows.iloc[padded]
-            read = {k: [self.plain(t) for t in seen[k]] for k in ("text", "negative_text")}
+            if watchers:
+                seen = rows.iloc[padded]
+                read = {k: [self.plain(t) for t in seen[k]] for k in ("text", "negative_text")}
+                seen = seen.assign(**read)
             for tap in watchers:
-                stack.enter_context(tap.watch(self.pipe, seen.assign(**read), len(rows)))
+                stack.enter_context(tap.watch(self.pipe, seen, len(rows)))
             arguments |= {
                 "generator": [
                     torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -49,3 +51,11 @@ def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.u
     colours = [np.interp(values, np.arange(len(VIRIDIS)), channel) for channel in VIRIDIS.T]
     mixed = (1 - OPACITY) * pixels + OPACITY * np.stack(colours, axis=-1)
     return mixed.round().astype(np.uint8)
+
+
+def overlaid(png: bytes, heat: NDArray[np.generic]) -> bytes:
+    """A PNG under a map, as `heated`, as PNG."""
+    pixels = np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
+    buffer = io.BytesIO()
+    Image.fromarray(heated(pixels, heat)).save(buffer, "PNG")
+    return buffer.getvalue()

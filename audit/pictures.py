@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.heat import HEAT, heated, map_at, place_of
+from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM
 from audit.prompts import nearest
 from audit.spec import SpecError
@@ -56,17 +56,13 @@ class Pictures:
         return self.run.image(str(unit), str(file), cell)
 
     def _heated(self, cell: str, word: str) -> bytes | None:
-        pixels, unit = self._pixels(cell), str(self.where.at[cell, "unit"])
+        png, unit = self(cell), str(self.where.at[cell, "unit"])
         record = taps.read(self.run, self.attention, unit).get(self.where.at[cell, "trajectory"])
         place = place_of(word)
-        if pixels is None or record is None or place is None or place[0] not in record.arrays:
+        if png is None or record is None or place is None or place[0] not in record.arrays:
             return None
         plane = map_at(record.arrays[place[0]], place[1])
-        if plane is None:
-            return None
-        buffer = io.BytesIO()
-        Image.fromarray(heated(pixels, plane)).save(buffer, "PNG")
-        return buffer.getvalue()
+        return None if plane is None else overlaid(png, plane)
 
     def _pixels(self, cell: str) -> NDArray[np.uint8] | None:
         png = self(cell)

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from audit.heat import heated
-
 AMPLIFIED = 8
 
 
@@ -45,13 +43,6 @@ def difference(one: bytes, other: bytes) -> bytes:
     apart = (128 + AMPLIFIED * (a.astype(int) - b)).clip(0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(apart).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def overlaid(png: bytes, heat: NDArray[np.generic]) -> bytes:
-    """A picture under a heat map, as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(heated(pixels(png), heat)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -21,11 +21,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 import yaml
 
-from audit.heat import HEAT, map_at, place_of
+from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM, Cell, arm_labels
 from audit.spec import Spec, SpecError, parse_spec
 from dashboard.files import Files, RunError, index
-from dashboard.pictures import difference, overlaid
+from dashboard.pictures import difference
 from probes import Exhibit, Finding
 
 if TYPE_CHECKING:

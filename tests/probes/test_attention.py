@@ -7,8 +7,8 @@ from conftest import make
 from PIL import Image
 
 from audit import analysis
-from audit.heat import HEAT
-from audit.pictures import Pictures, heated
+from audit.heat import HEAT, heated
+from audit.pictures import Pictures
 from audit.run import read_batch
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
