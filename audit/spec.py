@@ -25,6 +25,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from audit.attributes import AttributeSpec, load_attribute
+from audit.errors import AuditError
 from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
 from audit.prompts import PromptsSpec, nearest
 
@@ -43,7 +44,7 @@ SAMPLERS = (
 )
 
 
-class SpecError(ValueError):
+class SpecError(AuditError):
     """The spec cannot be used; the message is one line naming file, key and value."""
 
 

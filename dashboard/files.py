@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from audit.errors import AuditError
 
-class RunError(ValueError):
+
+class RunError(AuditError):
     """The folder cannot be shown; one line for the reader."""
 
 

@@ -57,8 +57,19 @@ class Finding(NamedTuple):
     unit: str = ""
     higher_is_better: bool | None = None
     instrument: str = ""
-    status: Literal["measured", "not-measured"] = "measured"
+    status: Literal["measured", "not-measured", "failed"] = "measured"
     note: str = ""
+    tested_against: float = nan
+    """The value that p tests against, in the finding's unit; NaN where nothing is tested."""
+    family: str = ""
+    """The family of tests that p is adjusted in, such as 'ARM/ATTRIBUTE/INSTRUMENT'; '': none."""
+    adjustment: str = "none"
+    """How p was adjusted over the report's tests: 'none', or the procedure's name."""
+    p_unadjusted: float = nan
+    """The p of this test alone; NaN where p was not adjusted."""
+    reading: Literal["", "as counted", "corrected", "prediction-powered"] = ""
+    """Which estimate of a share this is: what the classifier said, that corrected for its
+    confusion matrix, or with people's labels."""
 
 
 class Exhibit(NamedTuple):

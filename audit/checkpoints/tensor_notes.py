@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from audit.errors import AuditError
+
 _STORAGES = {
     "torch.BFloat16Storage": torch.bfloat16,
     "torch.BoolStorage": torch.bool,
@@ -42,7 +44,7 @@ _INERT: dict[str, tuple[str, ...]] = {
 }
 
 
-class ConvertError(ValueError):
+class ConvertError(AuditError):
     """A file that is not converted: one line with the file and the reason."""
 
 

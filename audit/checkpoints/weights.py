@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from audit.checkpoints.pickles import is_pickle, refusal
+from audit.errors import AuditError
 
 Family = Literal[
     "sd15",
@@ -62,7 +63,7 @@ _KINDS = tuple(
 )
 
 
-class WeightsError(ValueError):
+class WeightsError(AuditError):
     """Weights that cannot be used: one line with the file, what was found, what would be right."""
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from audit.errors import AuditError
 from audit.given.parameters import read_graph, read_parameters
 from audit.prompts import nearest, read_table, slug
 
@@ -29,7 +30,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_PIXELS = 64_000_000
 
 
-class GivenError(ValueError):
+class GivenError(AuditError):
     """A given file cannot be used; the message is one line that names it."""
 
 
