@@ -1,0 +1,1 @@
+"""Checks of the instruments against what is known, beside those of `reference`."""
