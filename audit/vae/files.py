@@ -18,6 +18,7 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
 import reference
+from audit.checkpoints.layouts import refuse_left_over
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import (
     CONFIGS,
@@ -133,6 +134,7 @@ def _load_own_names(header: Header, dtype: torch.dtype, kind: Any, config: dict[
     expected = vae.state_dict()
     found = {current_name(name): tensor for name, tensor in load_file(header.path).items()}
     check_tensors(header.path, "vae", expected, found)
+    refuse_left_over(header.path, "vae", found.keys() - expected.keys())
     vae.load_state_dict({name: found[name].to(dtype) for name in expected}, assign=True)
     return vae
 
