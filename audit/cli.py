@@ -222,12 +222,13 @@ def show_command(run_folder: Path, cell: str, save: Path | None, again: bool) ->
 @main.command("convert")
 @click.argument("file", type=FILE)
 @click.option("--out", type=FILE, help="Default: beside FILE, ending in .safetensors.")
+@click.option("--key", help="Where a training checkpoint keeps the weights, such as `model`.")
 @one_line_errors
-def convert_command(file: Path, out: Path | None) -> None:
+def convert_command(file: Path, out: Path | None, key: str | None) -> None:
     """Write FILE's tensors (.ckpt, .pt, .pth, .bin) as safetensors; nothing in it is run."""
     from audit.checkpoints import convert
 
-    for line in convert.lines(convert.convert(file, out)):
+    for line in convert.lines(convert.convert(file, out, key)):
         click.echo(line)
 
 

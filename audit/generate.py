@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import numpy as np
 import pandas as pd
 import torch
@@ -21,39 +20,12 @@ from numpy.typing import NDArray
 from audit.checkpoints import models
 from audit.checkpoints.adapters import Adapters, Lora
 from audit.checkpoints.families import family
+from audit.samplers import sampler
 from audit.spec import Spec, strengths
 from audit.taps import store as taps
 from audit.taps.steps import switching
 from audit.text import embeddings
 from audit.text.weighting import Piece, pieces, token_weights, weigh
-
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++ 2m karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-}
-
-
-def sampler(own: Any, name: str) -> Any:
-    """The scheduler of that name, on the checkpoint's own noise schedule.
-
-    Raises:
-        ValueError: The checkpoint follows a flow, which only its own sampler does.
-    """
-    if name == "own":
-        return own
-    if own is None or "beta_start" not in own.config:
-        kind = type(own).__name__
-        raise ValueError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
-    class_name, changes = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
 class Extras(NamedTuple):

@@ -13,14 +13,15 @@ import yaml
 from audit.checkpoints import models
 from audit.checkpoints.adapters import digest_of_lora
 from audit.checkpoints.families import Other
-from audit.generate import Generator, extras_of, sampler
+from audit.generate import Generator, extras_of
 from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
 from audit.progress import Say
+from audit.samplers import ignored_settings, sampler
 from audit.spec import SpecError
 from audit.taps.chosen import taps_of
 from audit.text.embeddings import digest_of_embedding
-from audit.text.weighting import looks_weighted
+from audit.text.notation import warnings_of
 from probes import instruments_of, probes_of
 
 ON_LAYERS = ("attention", "activations", "guidance")
@@ -76,7 +77,14 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             raise SpecError(f"checkpoints.{name}: {error}") from None
         for sentence in generator.family.not_measured:
             say(f"{name}: not measured: {sentence}")
-        _warn_of_long_prompts(audit, name, generator, say)
+        _warn_of_prompts(audit, name, generator, say)
+        ignored = ignored_settings(generator.own_scheduler)
+        if ignored and "own" in names:
+            say(
+                f"warning: {name}: its {type(generator.own_scheduler).__name__} does not know "
+                f"{', '.join(ignored)} of its own settings, which have no effect; name another "
+                "sampler"
+            )
         arms[name] = Arm(
             digests=checkpoint.digests,
             schedulers={
@@ -180,7 +188,7 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
     return digests, named
 
 
-def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
+def _warn_of_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
     readers = generator.family.readers()
     if not readers:
         return
@@ -188,12 +196,10 @@ def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Sa
     texts = [
         text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
     ]
-    for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
-        if audit.spec.weighting == "none" and looks_weighted(text):
-            say(
-                f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
-                "them weigh words, set weighting: a1111"
-            )
+    texts += audit.spec.negatives.values()
+    for line in warnings_of(texts, audit.spec.weighting, audit.spec.embeddings):
+        say(f"warning: {line}")
+    for text in dict.fromkeys(texts):
         ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1])

@@ -291,8 +291,10 @@ class Spec(Strict):
     @classmethod
     def _names_are_words(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not name.strip() or any(c in name for c in "()[]<>|:, "):
-                raise ValueError(f"{name!r}: a name is one word without brackets, as in a prompt")
+            # diffusers names textual inversions with angle brackets: '<cat-toy>'.
+            plain = name[1:-1] if name.startswith("<") and name.endswith(">") else name
+            if not plain.strip() or any(c in plain for c in "()[]<>|:, "):
+                raise ValueError(f"{name!r}: a name is one word as in a prompt: 'x' or '<x>'")
         if len({name.casefold() for name in value}) < len(value):
             raise ValueError(f"{list(value)}: case does not tell names in a prompt apart")
         return value

@@ -3,7 +3,8 @@
 A LoRA adds a low-rank change to the weights of the denoiser and of the text encoders; each of
 the two sides has a strength of its own. The layers run beside the weights (peft), which stay as
 they were: at strength 0, and with no LoRA, an image is that of the checkpoint bit for bit.
-Layouts: kohya's ('lora_unet_…', 'lora_te_…') and those of diffusers and peft.
+Layouts: kohya's ('lora_unet_…', 'lora_te_…'), those of diffusers, and peft's own
+(`audit.checkpoints.peft_layout`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import diffusers
 import torch
 from safetensors.torch import load_file
 
+from audit.checkpoints import peft_layout
 from audit.checkpoints.weights import (
     Header,
     WeightsError,
@@ -27,10 +29,15 @@ from audit.checkpoints.weights import (
     seems_to_be,
     some,
 )
+from audit.spec import canonical_digest
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 _DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")
 _OLD_DOWN = re.compile(r"_lora\.down\.weight$")
+_UP = re.compile(
+    r"\.(lora_up|lora_B|lora\.up|lora_linear_layer\.up)(\.default)?\.weight$"
+    r"|_lora\.up\.weight$|\.alpha$"
+)
 _CONTEXT = re.compile(r"attn2[._](processor\.)?to_k[._]")
 _KOHYA = ("lora_unet_", "lora_te")
 _OTHER_KINDS = (
@@ -86,13 +93,18 @@ class Adapters:
 def digest_of_lora(path: Path) -> str:
     """Exact digest of a LoRA file: names, dtypes, shapes and bytes, and peft's settings.
 
+    Settings of peft's own layout, which lie beside the file, are part of it.
+
     Raises:
         WeightsError: Unreadable, no LoRA, or a tensor that holds NaN or infinity.
     """
     header = read_header(path)
     _check_kind(header)
     refuse_not_finite(path, load_file(path))
-    return exact_digest(header)
+    digest = exact_digest(header)
+    if not peft_layout.is_peft(header):
+        return digest
+    return canonical_digest([digest, peft_layout.settings_of(path)])
 
 
 def check_fit(path: Path, pipe: Any) -> None:
@@ -133,6 +145,9 @@ def _load(pipe: Any, path: Path, name: str) -> None:
             warnings.simplefilter("ignore")
             if kohya:
                 pipe.load_lora_weights(_alpha_folded(path), adapter_name=name)
+            elif peft_layout.is_peft(header):
+                tensors = peft_layout.diffusers_tensors(path, pipe)
+                pipe.load_lora_weights(tensors, adapter_name=name)
             else:
                 pipe.load_lora_weights(
                     str(path.parent),
@@ -198,8 +213,22 @@ def _check_kind(header: Header) -> None:
             raise WeightsError(
                 f"{str(header.path)!r} is {kind}; plain LoRA files alone are supported"
             )
-    if not any(_DOWN.search(name) or _OLD_DOWN.search(name) for name in header.shapes):
+    downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
+    if not downs:
         raise WeightsError(f"{str(header.path)!r} {seems_to_be(header)}; name a LoRA file")
+    others = [n for n in header.shapes if n not in set(downs) and not _UP.search(n)]
+    if others:
+        raise WeightsError(
+            f"{str(header.path)!r} is a LoRA with {len(others)} tensors that are no down matrix, "
+            f"up matrix or alpha ({some(others, 1)}) and would have no effect; plain LoRA files "
+            "alone are supported"
+        )
+    ups = sum(not n.endswith(".alpha") for n in header.shapes) - len(downs)
+    if ups != len(downs):
+        raise WeightsError(
+            f"{str(header.path)!r} has {len(downs)} down matrices and {ups} up matrices, as many "
+            "of both are needed: get it again"
+        )
 
 
 def _family(header: Header) -> tuple[str, int]:

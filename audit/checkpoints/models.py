@@ -27,6 +27,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
 from audit.checkpoints.families import XL, Other, Pixels, family
+from audit.checkpoints.folders import load_component, load_folder, only_variant
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import WeightsError, load_pipeline_file
 from audit.checkpoints.weights import refuse_not_finite
@@ -249,13 +250,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
     if path.is_dir():
         if not (path / "model_index.json").exists():
             raise WeightsError("a folder without model_index.json: not a diffusers pipeline")
-        return DiffusionPipeline.from_pretrained(
-            path,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            **_unchecked(path / "model_index.json"),
-        ), None
+        return load_folder(path, dtype), None
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         parts = base / Path(spec.parts).expanduser() if spec.parts else None
         return load_pipeline_file(path, dtype, parts, spec.prediction), None
@@ -263,30 +258,26 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
         from huggingface_hub import model_info
 
         try:
-            commit = model_info(spec.source, revision=spec.revision).sha
+            info = model_info(spec.source, revision=spec.revision)
         except Exception as error:  # of the network, the hub, or the id: all of them are theirs
             reason = " ".join(str(error).split())[:120]
             raise WeightsError(
                 f"the hub id cannot be reached ({type(error).__name__}: {reason}); name a folder "
                 "or file that is here"
             ) from None
-        return DiffusionPipeline.from_pretrained(
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        here = DiffusionPipeline.download(
             spec.source,
-            revision=commit,
-            dtype=dtype,
+            revision=info.sha,
             use_safetensors=True,
+            variant=only_variant(Path(file).name for file in files),
             safety_checker=None,
-        ), commit
+        )
+        return load_folder(Path(here), dtype), info.sha
     raise WeightsError(
         "no such folder or file; name a diffusers folder, a .safetensors file, a hub id "
         "(owner/name) or 'reference:NAME'"
     )
-
-
-def _unchecked(index: Path) -> dict[str, None]:
-    """No safety checker, said only to a pipeline that could have one."""
-    has_one = "safety_checker" in json.loads(index.read_text(encoding="utf-8"))
-    return {"safety_checker": None} if has_one else {}
 
 
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -337,7 +328,7 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
         return getattr(load_pipeline_file(path, dtype), kind)
     if (path / "model_index.json").exists():
         path = path / kind
-    return wanted.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return load_component(wanted, path, dtype)
 
 
 def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:

@@ -27,6 +27,7 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
+from audit.checkpoints.folders import load_component
 from audit.checkpoints.layouts import (
     WHOLE,
     Tensors,
@@ -47,6 +48,7 @@ from audit.checkpoints.weights import (
     seems_to_be,
     told_prediction,
 )
+from audit.samplers import ignored_settings
 
 __all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
 
@@ -195,9 +197,7 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
-    return getattr(library, kind[1]).from_pretrained(
-        parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    return load_component(getattr(library, kind[1]), parts / component, dtype)
 
 
 def _tokenizer(
@@ -219,6 +219,7 @@ def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: 
     """The family's sampler, for what the denoiser predicts."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    scheduler_class = getattr(diffusers, index["scheduler"][1])
     told = told_prediction(header)
     if "beta_start" in config:
         if prediction and told and prediction != told:
@@ -235,9 +236,12 @@ def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: 
         config["prediction_type"] = names[known]
         if "ztsnr" in header.shapes:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            if ignored_settings(scheduler_class.from_config(config)):
+                # PNDM does not know it, and the noise schedule would be another one.
+                scheduler_class = diffusers.DDIMScheduler
     elif prediction:
         raise WeightsError(f"{str(header.path)!r} follows a flow: leave out prediction")
-    return getattr(diffusers, index["scheduler"][1]).from_config(config)
+    return scheduler_class.from_config(config)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype, family: VaeFamily | None = None) -> AutoencoderKL:

@@ -18,6 +18,7 @@ from audit.checkpoints.weights import (
     read_header,
     refuse_not_finite,
     seems_to_be,
+    some,
 )
 
 if TYPE_CHECKING:
@@ -106,6 +107,12 @@ def _vectors(path: Path) -> list[torch.Tensor]:
         raise WeightsError(
             f"{str(path)!r} {seems_to_be(header)}; name a textual-inversion embedding "
             "(vectors of one width, or clip_l and clip_g)"
+        )
+    others = shapes.keys() - set(keys)
+    if others:
+        raise WeightsError(
+            f"{str(path)!r} holds {len(others)} tensors beside its vectors ({some(others, 1)}), "
+            "which would have no effect; name a textual-inversion embedding without them"
         )
     tensors = load_file(path)
     refuse_not_finite(path, tensors)

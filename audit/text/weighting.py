@@ -88,11 +88,6 @@ def weighs(prompt: str) -> bool:
     return pieces(prompt) != [Piece(prompt, 1.0)]
 
 
-def looks_weighted(prompt: str) -> bool:
-    """Whether a prompt holds a weight such as '(word:1.2)'."""
-    return bool(re.search(r"\([^()]+:\s*\d*\.?\d+\s*\)", prompt))
-
-
 def token_weights(tokenizer: Any, parts: Sequence[Piece]) -> torch.Tensor:
     """Weight of every position of the padded, cut prompt, (positions,).
 

@@ -18,6 +18,7 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
 import reference
+from audit.checkpoints.folders import load_component
 from audit.checkpoints.layouts import refuse_left_over
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import (
@@ -81,7 +82,7 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
     if class_name not in VAE_CLASSES:
         raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
-    return VAE_CLASSES[class_name].from_pretrained(path, dtype=dtype, use_safetensors=True)
+    return load_component(VAE_CLASSES[class_name], path, dtype)
 
 
 def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_pixels_equal_a_plain_pipeline_bit_for_bit(generator, sampler, guidance)
     ours = pixels(generator, wanted)
     pipe = generator.pipe
     own = pipe.scheduler
-    from audit.generate import sampler as scheduler_of
+    from audit.samplers import sampler as scheduler_of
 
     pipe.scheduler = scheduler_of(own, sampler)
     embed = [pipe.encode_prompt(t, pipe.device, 1, False)[0] for t in wanted["text"]]
