@@ -1,7 +1,7 @@
 """The run directory: what is on disk, and nothing else, says what is done.
 
-A file is written as `.name.tmp`, flushed to disk, then renamed: a final file is a whole
-file. No status is kept beside the files. Paths are made of ids from the plan.
+A file is written under another name, flushed to disk, then renamed: a final file is a whole
+file (`audit.atomic`). No status is kept beside the files. Paths are made of ids from the plan.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.atomic import refuse_links, write_atomic, write_new
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -27,21 +28,6 @@ if TYPE_CHECKING:
 
 IMAGE_ROW_GROUP = 16
 LABEL_COLUMNS = ("cell", "attribute", "class", "rater")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def parquet_bytes(
@@ -66,6 +52,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        refuse_links(folder)
         self.folder = folder
 
     # --- spec, plan, provenance ---
@@ -251,18 +238,7 @@ class Run:
 
     def write_sample(self, attribute: str, table: pd.DataFrame) -> None:
         """Keep a sample: cell, pi, drawn. One that is there already stays, also in a race."""
-        path = self.sample_path(attribute)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            own.write_bytes(parquet_bytes(table))
-            os.link(own, path)  # fails where the file exists, unlike os.replace
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            os.replace(own, path)
-        finally:
-            own.unlink(missing_ok=True)
+        write_new(self.sample_path(attribute), parquet_bytes(table))
 
     def read_sample(self, attribute: str) -> pd.DataFrame | None:
         """The kept sample of an attribute, or None."""

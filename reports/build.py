@@ -22,7 +22,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from audit.store import write_atomic
+from audit.atomic import write_atomic
 from reports import ReportData
 from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose

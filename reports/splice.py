@@ -15,7 +15,7 @@ from typing import NamedTuple
 import yaml
 from huggingface_hub import ModelCard
 
-from audit.store import write_atomic
+from audit.atomic import write_atomic
 
 BLOCK = re.compile(rb"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
 """The YAML block as the hub finds it."""

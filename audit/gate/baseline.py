@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from audit.atomic import write_atomic
 from audit.plan import ARM
 from audit.prompts import nearest, resolve_prompts, slug
 from audit.spec import Spec, SpecError, canonical_digest, parse_spec
-from audit.store import Run, write_atomic
+from audit.store import Run
 from probes.outcomes import clip_readings, outcome_frame
 
 FORMAT = "diffusion-audit baseline 1"

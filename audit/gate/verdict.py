@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+from audit.atomic import write_atomic
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.pairs import Grid, differences, metrics, pair
 from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
 from audit.pictures import Pictures
 from audit.stats import Estimand
-from audit.store import Run, write_atomic
+from audit.store import Run
 from reports.gate_page import render
 
 if TYPE_CHECKING:
