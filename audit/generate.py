@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from audit.checkpoints import models
 from audit.checkpoints.adapters import Adapters, Lora
 from audit.checkpoints.families import family
+from audit.errors import AuditError
 from audit.spec import Spec, strengths
 from audit.taps import store as taps
 from audit.taps.steps import switching
@@ -45,13 +46,13 @@ def sampler(own: Any, name: str) -> Any:
     """The scheduler of that name, on the checkpoint's own noise schedule.
 
     Raises:
-        ValueError: The checkpoint follows a flow, which only its own sampler does.
+        AuditError: The checkpoint follows a flow, which only its own sampler does.
     """
     if name == "own":
         return own
     if own is None or "beta_start" not in own.config:
         kind = type(own).__name__
-        raise ValueError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
+        raise AuditError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
     class_name, changes = SCHEDULERS[name]
     return getattr(diffusers, class_name).from_config(own.config, **changes)
 
@@ -91,7 +92,7 @@ class Generator:
         extras: LoRAs, embeddings, prompt weights.
 
     Raises:
-        ValueError: The pipeline takes no such extras.
+        AuditError: The pipeline takes no such extras.
     """
 
     def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
@@ -100,7 +101,7 @@ class Generator:
         self.batch_size = batch_size
         self.own_scheduler = getattr(pipe, "scheduler", None)
         if extras.weighting != "none" and not self.family.weighting:
-            raise ValueError(
+            raise AuditError(
                 f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
                 "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )

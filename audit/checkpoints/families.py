@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from audit.checkpoints.weights import VaeFamily
+from audit.errors import AuditError
 
 Arguments = dict[str, Any]
 
@@ -257,9 +258,9 @@ class Other(Family):
         self.denoiser = next((n for n in ("transformer", "unet") if hasattr(pipe, n)), "")
         self._accepts = inspect.signature(pipe.__call__).parameters
         if "prompt" not in self._accepts or "output_type" not in self._accepts:
-            raise ValueError(f"a {self.name} draws no pictures from a prompt")
+            raise AuditError(f"a {self.name} draws no pictures from a prompt")
         if {"image", "strength"} <= self._accepts.keys():
-            raise ValueError(f"a {self.name} needs a picture to begin with")
+            raise AuditError(f"a {self.name} needs a picture to begin with")
 
     @property
     def channels(self) -> int:
@@ -270,12 +271,12 @@ class Other(Family):
         """What the denoiser's and the VAE's settings say.
 
         Raises:
-            ValueError: They do not.
+            AuditError: They do not.
         """
         sample = getattr(self.model, "config", {}).get("sample_size") if self.denoiser else None
         factor = getattr(self.pipe, "vae_scale_factor", None)
         if not isinstance(sample, int) or not isinstance(factor, int):
-            raise ValueError(f"a {self.name} does not tell the size of its pictures; give sizes")
+            raise AuditError(f"a {self.name} does not tell the size of its pictures; give sizes")
         return sample * factor
 
     def readers(self) -> list[Reader]:
@@ -317,6 +318,6 @@ def family(pipe: Any) -> Family:
     """The family of a loaded pipeline.
 
     Raises:
-        ValueError: It draws no pictures from a prompt.
+        AuditError: It draws no pictures from a prompt.
     """
     return FAMILIES.get(type(pipe).__name__, Other)(pipe)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from audit.atomic import write_atomic
+from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.pairs import Grid, differences, metrics, pair
 from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
@@ -99,7 +100,7 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
     """Make and measure what a candidate's spec asks for, if it can be compared at all.
 
     Raises:
-        ValueError: It differs from the baseline; nothing was generated.
+        AuditError: It differs from the baseline; nothing was generated.
         SystemExit: 130 at Ctrl-C; what is done is kept.
     """
     from audit import analysis, run
@@ -113,7 +114,7 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
     run.score(audit, plan, say)  # before there are images: writes which instruments these are
     changed = differences(baseline, side_of_run(folder, arm))
     if changed:
-        raise ValueError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
+        raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
     try:
         run.generate(audit, plan, say)
         run.score(audit, plan, say)
