@@ -27,6 +27,7 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
+from audit.checkpoints.folders import check_folder
 from audit.checkpoints.layouts import WHOLE, Tensors, check_tensors, convert, empty_model, names_of
 from audit.checkpoints.weights import (
     UNET,
@@ -39,6 +40,7 @@ from audit.checkpoints.weights import (
     seems_to_be,
     told_prediction,
 )
+from audit.errors import reading
 
 __all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
 
@@ -162,9 +164,11 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
-    return getattr(library, kind[1]).from_pretrained(
-        parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    check_folder(parts / component)
+    with reading(f"parts: {str(parts / component)!r} cannot be loaded", WeightsError):
+        return getattr(library, kind[1]).from_pretrained(
+            parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
+        )
 
 
 def _tokenizer(
@@ -179,7 +183,11 @@ def _tokenizer(
             f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set parts to a "
             f"diffusers folder with {name!r}"
         )
-    return transformers.AutoTokenizer.from_pretrained(parts / name, local_files_only=True)
+    check_folder(parts / name)
+    with reading(f"parts: {str(parts / name)!r} cannot be loaded", WeightsError):
+        return transformers.AutoTokenizer.from_pretrained(
+            parts / name, local_files_only=True, trust_remote_code=False
+        )
 
 
 def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: str | None) -> Any:
