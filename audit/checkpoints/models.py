@@ -29,6 +29,12 @@ import reference
 from audit.checkpoints.families import XL, Other, Pixels, family
 from audit.checkpoints.folders import check_folder, read_config
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
+from audit.checkpoints.rehearsal import (
+    load_component,
+    quiet_libraries,
+    refuse_missing,
+    rehearse_pipeline,
+)
 from audit.checkpoints.single_file import WeightsError, load_pipeline_file
 from audit.checkpoints.weights import refuse_not_finite
 from audit.errors import AuditError, reading, reason
@@ -280,10 +286,15 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
     # No safety checker, said only to a pipeline that could have one.
     has_one = "safety_checker" in read_config(folder / "model_index.json")
     unchecked = {"safety_checker": None} if has_one else {}
-    with reading(f"{str(folder)!r} cannot be loaded", WeightsError):
-        return DiffusionPipeline.from_pretrained(
+    rehearse_pipeline(folder)
+    with reading(f"{str(folder)!r} cannot be loaded", WeightsError), quiet_libraries():
+        pipe = DiffusionPipeline.from_pretrained(
             folder, dtype=dtype, use_safetensors=True, local_files_only=True, **unchecked
         )
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            refuse_missing(folder / name, part)
+    return pipe
 
 
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
@@ -336,11 +347,7 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
         return getattr(load_pipeline_file(path, dtype), kind)
     if (path / "model_index.json").exists():
         path = path / kind
-    check_folder(path)
-    with reading(f"{str(path)!r} cannot be loaded", WeightsError):
-        return wanted.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+    return load_component(path, wanted, dtype)
 
 
 def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:

@@ -29,6 +29,7 @@ from transformers import CLIPTokenizer
 
 from audit.checkpoints.folders import check_folder
 from audit.checkpoints.layouts import WHOLE, Tensors, check_tensors, convert, empty_model, names_of
+from audit.checkpoints.rehearsal import load_component
 from audit.checkpoints.weights import (
     UNET,
     VAE_OF,
@@ -164,11 +165,7 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
-    check_folder(parts / component)
-    with reading(f"parts: {str(parts / component)!r} cannot be loaded", WeightsError):
-        return getattr(library, kind[1]).from_pretrained(
-            parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+    return load_component(parts / component, getattr(library, kind[1]), dtype)
 
 
 def _tokenizer(

@@ -18,8 +18,9 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
 import reference
-from audit.checkpoints.folders import check_folder, read_config
+from audit.checkpoints.folders import read_config
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
+from audit.checkpoints.rehearsal import load_component
 from audit.checkpoints.single_file import (
     CONFIGS,
     WHOLE,
@@ -80,14 +81,10 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
         return _load_file(path, dtype, family)
     if not (path / "config.json").exists():
         raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
-    check_folder(path)
     class_name = read_config(path / "config.json").get("_class_name")
     if not isinstance(class_name, str) or class_name not in VAE_CLASSES:
         raise WeightsError(f"a {class_name!r}; supported: {', '.join(VAE_CLASSES)}")
-    with reading(f"{str(path)!r} cannot be loaded", WeightsError):
-        return VAE_CLASSES[class_name].from_pretrained(
-            path, dtype=dtype, use_safetensors=True, local_files_only=True
-        )
+    return load_component(path, VAE_CLASSES[class_name], dtype)
 
 
 def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
