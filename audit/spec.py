@@ -26,7 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from audit.attributes import AttributeSpec, load_attribute
 from audit.errors import AuditError
 from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
-from audit.prompts import PromptsSpec, nearest
+from audit.prompts import PromptsSpec, nearest, slug
 from audit.yaml_files import LARGEST, read_yaml, shown
 
 SAMPLERS = (
@@ -326,6 +326,19 @@ class Spec(Strict):
             )
         if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
             raise AuditError("attributes: name at least one classifier to measure them with")
+        self._refuse_double_names()
+
+    def _refuse_double_names(self) -> None:
+        """Instruments are named by classifier and attribute, spelled as `slug` does."""
+        seen: dict[str, str] = {}
+        attributes = [a.name for a in self.attributes]
+        kinds = ["likeness", *attributes]
+        names = [(f"attributes: {a!r}", a) for a in attributes]
+        names += [(f"classifiers.{c}", f"{slug(c)}.{k}") for c in self.classifiers for k in kinds]
+        for what, name in names:
+            if name in seen:
+                raise AuditError(f"{what} and {seen[name]} would both be {name!r}: rename one")
+            seen[name] = what
 
     def digest(self) -> str:
         """sha256 of the spec's canonical JSON."""

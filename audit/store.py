@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from audit.atomic import refuse_links, write_atomic, write_new
+from audit.names import part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,11 +104,11 @@ class Run:
 
     def latents_path(self, unit: str) -> Path:
         """Final latents of one unit's trajectories."""
-        return self.folder / "latents" / f"{unit}.safetensors"
+        return self.folder / "latents" / f"{part(unit)}.safetensors"
 
     def images_path(self, unit: str, vae: str) -> Path:
         """Images of one unit as one VAE decodes them."""
-        return self.folder / "images" / unit / f"{vae}.parquet"
+        return self.folder / "images" / part(unit) / f"{part(vae)}.parquet"
 
     def write_latents(self, unit: str, latents: dict[str, torch.Tensor]) -> None:
         """Write latents by trajectory id."""
@@ -123,7 +124,7 @@ class Run:
 
     def taps_path(self, tap: str, unit: str) -> Path:
         """What a tap kept of one unit; `tap` is name@digest."""
-        return self.folder / "taps" / tap / f"{unit}.safetensors"
+        return self.folder / "taps" / part(tap) / f"{part(unit)}.safetensors"
 
     def write_taps(
         self, tap: str, unit: str, arrays: dict[str, NDArray[np.generic]], notes: str
@@ -164,7 +165,7 @@ class Run:
 
     def scores_path(self, instrument: str, unit: str, vae: str) -> Path:
         """Scores of one unit's images; `instrument` is name@digest."""
-        return self.folder / "scores" / instrument / unit / f"{vae}.parquet"
+        return self.folder / "scores" / part(instrument) / part(unit) / f"{part(vae)}.parquet"
 
     def write_scores(self, instrument: str, unit: str, vae: str, rows: pd.DataFrame) -> None:
         """Write one instrument's rows."""
@@ -172,7 +173,7 @@ class Run:
 
     def read_scores(self, instrument: str, units: set[str]) -> pd.DataFrame:
         """All rows of one instrument for the units of the plan, in a fixed order."""
-        root = self.folder / "scores" / instrument
+        root = self.folder / "scores" / part(instrument)
         files = sorted(p for p in root.glob("*/*.parquet") if p.parent.name in units)
         if not files:
             return pd.DataFrame({"cell": pd.Series(dtype=str)})
@@ -184,23 +185,23 @@ class Run:
 
     def write_mask(self, trajectory: str, png: bytes) -> None:
         """Write where skin is in the pictures of a trajectory: a PNG, white on black."""
-        write_atomic(self.folder / "masks" / f"{trajectory}.png", png)
+        write_atomic(self.folder / "masks" / f"{part(trajectory)}.png", png)
 
     def read_mask(self, trajectory: str) -> NDArray[np.bool_] | None:
         """The mask of a trajectory's pictures, (height, width), or None."""
         import numpy as np
         from PIL import Image
 
-        path = self.folder / "masks" / f"{trajectory}.png"
+        path = self.folder / "masks" / f"{part(trajectory)}.png"
         return np.asarray(Image.open(path).convert("L")) > 127 if path.exists() else None
 
     def write_failure(self, unit: str, reason: str) -> None:
         """Say why a unit could not be made; overwritten at the next try."""
-        write_atomic(self.folder / "failures" / f"{unit}.txt", reason.encode() + b"\n")
+        write_atomic(self.folder / "failures" / f"{part(unit)}.txt", reason.encode() + b"\n")
 
     def clear_failure(self, unit: str) -> None:
         """Forget a failure that a later try has mended."""
-        (self.folder / "failures" / f"{unit}.txt").unlink(missing_ok=True)
+        (self.folder / "failures" / f"{part(unit)}.txt").unlink(missing_ok=True)
 
     def failures(self) -> dict[str, str]:
         """Reasons by unit."""

@@ -7,6 +7,7 @@ all of them are shown as escapes, `\x1b`, and act on nothing.
 
 from __future__ import annotations
 
+import json
 import re
 
 import click
@@ -19,13 +20,24 @@ ACTIVE = re.compile(
 """Characters that act on a reader, or cannot be encoded, instead of being read."""
 
 
-def plain(text: object) -> str:
+def plain(text: object, keep: str = "") -> str:
     r"""A text that a terminal, a CSV or JSON reader shows and does not act on.
 
     >>> print(plain("a \x1b]0;title\x07 nurse"))
     a \x1b]0;title\x07 nurse
     """
-    return ACTIVE.sub(_escape, str(text))
+    return ACTIVE.sub(lambda found: found[0] if found[0] in keep else _escape(found), str(text))
+
+
+def plain_json(text: str) -> str:
+    r"""JSON with the same values, in which what acts on a reader is written as an escape.
+
+    >>> print(plain_json('{"a": "b\u202ec"}'))
+    {"a": "b\u202ec"}
+    """
+    return ACTIVE.sub(
+        lambda found: found[0] if found[0] in "\n\r\t" else json.dumps(found[0])[1:-1], text
+    )
 
 
 def out(text: object) -> None:

@@ -22,6 +22,7 @@ from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
 from audit.pictures import Pictures
 from audit.stats import Estimand
 from audit.store import Run
+from audit.terminal import plain, plain_json
 from reports.gate_page import render
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def write(
         candidate: The same of the candidate.
     """
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / "gate.json", text.encode() + b"\n")
+    write_atomic(folder / "gate.json", plain_json(text).encode("utf-8", "replace") + b"\n")
     write_atomic(folder / "junit.xml", junit(record))
     page = markdown(record)
     write_atomic(folder / "gate.md", page.encode())
@@ -285,11 +286,15 @@ def _number(value: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "'")
+    return (
+        html.escape(plain(" ".join(text.split())), quote=False)
+        .replace("|", "\\|")
+        .replace("`", "'")
+    )
 
 
 def _legal(text: str) -> str:
-    return ILLEGAL_IN_XML.sub("�", text)
+    return ILLEGAL_IN_XML.sub("�", plain(text, keep="\n\t"))
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from audit.errors import AuditError
 from audit.given import images as given
+from audit.names import inside
 from audit.opening import reopen
 from audit.store import Run
 
@@ -41,8 +42,7 @@ def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
     for image in given.read_folder(folder, csv, needed=("file",)):
         labels = dict(image.labels)
         mask = labels.pop("mask", "")
-        if mask and not (folder / mask).is_file():
-            raise AuditError(f"{csv}: {image.path.name}: no mask {mask!r} in {folder}")
+        where = inside(folder, mask, f"{csv}: {image.path.name}: mask") if mask else None
         pictures.append(
             Picture(
                 image.sha256,
@@ -50,7 +50,7 @@ def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
                 labels,
                 given.size_of(image.path),
                 lambda path=image.path: given.load_image(path),  # type: ignore[misc]
-                lambda path=folder / mask if mask else None: path and given.load_image(path),  # type: ignore[misc]
+                lambda path=where: path and given.load_image(path),  # type: ignore[misc]
             )
         )
     return pictures
