@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from audit.checkpoints import models
 from audit.checkpoints.adapters import Adapters, Lora
 from audit.checkpoints.families import family
-from audit.errors import AuditError
+from audit.errors import AuditError, reading
 from audit.spec import Spec, strengths
 from audit.taps import store as taps
 from audit.taps.steps import switching
@@ -54,7 +54,8 @@ def sampler(own: Any, name: str) -> Any:
         kind = type(own).__name__
         raise AuditError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
     class_name, changes = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(own.config, **changes)
+    with reading(f"samplers: {name!r} does not go with the checkpoint's scheduler"):
+        return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
 class Extras(NamedTuple):

@@ -16,6 +16,8 @@ from audit.checkpoints.weights import VaeFamily
 from audit.errors import AuditError
 
 Arguments = dict[str, Any]
+LARGEST_SIZE = 1024
+"""Of a side, in latents."""
 
 
 class Reader(NamedTuple):
@@ -69,7 +71,7 @@ class Family:
 
     def side(self) -> int:
         """Pixels of a picture's side at the size that the model was trained for."""
-        return int(self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor)
+        return _sample_size(self.pipe.unet) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:
         """Who reads a prompt, in the order of their tokens; the last sees most of it."""
@@ -158,7 +160,7 @@ class SD3(Family):
 
     def side(self) -> int:
         """Pixels of a picture's side at the size that the model was trained for."""
-        return int(self.model.config.sample_size * self.pipe.vae_scale_factor)
+        return _sample_size(self.model) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:
         """CLIP, and behind its tokens T5, which reads further."""
@@ -302,6 +304,14 @@ class Other(Family):
     def attention(self) -> dict[str, torch.nn.Module]:
         """None that is known."""
         return {}
+
+
+def _sample_size(denoiser: Any) -> int:
+    """Latents of a side of the images that a denoiser was trained for, as its config has it."""
+    size = denoiser.config.get("sample_size")
+    if type(size) is not int or not 0 < size <= LARGEST_SIZE:
+        raise AuditError(f"the denoiser's sample_size is {str(size)[:40]}; give sizes in the spec")
+    return size
 
 
 FAMILIES: dict[str, type[Family]] = {

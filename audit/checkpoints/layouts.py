@@ -28,6 +28,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from audit.checkpoints.weights import UNET, WeightsError, some
+from audit.errors import reason
 
 WHOLE = "name a file that holds the whole model"
 Tensors = dict[str, torch.Tensor]
@@ -90,10 +91,11 @@ def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]
     model = empty_model(config)
     try:
         found = _renamed(component, dict(tensors), config, model)
-    except (KeyError, IndexError) as error:
+    except Exception as error:
         # The converters look some names up without asking, and cut some tensors up.
         raise WeightsError(
-            f"{str(path)!r} lacks parts of its {component} ({error!r}); {WHOLE}"
+            f"{str(path)!r} lacks parts of its {component} ({type(error).__name__}: "
+            f"{reason(error)}); {WHOLE}"
         ) from None
     # transformers 5.6 dropped this prefix from one of its two text encoders.
     found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}

@@ -111,6 +111,7 @@ def load_checkpoint(
             if getattr(pipe, needed, None) is None:
                 raise WeightsError(f"lacks its {needed}; a {type(pipe).__name__} needs one")
         _exchange(pipe, spec, base, dtype)
+        _check_tokenizers(pipe)
         for kind, part in pipe.components.items():
             if isinstance(part, torch.nn.Module):
                 refuse_not_finite(kind, part.state_dict())
@@ -295,6 +296,25 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
         if isinstance(part, torch.nn.Module):
             refuse_missing(folder / name, part)
     return pipe
+
+
+def _check_tokenizers(pipe: Any) -> None:
+    """Refuse a tokenizer that gives its text encoder more than it has room for."""
+    for number in ("", "_2"):
+        tokenizer = getattr(pipe, f"tokenizer{number}", None)
+        config = getattr(getattr(pipe, f"text_encoder{number}", None), "config", None)
+        if tokenizer is None or config is None:
+            continue
+        for needs, key in (
+            (tokenizer.model_max_length, "max_position_embeddings"),
+            (len(tokenizer), "vocab_size"),
+        ):
+            room = getattr(config, key, None)
+            if type(room) is int and needs > room:
+                raise WeightsError(
+                    f"tokenizer{number} gives up to {needs:.6g} tokens or numbers of tokens; the "
+                    f"text encoder's {key} is {room}"
+                )
 
 
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:

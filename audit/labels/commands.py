@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from audit.errors import reading
 from audit.one_line import one_line_errors
 from audit.terminal import out
 
@@ -56,10 +57,8 @@ def add_command(run_folder: Path, file: Path) -> None:
     from audit.labels import labelling
     from audit.spec import SpecError
 
-    try:
+    with reading(f"{file}: cannot be read", SpecError):
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{file}: cannot be read ({error})") from None
     if "class" in table:
         table = table[table["class"].str.strip() != ""]  # not filled in yet
     try:
