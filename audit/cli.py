@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 from audit import __version__
+from audit.errors import AuditError, reason
 from audit.labels.commands import labels_group
-from audit.one_line import one_line_errors
+from audit.one_line import BUG, Commands, one_line_errors, say_bug
 from audit.report_command import report_command
+from audit.terminal import out as put
+from audit.terminal import say
 from dashboard.command import dashboard_command, export_command
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def say(text: str) -> None:
-    """One line to stderr, where progress and warnings go."""
-    click.echo(text, err=True)
-
-
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(__version__, prog_name="audit")
 def main() -> None:
     """Audit text-to-image models: which bias, how sure, and which part carries it."""
@@ -48,7 +45,7 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     if low_memory:
         speed = audit.spec.speed.model_copy(update={"low_memory": True})
         audit = audit._replace(spec=audit.spec.model_copy(update={"speed": speed}))
-    click.echo(work(audit))
+    put(work(audit))
 
 
 def work(audit: Any) -> Path:
@@ -66,7 +63,7 @@ def work(audit: Any) -> Path:
     failed = audit.run.failures()
     if failed:
         say(f"{len(failed)} units failed, for example: {next(iter(failed.values()))}")
-        click.echo(page)
+        put(page)
         sys.exit(1)
     return page
 
@@ -87,7 +84,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
         from audit.gate import detect as detection
 
         for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
-            click.echo(line)
+            put(line)
         return
     from audit import estimate
     from audit.opening import open_audit
@@ -96,7 +93,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
     plan, _ = plan_audit(audit, say)
     for line in estimate.lines(audit, plan):
-        click.echo(line)
+        put(line)
 
 
 @main.command("score")
@@ -137,7 +134,7 @@ def score_command(
     begin(audit, plan, provenance)
     folders.store_images(audit, plan, folder, csv)
     score(audit, plan, say)
-    click.echo(analysis.report(audit, *analysis.analyse(audit)))
+    put(analysis.report(audit, *analysis.analyse(audit)))
 
 
 @main.command("vae")
@@ -173,8 +170,8 @@ def vae_command(
     audit = trial.run(images, csv, vaes, out, longest, batch, attributes, classifiers, say)
     findings, exhibits = analysis.analyse(audit)
     for line in trial.table(findings):
-        click.echo(line)
-    click.echo(analysis.report(audit, findings, exhibits))
+        put(line)
+    put(analysis.report(audit, findings, exhibits))
 
 
 @main.command("attribute")
@@ -199,10 +196,10 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
         sys.exit(130)
     found = attribution.findings(audit)
     for line in attribution.table(found):
-        click.echo(line)
+        put(line)
     others, exhibits = analysis.analyse(audit)
     page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
-    click.echo(page)
+    put(page)
 
 
 @main.command("show")
@@ -216,7 +213,7 @@ def show_command(run_folder: Path, cell: str, save: Path | None, again: bool) ->
     from audit import show
 
     for line in show.lines(run_folder, cell, save, again):
-        click.echo(line)
+        put(line)
 
 
 @main.command("convert")
@@ -229,7 +226,7 @@ def convert_command(file: Path, out: Path | None, key: str | None) -> None:
     from audit.checkpoints import convert
 
     for line in convert.lines(convert.convert(file, out, key)):
-        click.echo(line)
+        put(line)
 
 
 @main.group("baseline")
@@ -248,7 +245,7 @@ def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None
 
     side = baseline.side_of_run(run_folder, arm)
     baseline.save(side, file)
-    click.echo(f"{file}: {side.arm}, {len(side.cells)} cells, {file.stat().st_size / 1e3:,.0f} kB")
+    put(f"{file}: {side.arm}, {len(side.cells)} cells, {file.stat().st_size / 1e3:,.0f} kB")
 
 
 @main.command("gate")
@@ -259,6 +256,7 @@ def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None
 @click.option("--run", "folder", type=FOLDER, help="Run folder of a CANDIDATE that is a spec.")
 @click.option("--out", type=FOLDER, default=Path("gate"), show_default=True)
 @click.option("--allow-inconclusive", is_flag=True, help="Exit 0, not 3, where undecided.")
+@one_line_errors
 def gate_command(
     baseline_path: Path,
     candidate_path: Path,
@@ -284,18 +282,22 @@ def gate_command(
         else:
             after = baseline.read_side(candidate_path, candidate_arm)
         record = verdict.decide(before, after)
-    except (ValueError, OSError) as error:
-        record = verdict.error(str(error))
+        code = verdict.exit_code(record, allow_inconclusive)
+    except (AuditError, OSError) as error:
+        record = verdict.error(reason(error, 2000))
+        code = verdict.exit_code(record)
     except Exception as error:  # Python's own exit code 1 would be read as a regression
-        traceback.print_exc()
-        record = verdict.error(f"{type(error).__name__}: {error}")
+        say_bug(error)
+        record = verdict.error(f"{type(error).__name__}: {reason(error)}")
+        code = BUG
     verdict.write(record, out, baseline_path, made)
     for line in verdict.lines(record):
-        click.echo(line)
-    sys.exit(verdict.exit_code(record, allow_inconclusive))
+        put(line)
+    sys.exit(code)
 
 
 @main.command("schema")
+@one_line_errors
 def schema_command() -> None:
     """Print the spec's JSON schema, for editors."""
     from audit.spec import spec_schema
@@ -304,6 +306,7 @@ def schema_command() -> None:
 
 
 @main.command("doctor")
+@one_line_errors
 def doctor_command() -> None:
     """Say what this machine has: libraries, device, memory, disk, reference models."""
     from audit import doctor
@@ -311,7 +314,7 @@ def doctor_command() -> None:
     healthy = True
     for ok, text in doctor.checks():
         healthy &= ok
-        click.echo(f"{'ok ' if ok else 'BAD'} {text}")
+        put(f"{'ok ' if ok else 'BAD'} {text}")
     sys.exit(0 if healthy else 1)
 
 
@@ -323,7 +326,7 @@ def demo_command(out: Path) -> None:
     import reference
     from audit.opening import open_audit
 
-    click.echo(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))
+    put(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))
 
 
 @main.command("validate")
@@ -352,7 +355,7 @@ def validate_command(quick: bool, out: Path) -> None:
         parts.append(inside_validation.run(out / "inside", say))
     for check in chain(*parts):
         passed &= check.passed
-        click.echo(check.line())
+        put(check.line())
     sys.exit(0 if passed else 1)
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from audit.checkpoints import models
 from audit.checkpoints.adapters import Adapters, Lora
 from audit.checkpoints.families import family
+from audit.errors import AuditError
 from audit.samplers import sampler
 from audit.spec import Spec, strengths
 from audit.taps import store as taps
@@ -63,7 +64,7 @@ class Generator:
         extras: LoRAs, embeddings, prompt weights.
 
     Raises:
-        ValueError: The pipeline takes no such extras.
+        AuditError: The pipeline takes no such extras.
     """
 
     def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
@@ -72,7 +73,7 @@ class Generator:
         self.batch_size = batch_size
         self.own_scheduler = getattr(pipe, "scheduler", None)
         if extras.weighting != "none" and not self.family.weighting:
-            raise ValueError(
+            raise AuditError(
                 f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
                 "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )

@@ -13,6 +13,7 @@ import yaml
 from audit.checkpoints import models
 from audit.checkpoints.adapters import digest_of_lora
 from audit.checkpoints.families import Other
+from audit.errors import AuditError, reason
 from audit.generate import Generator, extras_of
 from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
@@ -73,7 +74,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             side = generator.family.side() if not audit.spec.sizes else 0
             for level in audit.spec.adapters:
                 generator.adapt(level)  # one that does not fit is found out now
-        except ValueError as error:
+        except AuditError as error:
             raise SpecError(f"checkpoints.{name}: {error}") from None
         for sentence in generator.family.not_measured:
             say(f"{name}: not measured: {sentence}")
@@ -180,8 +181,8 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
         for key, source in sources:
             try:
                 digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
-            except (OSError, ValueError) as error:
-                raise SpecError(f"{key}: {error}") from None
+            except (AuditError, OSError) as error:
+                raise SpecError(f"{key}: {reason(error)}") from None
             digests[source] = digest
             name = key.split(".")[1]
             named.append({"kind": kind, "name": name, "source": source, "digest": digest})

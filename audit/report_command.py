@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from audit.one_line import one_line_errors
+from audit.terminal import out, say
 
 FORMATS = ("html", "card", "json", "csv")
 
@@ -65,9 +66,9 @@ def report_command(
     data = analysis.report_data(audit, *analysis.analyse(audit), grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):
-        click.echo(path)
+        out(path)
     if into is not None:
         warning = splice_file(into, card.metadata(data), card.prose(data))
-        click.echo(into)
+        out(into)
         if warning:
-            click.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.executors import Executor, InProcess
+from audit.names import file_name
 from audit.opening import Audit
 from audit.plan import Unit, units_of
 from audit.planning import begin, plan_audit
@@ -79,7 +80,9 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     instruments = instruments_of(audit.spec)
     if not instruments:
         return
-    folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
+    folders = {
+        i.name: f"{file_name(i.name)}@{canonical_digest(i.identity())[:12]}" for i in instruments
+    }
     audit.run.write_json("instruments.json", folders)
     context = Context(audit.spec, audit.device)
     for instrument in instruments:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from audit.atomic import write_atomic
 from audit.opening import Audit, reopen
 from audit.plan import FACTS
 from audit.spec import SpecError
-from audit.store import sha256, write_atomic
+from audit.store import sha256
 from audit.worker import GenerateWorker
 
 

@@ -1,7 +1,7 @@
 """The run directory: what is on disk, and nothing else, says what is done.
 
-A file is written as `.name.tmp`, flushed to disk, then renamed: a final file is a whole
-file. No status is kept beside the files. Paths are made of ids from the plan.
+A file is written under another name, flushed to disk, then renamed: a final file is a whole
+file (`audit.atomic`). No status is kept beside the files. Paths are made of ids from the plan.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -20,6 +19,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.atomic import refuse_links, write_atomic, write_new
+from audit.names import part
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -27,21 +29,6 @@ if TYPE_CHECKING:
 
 IMAGE_ROW_GROUP = 16
 LABEL_COLUMNS = ("cell", "attribute", "class", "rater")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def parquet_bytes(
@@ -66,6 +53,7 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
+        refuse_links(folder)
         self.folder = folder
 
     # --- spec, plan, provenance ---
@@ -116,11 +104,11 @@ class Run:
 
     def latents_path(self, unit: str) -> Path:
         """Final latents of one unit's trajectories."""
-        return self.folder / "latents" / f"{unit}.safetensors"
+        return self.folder / "latents" / f"{part(unit)}.safetensors"
 
     def images_path(self, unit: str, vae: str) -> Path:
         """Images of one unit as one VAE decodes them."""
-        return self.folder / "images" / unit / f"{vae}.parquet"
+        return self.folder / "images" / part(unit) / f"{part(vae)}.parquet"
 
     def write_latents(self, unit: str, latents: dict[str, torch.Tensor]) -> None:
         """Write latents by trajectory id."""
@@ -136,7 +124,7 @@ class Run:
 
     def taps_path(self, tap: str, unit: str) -> Path:
         """What a tap kept of one unit; `tap` is name@digest."""
-        return self.folder / "taps" / tap / f"{unit}.safetensors"
+        return self.folder / "taps" / part(tap) / f"{part(unit)}.safetensors"
 
     def write_taps(
         self, tap: str, unit: str, arrays: dict[str, NDArray[np.generic]], notes: str
@@ -177,7 +165,7 @@ class Run:
 
     def scores_path(self, instrument: str, unit: str, vae: str) -> Path:
         """Scores of one unit's images; `instrument` is name@digest."""
-        return self.folder / "scores" / instrument / unit / f"{vae}.parquet"
+        return self.folder / "scores" / part(instrument) / part(unit) / f"{part(vae)}.parquet"
 
     def write_scores(self, instrument: str, unit: str, vae: str, rows: pd.DataFrame) -> None:
         """Write one instrument's rows."""
@@ -185,7 +173,7 @@ class Run:
 
     def read_scores(self, instrument: str, units: set[str]) -> pd.DataFrame:
         """All rows of one instrument for the units of the plan, in a fixed order."""
-        root = self.folder / "scores" / instrument
+        root = self.folder / "scores" / part(instrument)
         files = sorted(p for p in root.glob("*/*.parquet") if p.parent.name in units)
         if not files:
             return pd.DataFrame({"cell": pd.Series(dtype=str)})
@@ -197,23 +185,23 @@ class Run:
 
     def write_mask(self, trajectory: str, png: bytes) -> None:
         """Write where skin is in the pictures of a trajectory: a PNG, white on black."""
-        write_atomic(self.folder / "masks" / f"{trajectory}.png", png)
+        write_atomic(self.folder / "masks" / f"{part(trajectory)}.png", png)
 
     def read_mask(self, trajectory: str) -> NDArray[np.bool_] | None:
         """The mask of a trajectory's pictures, (height, width), or None."""
         import numpy as np
         from PIL import Image
 
-        path = self.folder / "masks" / f"{trajectory}.png"
+        path = self.folder / "masks" / f"{part(trajectory)}.png"
         return np.asarray(Image.open(path).convert("L")) > 127 if path.exists() else None
 
     def write_failure(self, unit: str, reason: str) -> None:
         """Say why a unit could not be made; overwritten at the next try."""
-        write_atomic(self.folder / "failures" / f"{unit}.txt", reason.encode() + b"\n")
+        write_atomic(self.folder / "failures" / f"{part(unit)}.txt", reason.encode() + b"\n")
 
     def clear_failure(self, unit: str) -> None:
         """Forget a failure that a later try has mended."""
-        (self.folder / "failures" / f"{unit}.txt").unlink(missing_ok=True)
+        (self.folder / "failures" / f"{part(unit)}.txt").unlink(missing_ok=True)
 
     def failures(self) -> dict[str, str]:
         """Reasons by unit."""
@@ -251,18 +239,7 @@ class Run:
 
     def write_sample(self, attribute: str, table: pd.DataFrame) -> None:
         """Keep a sample: cell, pi, drawn. One that is there already stays, also in a race."""
-        path = self.sample_path(attribute)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        own = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-        try:
-            own.write_bytes(parquet_bytes(table))
-            os.link(own, path)  # fails where the file exists, unlike os.replace
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            os.replace(own, path)
-        finally:
-            own.unlink(missing_ok=True)
+        write_new(self.sample_path(attribute), parquet_bytes(table))
 
     def read_sample(self, attribute: str) -> pd.DataFrame | None:
         """The kept sample of an attribute, or None."""

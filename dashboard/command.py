@@ -10,6 +10,9 @@ from typing import Any
 
 import click
 
+from audit.one_line import one_line_errors
+from audit.terminal import out, say
+
 OPTIONS: dict[str, Any] = {
     "server.address": "127.0.0.1",
     "server.headless": True,
@@ -49,13 +52,14 @@ class Wrong(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print it as the other commands do."""
-        click.echo(f"error: {self.message}", err=True)
+        say(f"error: {self.message}")
 
 
 @click.command("dashboard")
 @click.argument("runs", metavar="RUN [RUN …]", type=RUN, nargs=-1, required=True)
 @click.option("--gate", "gates", type=FILE, multiple=True, help="A gate.json to show; repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
+@one_line_errors
 def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int) -> None:
     """Look at one run or several in the browser, on this machine only. Ctrl-C ends it."""
     if find_spec("streamlit") is None:
@@ -98,6 +102,7 @@ def serve(runs: list[str], gates: list[str], port: int) -> None:
 @click.argument("file", type=FILE)
 @click.option("--side", type=click.IntRange(16, 512), default=96, show_default=True)
 @click.option("--no-pictures", is_flag=True, help="Leave the thumbnails out.")
+@one_line_errors
 def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -> None:
     """Write RUN as one Parquet FILE for other viewers: settings, outcomes, scores, x, y, image.
 
@@ -113,4 +118,4 @@ def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -
     except (RunError, OSError) as error:
         raise Wrong(str(error)) from None
     size = file.stat().st_size / 1e6
-    click.echo(f"{file}: {rows:,} pictures, {columns} columns, {size:,.1f} MB")
+    out(f"{file}: {rows:,} pictures, {columns} columns, {size:,.1f} MB")

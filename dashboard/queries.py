@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
-import yaml
 
+from audit.errors import AuditError
 from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM, Cell, arm_labels
-from audit.spec import Spec, SpecError, parse_spec
+from audit.spec import Spec, parse_spec, read_own_spec
 from dashboard.files import Files, RunError, index
 from dashboard.pictures import difference
 from probes import Exhibit, Finding
@@ -299,8 +299,8 @@ class RunView:
         if path is None:
             return None, "spec.yaml is missing"
         try:
-            return parse_spec(yaml.safe_load(path.read_text(encoding="utf-8")), path), ""
-        except (OSError, ValueError, yaml.YAMLError, SpecError) as error:
+            return parse_spec(read_own_spec(path), path), ""
+        except AuditError as error:
             return None, _first(error)
 
     def json(self, name: str) -> Any:

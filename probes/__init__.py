@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pandas as pd
 
+from audit.errors import AuditError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -204,14 +206,14 @@ def probes_of(spec: Spec) -> list[Probe]:
     """The probes that a spec names, in its order.
 
     Raises:
-        ValueError: No such probe; quotes the nearest.
+        AuditError: No such probe; quotes the nearest.
     """
     from audit.prompts import nearest
 
     known = registry()
     for name in spec.probes:
         if name not in known:
-            raise ValueError(f"probes: {name!r} is no probe; {nearest(name, tuple(known))}")
+            raise AuditError(f"probes: {name!r} is no probe; {nearest(name, tuple(known))}")
     return [known[name] for name in dict.fromkeys(spec.probes)]
 
 

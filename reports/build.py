@@ -22,7 +22,8 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from audit.store import write_atomic
+from audit.atomic import write_atomic
+from audit.terminal import plain_json
 from reports import ReportData
 from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
@@ -61,7 +62,7 @@ def write_report(
                 picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
                 write_atomic(folder / "grids" / file_name(exhibit.id), picture)
     if "json" in formats:
-        write_atomic(folder / "report.json", json_text(as_json(data)).encode())
+        write_atomic(folder / "report.json", plain_json(json_text(as_json(data))).encode())
     if "card" in formats:
         write_card(data, folder)
     if "csv" in formats:

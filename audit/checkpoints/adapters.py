@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import torch
 from safetensors.torch import load_file
 
 from audit.checkpoints import peft_layout
+from audit.checkpoints.rehearsal import quiet_libraries
 from audit.checkpoints.weights import (
     Header,
     WeightsError,
@@ -29,6 +29,7 @@ from audit.checkpoints.weights import (
     seems_to_be,
     some,
 )
+from audit.errors import reading
 from audit.spec import canonical_digest
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -100,7 +101,9 @@ def digest_of_lora(path: Path) -> str:
     """
     header = read_header(path)
     _check_kind(header)
-    refuse_not_finite(path, load_file(path))
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
+    refuse_not_finite(path, tensors)
     digest = exact_digest(header)
     if not peft_layout.is_peft(header):
         return digest
@@ -138,29 +141,27 @@ def _load(pipe: Any, path: Path, name: str) -> None:
     header = read_header(path)
     downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
     kohya = any(n.startswith(_KOHYA) for n in header.shapes)
-    level = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if kohya:
-                pipe.load_lora_weights(_alpha_folded(path), adapter_name=name)
-            elif peft_layout.is_peft(header):
-                tensors = peft_layout.diffusers_tensors(path, pipe)
-                pipe.load_lora_weights(tensors, adapter_name=name)
-            else:
-                pipe.load_lora_weights(
-                    str(path.parent),
-                    weight_name=path.name,
-                    adapter_name=name,
-                    local_files_only=True,
-                    use_safetensors=True,
-                )
-    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{str(path)!r} does not fit the checkpoint: {reason}") from None
-    finally:
-        diffusers.utils.logging.set_verbosity(level)
+    folded: dict[str, torch.Tensor] | None = None
+    if kohya:
+        folded = _alpha_folded(path)
+    elif peft_layout.is_peft(header):
+        folded = peft_layout.diffusers_tensors(path, pipe)
+    with (
+        reading(f"{str(path)!r} does not fit the checkpoint", WeightsError),
+        quiet_libraries(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        if folded is not None:
+            pipe.load_lora_weights(folded, adapter_name=name)
+        else:
+            pipe.load_lora_weights(
+                str(path.parent),
+                weight_name=path.name,
+                adapter_name=name,
+                local_files_only=True,
+                use_safetensors=True,
+            )
     placed = sum(
         name in getattr(layer, "lora_A", {})
         for _, model in _models(pipe)
@@ -176,13 +177,21 @@ def _load(pipe: Any, path: Path, name: str) -> None:
 
 def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
     """A kohya file's tensors with strength alpha / rank inside, so that nobody need know it."""
-    tensors = load_file(path)
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
     asked = any(n.startswith("lora_transformer_") for n in tensors)  # diffusers looks for alphas
     for key in [n for n in tensors if n.endswith(".alpha")]:
-        base, alpha = key.removesuffix(".alpha"), float(tensors.pop(key))
+        base, value = key.removesuffix(".alpha"), tensors.pop(key)
+        if value.numel() != 1:
+            raise WeightsError(
+                f"{str(path)!r}: {key[:80]!a} has the shape {tuple(value.shape)}, not one number"
+            )
+        alpha = float(value)
         up, down = f"{base}.lora_up.weight", f"{base}.lora_down.weight"
         if up in tensors and down in tensors:
-            rank = tensors[down].shape[0]
+            rank = tensors[down].shape[0] if tensors[down].ndim else 0
+            if not rank:
+                raise WeightsError(f"{str(path)!r}: {down[:80]!a} has no rank")
             tensors[up] = tensors[up].float() * (alpha / rank)
             if asked:
                 tensors[key] = torch.tensor(float(rank))

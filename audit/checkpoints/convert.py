@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import torch
 
+from audit.atomic import write_atomic
 from audit.checkpoints.tensor_notes import (
     ConvertError,
     NoteUnpickler,
@@ -28,7 +29,6 @@ from audit.checkpoints.tensor_notes import (
     TensorNote,
 )
 from audit.checkpoints.weights import some
-from audit.store import write_atomic
 
 MAX_PICKLE = 8 << 20  # A full SDXL checkpoint names its tensors in less than 1 MB.
 MAX_TUPLES = 50_000  # Four per tensor. Deeper nesting overflows the stack where it is hashed.

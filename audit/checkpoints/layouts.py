@@ -31,6 +31,7 @@ from diffusers.loaders.single_file_utils import (
 
 from audit.checkpoints.traced import names_in, traced
 from audit.checkpoints.weights import UNET, WeightsError, some
+from audit.errors import reason
 
 WHOLE = "name a file that holds the whole model"
 Tensors = dict[str, torch.Tensor]
@@ -115,10 +116,13 @@ def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]
         used = names_in({name: rehearsed[name] for name in plain})
         _refuse_dropped(path, component, tensors.keys() - used, config)
         found = _own_names(component, dict(tensors), config, model)
-    except (KeyError, IndexError) as error:
+    except WeightsError:
+        raise
+    except Exception as error:
         # The converters look some names up without asking, and cut some tensors up.
         raise WeightsError(
-            f"{str(path)!r} lacks parts of its {component} ({error!r}); {WHOLE}"
+            f"{str(path)!r} lacks parts of its {component} ({type(error).__name__}: "
+            f"{reason(error)}); {WHOLE}"
         ) from None
     return {name: found[name.removeprefix("text_model.")] for name in expected}
 

@@ -27,7 +27,8 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from audit.checkpoints.folders import load_component
+from audit.checkpoints.components import load_component
+from audit.checkpoints.folders import check_folder
 from audit.checkpoints.layouts import (
     WHOLE,
     Tensors,
@@ -48,6 +49,7 @@ from audit.checkpoints.weights import (
     seems_to_be,
     told_prediction,
 )
+from audit.errors import reading
 from audit.samplers import ignored_settings
 
 __all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
@@ -197,7 +199,7 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
-    return load_component(getattr(library, kind[1]), parts / component, dtype)
+    return load_component(parts / component, getattr(library, kind[1]), dtype)
 
 
 def _tokenizer(
@@ -212,7 +214,11 @@ def _tokenizer(
             f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set parts to a "
             f"diffusers folder with {name!r}"
         )
-    return transformers.AutoTokenizer.from_pretrained(parts / name, local_files_only=True)
+    check_folder(parts / name)
+    with reading(f"parts: {str(parts / name)!r} cannot be loaded", WeightsError):
+        return transformers.AutoTokenizer.from_pretrained(
+            parts / name, local_files_only=True, trust_remote_code=False
+        )
 
 
 def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: str | None) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 from audit.checkpoints.models import pick_device, pick_dtype
 from audit.given import images as given
 from audit.given.parameters import write_parameters
+from audit.names import inside
 from audit.opening import Audit
 from audit.plan import Cell
 from audit.planning import LIBRARIES
@@ -119,7 +120,7 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
             records.append(record)
             mask = image.labels.get("mask")
             if mask:
-                pixels = given.load_image(folder / mask)
+                pixels = given.load_image(inside(folder, mask, csv))
                 audit.run.write_mask(str(row.trajectory), png_bytes(pixels, "mask"))
         audit.run.write_images(str(unit), FILE, records)
     rows = [

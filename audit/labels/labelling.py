@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.prompts import nearest, slug
-from audit.spec import Spec, SpecError, parse_spec
+from audit.spec import Spec, SpecError, parse_spec, read_own_spec
 from audit.store import LABEL_COLUMNS, Run
 
 FLOOR = 0.1
@@ -299,8 +297,7 @@ def _open(folder: Path) -> tuple[Run, Spec]:
     for name in ("labels", "label-samples"):
         if not (folder / name).resolve().is_relative_to(root):
             raise SpecError(f"{folder / name}: points out of the run; labels stay inside it")
-    raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Run(folder), parse_spec(raw, path)
+    return Run(folder), parse_spec(read_own_spec(path), path)
 
 
 def _drawn(run: Run, attribute: str) -> list[str]:

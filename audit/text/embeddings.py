@@ -20,6 +20,7 @@ from audit.checkpoints.weights import (
     seems_to_be,
     some,
 )
+from audit.errors import reading
 
 if TYPE_CHECKING:
     import torch
@@ -114,7 +115,10 @@ def _vectors(path: Path) -> list[torch.Tensor]:
             f"{str(path)!r} holds {len(others)} tensors beside its vectors ({some(others, 1)}), "
             "which would have no effect; name a textual-inversion embedding without them"
         )
-    tensors = load_file(path)
+    if not all(min(shapes[k]) for k in keys):
+        raise WeightsError(f"{str(path)!r} holds vectors of no length, or none")
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
     refuse_not_finite(path, tensors)
     return [torch.atleast_2d(tensors[k]) for k in keys]
 

@@ -18,7 +18,8 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
 import reference
-from audit.checkpoints.folders import load_component
+from audit.checkpoints.components import load_component
+from audit.checkpoints.folders import read_config
 from audit.checkpoints.layouts import refuse_left_over
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import (
@@ -31,6 +32,7 @@ from audit.checkpoints.single_file import (
     vae_names,
 )
 from audit.checkpoints.weights import UNET, Header, VaeFamily, WeightsError, read_header
+from audit.errors import reading
 
 VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
 ASSUMED = "_scale_assumed"
@@ -70,7 +72,8 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     if source.startswith("reference:"):
         name = source.removeprefix("reference:")
         whole = name in reference.names()
-        path = reference.components(name)["vae"] if whole else reference.component("vae", name)
+        with reading("reference", WeightsError):
+            path = reference.components(name)["vae"] if whole else reference.component("vae", name)
     else:
         path = base / Path(source).expanduser()
         if (path / "model_index.json").exists():
@@ -79,10 +82,10 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
         return _load_file(path, dtype, family)
     if not (path / "config.json").exists():
         raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
-    class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    if class_name not in VAE_CLASSES:
-        raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
-    return load_component(VAE_CLASSES[class_name], path, dtype)
+    class_name = read_config(path / "config.json").get("_class_name")
+    if not isinstance(class_name, str) or class_name not in VAE_CLASSES:
+        raise WeightsError(f"a {class_name!r}; supported: {', '.join(VAE_CLASSES)}")
+    return load_component(path, VAE_CLASSES[class_name], dtype)
 
 
 def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:

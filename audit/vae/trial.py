@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audit.errors import AuditError
 from audit.given.folder import classifier_name, classifier_spec
 from audit.opening import Audit
 from audit.plan import units_of
@@ -39,7 +40,7 @@ def run(
     """Send the pictures round and measure them; run again to resume.
 
     Raises:
-        ValueError: Something that the user gave cannot be used.
+        AuditError: Something that the user gave cannot be used.
     """
     if (images / "plan.parquet").exists():
         pictures = pictures_of_run(images)
@@ -73,7 +74,7 @@ def named(vaes: tuple[str, ...]) -> dict[str, str]:
     """NAME=SOURCE, or the last part of the source as its name.
 
     Raises:
-        ValueError: Two VAEs of one name, or one that is called 'original'.
+        AuditError: Two VAEs of one name, or one that is called 'original'.
     """
     out: dict[str, str] = {}
     for text in vaes:
@@ -81,7 +82,7 @@ def named(vaes: tuple[str, ...]) -> dict[str, str]:
         source = source or text
         name = name or source.rstrip("/").split("/")[-1].removeprefix("reference:")
         if name in out or name == ORIGINAL:
-            raise ValueError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
+            raise AuditError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
         out[name] = source
     return out
 

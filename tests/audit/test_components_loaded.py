@@ -7,7 +7,7 @@ import tiny_pipelines
 import torch
 from safetensors.torch import load_file, save_file
 
-from audit.checkpoints.folders import load_component, load_folder, only_variant
+from audit.checkpoints.components import load_component, load_folder, only_variant
 from audit.checkpoints.models import load_checkpoint
 from audit.checkpoints.weights import WeightsError
 from audit.spec import CheckpointSpec
@@ -78,7 +78,7 @@ def test_tensors_left_over_or_missing_are_refused(folders, tmp_path, component):
     first = next(n for n in tensors if n.endswith("weight"))
     save_file({n: t for n, t in tensors.items() if n != first}, file, metadata={"format": "pt"})
     with pytest.raises(WeightsError, match=rf"lacks 1 tensors of its {component}"):
-        load_component(type(getattr(pipe, component)), tmp_path / "run" / component, torch.float32)
+        load_component(tmp_path / "run" / component, type(getattr(pipe, component)), torch.float32)
 
 
 @pytest.mark.parametrize("name", sorted(tiny_pipelines.PIPELINES))
