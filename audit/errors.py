@@ -11,3 +11,8 @@ from __future__ import annotations
 
 class AuditError(ValueError):
     """Something that the user gave cannot be used; the message is one line that names it."""
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception in one line, for what goes on without it."""
+    return " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")

@@ -11,6 +11,7 @@ import yaml
 
 import reference
 from audit.checkpoints import models
+from audit.damage import refuse
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, load_spec, parse_spec
 from audit.store import Run
@@ -35,7 +36,9 @@ class Audit(NamedTuple):
 
 def open_audit(spec_path: Path, folder: Path) -> Audit:
     """Read a spec for a run directory that may or may not exist."""
-    return _audit(load_spec(spec_path), spec_path.parent.resolve(), Run(folder), spec_path)
+    run = Run(folder)
+    _ = run.format  # a later version's is refused before anything is read or written
+    return _audit(load_spec(spec_path), spec_path.parent.resolve(), run, spec_path)
 
 
 def reopen(folder: Path) -> Audit:
@@ -43,13 +46,14 @@ def reopen(folder: Path) -> Audit:
 
     Raises:
         SpecError: The folder holds no run.
+        DamagedError: One of the run's files is not what was written.
     """
     run = Run(folder)
-    known = run.read_json("provenance.json")
-    path = folder / "spec.yaml"
-    if known is None or not path.exists():
+    refuse(run)
+    known, text, path = run.provenance(), run.read_text("spec.yaml"), folder / "spec.yaml"
+    if known is None or text is None:
         raise SpecError(f"{folder}: no run here (spec.yaml and provenance.json are missing)")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    raw = yaml.safe_load(text)
     return _audit(parse_spec(raw, path), Path(known["base"]), run, path)
 
 

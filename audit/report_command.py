@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -62,7 +63,8 @@ def report_command(
     from reports.splice import splice_file
 
     audit = reopen(run_folder)
-    data = analysis.report_data(audit, *analysis.analyse(audit), grids)
+    findings, exhibits = analysis.analyse(audit)
+    data = analysis.report_data(audit, findings, exhibits, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):
         click.echo(path)
@@ -71,3 +73,8 @@ def report_command(
         click.echo(into)
         if warning:
             click.echo(f"warning: {warning}", err=True)
+    failed = [f for f in findings if f.status == "failed"]
+    for finding in failed:
+        click.echo(f"{finding.probe}: failed: {finding.note}", err=True)
+    if failed:
+        sys.exit(1)

@@ -22,6 +22,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from audit import checksums
 from audit.atomic import write_atomic
 from reports import ReportData
 from reports.grids import file_name, is_grid, read_grid, sheet
@@ -61,7 +62,8 @@ def write_report(
                 picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
                 write_atomic(folder / "grids" / file_name(exhibit.id), picture)
     if "json" in formats:
-        write_atomic(folder / "report.json", json_text(as_json(data)).encode())
+        values = as_json(data) | {checksums.KEY: checksums.BLANK.decode()}
+        write_atomic(folder / "report.json", checksums.seal(json_text(values).encode()))
     if "card" in formats:
         write_card(data, folder)
     if "csv" in formats:

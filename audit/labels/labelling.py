@@ -295,12 +295,14 @@ def _open(folder: Path) -> tuple[Run, Spec]:
     path = folder / "spec.yaml"
     if not path.exists():
         raise SpecError(f"{folder}: no run here (spec.yaml is missing)")
+    run = Run(folder)
+    _ = run.format  # a later version's is refused
     root = folder.resolve()
     for name in ("labels", "label-samples"):
         if not (folder / name).resolve().is_relative_to(root):
             raise SpecError(f"{folder / name}: points out of the run; labels stay inside it")
-    raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Run(folder), parse_spec(raw, path)
+    raw: Any = yaml.safe_load(run.read_text("spec.yaml") or "")
+    return run, parse_spec(raw, path)
 
 
 def _drawn(run: Run, attribute: str) -> list[str]:
