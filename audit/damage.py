@@ -22,12 +22,11 @@ import pyarrow.parquet as pq
 from audit import checksums
 from audit.checksums import DamagedError
 from audit.progress import Say
-from audit.run_folder import BROKEN, RunFolder
+from audit.run_folder import BROKEN, CHECKED, RunFolder
 from audit.store import Run, twin_of
 
 ASIDE = "damaged"
 """Folder of a run that damaged files are moved to."""
-CHECKED = "checked"
 PATTERNS = (
     "provenance.json",
     "plan.parquet",
@@ -140,8 +139,7 @@ def set_aside(run: Run, damage: Damage, say: Say) -> None:
     say(f"warning: {name} is damaged ({damage.reason}); moved to {ASIDE}/, {hint}")
     if kind != "label-samples":
         _move(run, damage.path)
-    with suppress(OSError):
-        (run.folder / CHECKED).unlink()
+    run.forget_check()
     if kind in ("images", "latents", "taps"):
         unit = name.parts[1] if kind == "images" else damage.path.stem.split("-")[0]
         resting = sorted((run.folder / "scores").glob(f"*/{unit}/*.parquet"))

@@ -147,6 +147,9 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
                 batch = read_batch(audit.run, unit, vae, needs, tapped)
             except DamagedError as error:  # since all files were checked
                 set_aside(audit.run, Damage(error.path, error.reason), say)
+                for instrument in missing:
+                    name = f"{unit.id}-{vae}"
+                    audit.run.write_traceback(folders[instrument.name], name, str(error))
                 progress.step(unit.id, 0, "a file is damaged; run the same command again")
                 continue
             for instrument in missing if batch.cells else ():  # all of them may have failed
@@ -196,10 +199,14 @@ def problems(audit: Audit, findings: Sequence[Finding]) -> list[str]:
         lines.append(f"{len(failed)} units failed, for example: {next(iter(failed.values()))}")
     plan = audit.run.read_cells()
     if plan is not None:
-        # An imported file that is no image, or a step that a sampler does not have, is no failure.
-        tried = set(plan.loc[(plan["kind"] != "given") & (plan["step"] < 0), "cell"])
         missing = audit.run.missing_images()
-        missing = missing[missing["cell"].isin(tried)]
+        # An imported file that is no image, and its round trips, or a step that a sampler does not
+        # have, is no failure.
+        lost_files = (plan["kind"] == "given") & plan["cell"].isin(missing["cell"])
+        tried = ~plan["trajectory"].isin(plan.loc[lost_files, "trajectory"])
+        if "step" in plan:
+            tried &= plan["step"] < 0
+        missing = missing[missing["cell"].isin(plan.loc[tried, "cell"])]
         if len(missing):
             reason = missing["reason"].iloc[0]
             lines.append(f"{len(missing)} images are missing, for example: {reason}")

@@ -9,6 +9,7 @@ import errno
 import io
 import json
 import shutil
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from audit.errors import AuditError
 
 PROVENANCE = "provenance.json"
 PLAN = "plan.parquet"
+CHECKED = "checked"
+"""When all files were last checked: see `audit.damage`."""
 MADE_WITH = "made with"
 BROKEN = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError)
 """What pyarrow raises on bytes that are not what was written."""
@@ -147,8 +150,17 @@ class RunFolder:
             DamagedError: It is not what was written.
         """
         data = path.read_bytes()
-        checksums.check(data, path, strict=self.format > 1)
+        try:
+            checksums.check(data, path, strict=self.format > 1)
+        except DamagedError:
+            self.forget_check()
+            raise
         return data
+
+    def forget_check(self) -> None:
+        """Have the next check read all files, as one is damaged that had not been changed."""
+        with suppress(OSError):
+            (self.folder / CHECKED).unlink()
 
     def read_parquet(self, path: Path, columns: list[str] | None = None) -> pa.Table:
         """A Parquet file of the run, checked.

@@ -344,8 +344,8 @@ class Run(RunFolder):
         """Columns of an images file without its images: checked when the run was opened."""
         try:
             return pq.ParquetFile(path).read(columns=columns)
-        except BROKEN:
-            raise DamagedError(path, "it is no whole Parquet file") from None
+        except BROKEN as error:
+            raise _broken(path, error) from None
 
     def image_files(self) -> Iterator[tuple[str, str]]:
         """(unit, vae) of every images file."""
@@ -361,17 +361,23 @@ def read_images(path: Path, cells: list[str], run: RunFolder) -> dict[str, bytes
     """
     try:
         rows = pq.read_table(path, filters=[("cell", "in", cells)]).to_pylist()
-    except FileNotFoundError:
-        raise
-    except BROKEN:
-        raise DamagedError(path, "it is no whole Parquet file") from None
+    except BROKEN as error:
+        raise _broken(path, error) from None
     if len(rows) < len(set(cells)) or any(checksums.KEY not in row for row in rows):
         run.read(path)  # rows may be lost, or never have been there
     for row in rows:
         known = row.pop(checksums.KEY, None)
         if known is not None and known != checksums.image_digest(*row.values()):
+            run.forget_check()
             raise DamagedError(path, f"the checksum of image {row['cell'][:12]} does not hold")
     return {row["cell"]: row["png"] for row in rows if row["png"] is not None}
+
+
+def _broken(path: Path, error: BaseException) -> BaseException:
+    """The error itself where the operating system refused to read, else that of damage."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return DamagedError(path, "it is no whole Parquet file")
 
 
 def twin_of(sample: Path) -> Path:

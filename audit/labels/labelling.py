@@ -20,6 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from audit.attributes import OUTCOMES, AttributeSpec
+from audit.damage import refuse
 from audit.prompts import nearest, slug
 from audit.spec import Spec, SpecError, parse_spec
 from audit.store import LABEL_COLUMNS, Run
@@ -55,6 +56,7 @@ def sample(run_path: Path, attribute: str, n: int, seed: int) -> pd.DataFrame:
     declared = attribute_of(spec, attribute)
     kept = run.read_sample(declared.name)
     if kept is None:
+        refuse(run)
         if n < 1:
             raise SpecError(f"--n {n}: at least 1 picture must be labelled")
         cells = _pictures(run)

@@ -263,6 +263,19 @@ def test_only_what_changed_since_the_last_check_is_read_again(copied):
     assert [d.path for d in find(copied.run)] == [path]
 
 
+def test_what_rots_unwritten_is_found_on_reading_and_mended_by_the_next_run(copied, whole):
+    path = first(copied.run, "scores/*/*/*.parquet")
+    flip(path)
+    later = checksums.sealed_text(f"{2**62}\n")  # as if no time of the file had changed
+    (copied.run.folder / "checked").write_bytes(later)
+    complete(copied, quiet)
+    (copied.run.folder / "checked").write_bytes(later)
+    with pytest.raises(checksums.DamagedError, match=path.name):
+        analyse(copied)
+    complete(copied, quiet)
+    assert files(copied.run) == files(whole.run)
+
+
 def test_a_file_set_aside_twice_keeps_both(copied):
     path = first(copied.run, "scores/*/*/*.parquet")
     for _ in range(2):

@@ -280,7 +280,10 @@ def main() -> None:
         two.mkdir()
         table = simulate([generated(one), round_trips(two)], flips)
     table.loc["all"] = table.sum()
-    print(table.to_markdown() if len(sys.argv) > 2 else table.to_string())
+    print("| file | " + " | ".join(table.columns) + " |")
+    print("|---" * (1 + len(table.columns)) + "|")
+    for row in table.itertuples():
+        print("| " + " | ".join(map(str, row)) + " |")
     sys.exit(int(table.loc["all", list(OUTCOMES)].sum() > 0))
 
 
