@@ -139,11 +139,12 @@ def read_json(data: bytes, path: Path) -> Any:
 
 def sealed_text(text: str) -> bytes:
     """A text file with the checksum as its last line, a comment in YAML."""
-    return seal(text.encode() + _COMMENT + BLANK + b"\n")
+    line = "" if not text or text.endswith("\n") else "\n"
+    return seal((text + line).encode() + _COMMENT + BLANK + b"\n")
 
 
 def read_text(data: bytes) -> str:
-    """What `sealed_text` was given."""
+    """What `sealed_text` was given, its last line ended."""
     text = data.decode("utf-8", "replace")
     lines = text.splitlines(keepends=True)
     if lines and lines[-1].startswith("# diffusion-audit/"):

@@ -314,7 +314,7 @@ class RunView:
     def _spec(self) -> tuple[Spec | None, str]:
         path = self.files.top.get("spec.yaml")
         if path is None:
-            return None, "spec.yaml is missing"
+            return None, "spec.yaml is missing or damaged"
         try:
             text = read_text(path.read_bytes())
             return parse_spec(yaml.safe_load(text), path), ""
