@@ -169,9 +169,12 @@ def _round(
         folder = Path(temporary) / "run"
         shutil.copytree(subject.folder, folder)
         files = sorted({p for pattern in PATTERNS for p in folder.glob(pattern)})
-        # The set-up is kept in both of them: with both gone the run is refused, as it should be.
-        spared = folder / ["plan.parquet", "provenance.json"][int(rng.integers(2))]
-        chosen = [p for p in files if p != spared and rng.random() < share]
+        # What is kept twice is lost only with both copies: without the set-up a run is refused, a
+        # sample must be drawn again.
+        samples = [p for p in files if p.parent.name == "label-samples"]
+        twice = [[folder / "plan.parquet", folder / "provenance.json"], samples]
+        spared = {pair[int(rng.integers(len(pair)))] for pair in twice if pair}
+        chosen = [p for p in files if p not in spared and rng.random() < share]
         whole = {p: p.read_bytes() for p in files}
         for path in chosen:
             path.write_bytes(damaged(whole[path], rng))
