@@ -13,6 +13,7 @@ from audit import __version__
 from audit.errors import AuditError, reason
 from audit.labels.commands import labels_group
 from audit.one_line import BUG, Commands, one_line_errors, say_bug
+from audit.progress import stoppable
 from audit.report_command import report_command
 from audit.terminal import out as put
 from audit.terminal import say
@@ -36,6 +37,7 @@ main.add_command(export_command)
 @click.argument("spec", type=FILE)
 @click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -run.")
 @click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
+@stoppable
 @one_line_errors
 def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     """Make what SPEC asks for, measure it, and write the report. Run again to resume."""
@@ -51,21 +53,25 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
 def work(audit: Any) -> Path:
     """Plan, generate, score, analyse and report one audit; returns the report's path."""
     from audit import analysis
-    from audit.progress import Stopped
     from audit.run import complete
 
-    try:
-        complete(audit, say)
-    except Stopped:
-        say(f"stopped; what was made is in {audit.run.folder}: run the same command to go on")
-        sys.exit(130)
-    page = analysis.report(audit, *analysis.analyse(audit))
-    failed = audit.run.failures()
+    complete(audit, say)
+    findings, exhibits = analysis.analyse(audit)
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
+    return page
+
+
+def end(audit: Any, findings: Any, page: Path) -> None:
+    """End with exit code 1, after the report's path, where a part of an audit failed."""
+    from audit.run import problems
+
+    failed = problems(audit, findings)
+    for line in failed:
+        say(line)
     if failed:
-        say(f"{len(failed)} units failed, for example: {next(iter(failed.values()))}")
         put(page)
         sys.exit(1)
-    return page
 
 
 @main.command("plan")
@@ -116,6 +122,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     show_default=True,
     help="open_clip ARCHITECTURE:TAG, hf-hub:…, local-dir:…",
 )
+@stoppable
 @one_line_errors
 def score_command(
     folder: Path,
@@ -128,13 +135,17 @@ def score_command(
     from audit import analysis
     from audit.given import folder as folders
     from audit.planning import begin
-    from audit.run import score
+    from audit.run import score, working
 
     audit, plan, provenance = folders.given_audit(folder, csv, out, attributes, classifiers, say)
-    begin(audit, plan, provenance)
-    folders.store_images(audit, plan, folder, csv)
-    score(audit, plan, say)
-    put(analysis.report(audit, *analysis.analyse(audit)))
+    with working(audit, say):
+        begin(audit, plan, provenance)
+        folders.store_images(audit, plan, folder, csv)
+        score(audit, plan, say)
+    findings, exhibits = analysis.analyse(audit)
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
+    put(page)
 
 
 @main.command("vae")
@@ -152,6 +163,7 @@ def score_command(
 @click.option("--batch", default=4, show_default=True, help="Pictures a forward.")
 @click.option("--attribute", "attributes", multiple=True, help="Also measure it before and after.")
 @click.option("--classifier", "classifiers", multiple=True, help="As in `audit score`.")
+@stoppable
 @one_line_errors
 def vae_command(
     images: Path,
@@ -171,7 +183,9 @@ def vae_command(
     findings, exhibits = analysis.analyse(audit)
     for line in trial.table(findings):
         put(line)
-    put(analysis.report(audit, findings, exhibits))
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
+    put(page)
 
 
 @main.command("attribute")
@@ -179,6 +193,7 @@ def vae_command(
 @click.argument("a")
 @click.argument("b")
 @click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -attribute.")
+@stoppable
 @one_line_errors
 def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     """Say which component of checkpoint B of SPEC carries its difference from checkpoint A.
@@ -187,18 +202,14 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     decodes for every picture).
     """
     from audit import analysis, attribution
-    from audit.progress import Stopped
 
-    try:
-        audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
-    except Stopped:
-        say("stopped; run the same command to go on")
-        sys.exit(130)
+    audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
     found = attribution.findings(audit)
     for line in attribution.table(found):
         put(line)
     others, exhibits = analysis.analyse(audit)
     page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
+    end(audit, others, page)
     put(page)
 
 
@@ -256,6 +267,7 @@ def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None
 @click.option("--run", "folder", type=FOLDER, help="Run folder of a CANDIDATE that is a spec.")
 @click.option("--out", type=FOLDER, default=Path("gate"), show_default=True)
 @click.option("--allow-inconclusive", is_flag=True, help="Exit 0, not 3, where undecided.")
+@stoppable
 @one_line_errors
 def gate_command(
     baseline_path: Path,
@@ -320,6 +332,7 @@ def doctor_command() -> None:
 
 @main.command("demo")
 @click.option("--out", type=FOLDER, default=Path("demo-run"), show_default=True)
+@stoppable
 @one_line_errors
 def demo_command(out: Path) -> None:
     """Audit two reference models, one with a planted bias, and write the report."""
@@ -334,6 +347,7 @@ def demo_command(out: Path) -> None:
     "--quick", is_flag=True, help="Fewer seeds; without attribution, the gate and the inside."
 )
 @click.option("--out", type=FOLDER, default=Path("validate-run"), show_default=True)
+@stoppable
 @one_line_errors
 def validate_command(quick: bool, out: Path) -> None:
     """Check the instruments on models whose bias is known; exit 1 where one fails its bar."""

@@ -73,3 +73,10 @@ def reason(error: BaseException, longest: int = LONGEST) -> str:
     if isinstance(error, OSError | RuntimeError | ValueError) and len(text) > 1:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an exception on one line, for what goes on without it."""
+    said = reason(error)
+    kind = type(error).__name__
+    return said if said.startswith(kind) else f"{kind}: {said}"

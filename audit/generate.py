@@ -164,6 +164,7 @@ class Generator:
         """Images (n, height, width, 3) in [0, 1]; NaN where the decoder overflowed."""
         padded = latents[_padded(list(range(len(latents))), self.batch_size)]
         drawn = models.decode(vae, padded)[: len(latents)].float()
+        drawn = drawn.where(drawn.isfinite(), torch.nan)  # clamping would hide infinity
         return (drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
 

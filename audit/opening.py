@@ -12,6 +12,7 @@ import torch
 
 import reference
 from audit.checkpoints import models
+from audit.damage import refuse
 from audit.errors import AuditError, reading
 from audit.prompts import Prompt, resolve_prompts
 from audit.spec import Spec, SpecError, load_spec, parse_spec, read_own_spec
@@ -42,7 +43,9 @@ class Audit(NamedTuple):
 
 def open_audit(spec_path: Path, folder: Path) -> Audit:
     """Read a spec for a run directory that may or may not exist."""
-    return _audit(load_spec(spec_path), spec_path.parent.resolve(), Run(folder), spec_path)
+    run = Run(folder)
+    _ = run.format  # a later version's is refused before anything is read or written
+    return _audit(load_spec(spec_path), spec_path.parent.resolve(), run, spec_path)
 
 
 def reopen(folder: Path) -> Audit:
@@ -50,11 +53,13 @@ def reopen(folder: Path) -> Audit:
 
     Raises:
         SpecError: The folder holds no run.
+        DamagedError: One of the run's files is not what was written.
     """
     run = Run(folder)
-    with reading(folder / "provenance.json", SpecError, "run the same command again to write it"):
-        known = run.read_json("provenance.json")
+    refuse(run)
     path = folder / "spec.yaml"
+    with reading(folder / "provenance.json", SpecError, "run the same command again to write it"):
+        known = run.provenance()
     if known is None or not path.exists():
         raise SpecError(f"{folder}: no run here (spec.yaml and provenance.json are missing)")
     base = known.get("base") if isinstance(known, dict) else None

@@ -112,7 +112,9 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     loras = any(one["kind"] == "LoRA" for one in added)
     libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
     wishes = [probe.cells for probe in probes_of(audit.spec)]
-    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_cells(), wishes)
+    previous = audit.run.read_cells()
+    held = audit.run.units_by_cell() if previous is None else {}
+    plan = make_plan(audit.spec, audit.prompts, arms, previous, wishes, held)
     provenance = {
         "spec": audit.spec.digest(),
         "base": str(audit.base),
@@ -134,19 +136,20 @@ def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
 
     Raises:
         SpecError: The run was made with another batch size, device, precision or library.
+        DamagedError: What the run was made with is lost.
     """
-    before = audit.run.read_json("provenance.json")
-    if before is not None and before["made with"] != provenance["made with"]:
+    before = audit.run.made_with()
+    if before is not None and before != provenance["made with"]:
         changed = [
-            f"{key} {before['made with'].get(key)} -> {value}"
+            f"{key} {before.get(key)} -> {value}"
             for key, value in provenance["made with"].items()
-            if before["made with"].get(key) != value
+            if before.get(key) != value
         ]
         raise SpecError(
             f"{audit.run.folder}: made with another set-up ({'; '.join(changed)}), which changes "
             "pixels; use another run folder, or the old set-up"
         )
-    audit.run.write_json("provenance.json", provenance)
+    audit.run.write_provenance(provenance)
     dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     audit.run.write_text("spec.yaml", dumped)
     audit.run.write_plan(plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -63,7 +64,8 @@ def report_command(
     from reports.splice import splice_file
 
     audit = reopen(run_folder)
-    data = analysis.report_data(audit, *analysis.analyse(audit), grids)
+    findings, exhibits = analysis.analyse(audit)
+    data = analysis.report_data(audit, findings, exhibits, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):
         out(path)
@@ -72,3 +74,8 @@ def report_command(
         out(into)
         if warning:
             say(f"warning: {warning}")
+    failed = [f for f in findings if f.status == "failed"]
+    for finding in failed:
+        say(f"{finding.probe}: failed: {finding.note}")
+    if failed:
+        sys.exit(1)

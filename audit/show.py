@@ -36,7 +36,10 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
     text = [f"cell {row['cell']}"] + [f"  {key}: {row[key]}" for key in FACTS]
     png = audit.run.image(str(row["unit"]), str(row["vae_file"]), str(row["cell"]))
     if png is None:
-        reason = audit.run.failures().get(str(row["unit"]), "not made yet")
+        missing = audit.run.missing_images().set_index("cell")["reason"]
+        reason = missing.get(str(row["cell"])) or audit.run.failures().get(
+            str(row["unit"]), "not made yet"
+        )
         return [*text, f"  picture: missing ({reason})"]
     stored = sha256(np.asarray(Image.open(io.BytesIO(png))).tobytes())
     text.append(f"  pixels: sha256 {stored}")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from audit.atomic import write_atomic
+from audit.damage import refuse
 from audit.errors import AuditError
 from audit.plan import ARM
 from audit.prompts import nearest, resolve_prompts, slug
@@ -76,9 +77,10 @@ def read_side(path: Path, arm: str | None = None) -> Side:
 def side_of_run(folder: Path, arm: str | None = None) -> Side:
     """One arm of a run folder; errors as `read_side`."""
     run = Run(folder)
-    provenance, plan = run.read_json("provenance.json"), run.read_plan()
-    path = folder / "spec.yaml"
-    if provenance is None or plan is None or not path.exists():
+    refuse(run)
+    provenance, plan = run.provenance(), run.read_plan()
+    path, text = folder / "spec.yaml", run.read_text("spec.yaml")
+    if provenance is None or plan is None or text is None:
         raise SpecError(f"{folder}: no run here, and no baseline file")
     spec = parse_spec(read_own_spec(path), path)
     prompts = resolve_prompts(spec.prompts, Path(provenance["base"]))
@@ -94,7 +96,7 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
         instruments=instruments,
         made_with=provenance["made with"],
         audited=[a for a in provenance["audited"] if a.get("of", a["name"]) == first["checkpoint"]],
-        findings=_findings(folder, str(first["checkpoint"]), str(first["vae"])),
+        findings=_findings(run, str(first["checkpoint"]), str(first["vae"])),
     )
 
 
@@ -228,11 +230,10 @@ def _cosines(cells: pd.DataFrame, embeddings: pd.Series) -> list[list[float | No
     return rows
 
 
-def _findings(folder: Path, checkpoint: str, vae: str) -> list[dict[str, Any]]:
-    path = folder / "findings.parquet"
-    if not path.exists():
+def _findings(run: Run, checkpoint: str, vae: str) -> list[dict[str, Any]]:
+    table = run.read_table("findings.parquet")
+    if table is None:
         return []
-    table = pd.read_parquet(path)
     mine = table["subject"].str.contains(f"checkpoint: {checkpoint};", regex=False)
     mine &= table["subject"].str.contains(f"vae: {vae};", regex=False)
     kept = table.loc[

@@ -102,26 +102,22 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
 
     Raises:
         AuditError: It differs from the baseline; nothing was generated.
-        SystemExit: 130 at Ctrl-C; what is done is kept.
+        Stopped: Ctrl-C or SIGTERM; what is done is kept.
     """
     from audit import analysis, run
     from audit.opening import open_audit
     from audit.planning import begin, plan_audit
-    from audit.progress import Stopped
 
     audit = open_audit(spec, folder)
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    run.score(audit, plan, say)  # before there are images: writes which instruments these are
-    changed = differences(baseline, side_of_run(folder, arm))
-    if changed:
-        raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
-    try:
+    with run.working(audit, say):
+        plan, provenance = plan_audit(audit, say)
+        begin(audit, plan, provenance)
+        run.score(audit, plan, say)  # before there are images: writes which instruments these are
+        changed = differences(baseline, side_of_run(folder, arm))
+        if changed:
+            raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
         run.generate(audit, plan, say)
         run.score(audit, plan, say)
-    except Stopped:
-        say(f"stopped; what was made is in {folder}: run the same command to go on")
-        raise SystemExit(130) from None
     analysis.report(audit, *analysis.analyse(audit))
     return side_of_run(folder, arm)
 

@@ -9,8 +9,8 @@ from audit.given.folder import classifier_name, classifier_spec
 from audit.opening import Audit
 from audit.plan import units_of
 from audit.planning import begin
-from audit.progress import Progress, Say
-from audit.run import score, unmade
+from audit.progress import Progress, Say, stopping, until
+from audit.run import score, unmade, working
 from audit.vae.examine import examine
 from audit.vae.originals import pictures_of_folder, pictures_of_run
 from audit.vae.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
@@ -56,17 +56,20 @@ def run(
         attributes,
         {classifier_name(text): classifier_spec(text) for text in classifiers},
     )
-    begin(audit, plan, provenance)
-    store_originals(audit, plan, pictures)
-    for line in examine(audit, plan, loaded):
-        say(line)
-    worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
-    units = [u for u in units_of(plan) if unmade(audit.run, u)]
-    progress = Progress("round trip", len(units), say)
-    for unit in units:
-        outcome = worker(unit)
-        progress.step(outcome.unit, outcome.images, outcome.reason)
-    score(audit, plan, say)
+    with working(audit, say):
+        begin(audit, plan, provenance)
+        store_originals(audit, plan, pictures)
+        for line in examine(audit, plan, loaded):
+            say(line)
+        worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
+        units = [u for u in units_of(plan) if unmade(audit.run, u)]
+        progress = Progress("round trip", len(units), say)
+        with stopping() as stopped:
+            for unit in until(units, stopped):
+                outcome = worker(unit)
+                progress.step(outcome.unit, outcome.images, outcome.reason)
+        stopped.check()
+        score(audit, plan, say)
     return audit
 
 
