@@ -13,7 +13,9 @@ not how well CLIP reads people.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
+from functools import cache
+from itertools import count, product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +55,7 @@ WAYS = (
 )
 FORMATS = {"2:3": (1.5, 1), "3:2": (1, 1.5), "1:2": (2, 1), "2:1": (1, 2)}
 """Height and width in parts of the shorter side."""
+NUMBERS = count()
 PLACES = {"start": 0.0, "middle": 0.5, "end": 1.0}
 PHOTOGRAPHS = (
     *("astronaut", "camera", "chelsea", "coffee", "rocket", "retina", "hubble_deep_field"),
@@ -93,23 +96,35 @@ def on_ground(person: Pixels, ground: Pixels, place: float) -> Pixels:
     return out
 
 
+@cache
+def classifier(way: Way) -> ClipModel:
+    """The reference world's classifier, which fits images in one way."""
+    spec = ClassifierSpec(model="reference:balanced", fit=way.fit, pad_colour=way.colour)
+    return ClipModel("small", spec, way.fit)
+
+
 def embedded(images: list[Pixels], way: Way) -> torch.Tensor:
     """The classifier's embeddings of images, fitted in one way."""
-    spec = ClassifierSpec(model="reference:balanced", fit=way.fit, pad_colour=way.colour)
-    model = ClipModel("small", spec, way.fit)
+    model = classifier(way)
     found = []
     for start in range(0, len(images), 64):
         part = images[start : start + 64]
-        cells = tuple(str(start + i) for i in range(len(part)))
+        # A model keeps its last batch by the names of its cells.
+        cells = tuple(str(next(NUMBERS)) for _ in part)
         found.append(model.images(Batch(cells, ("",) * len(part), tuple(part)), "cpu")[0])
     return torch.cat(found)
 
 
+@cache
+def class_texts() -> torch.Tensor:
+    """Embeddings of the classes of the world's gender."""
+    attribute = load_attribute("world-gender", Path())
+    return torch.stack([classifier(WAYS[0]).ensemble(c.prompts) for c in attribute.classes])
+
+
 def women(embeddings: torch.Tensor) -> NDArray[np.bool_]:
     """Which images are read as women."""
-    model = ClipModel("small", ClassifierSpec(model="reference:balanced"))
-    attribute = load_attribute("world-gender", None)  # type: ignore[arg-type]
-    texts = torch.stack([model.ensemble(c.prompts) for c in attribute.classes])
+    texts = class_texts()
     read: NDArray[np.bool_] = (embeddings @ texts.T).argmax(dim=1).numpy() == GENDERS.index("woman")
     return read
 
