@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from audit.errors import one_line
-from audit.opening import NEEDED, Audit, read_table
+from audit.labels.classes import resolve_labels
+from audit.opening import Audit, read_errors, read_labels
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.spec import SpecError
 from audit.store import Run
@@ -201,8 +202,9 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         drawn = audit.run.read_sample(attribute.name)
         if drawn is not None:
             tables[f"drawn.{attribute.name}"] = drawn
-    if audit.spec.errors is not None:
-        tables["errors"] = read_table(audit, "errors", audit.spec.errors)
+    errors = read_errors(audit)
+    if errors is not None:
+        tables["errors"] = errors
     return tables
 
 
@@ -215,15 +217,11 @@ def _scores(audit: Audit, plan: pd.DataFrame, instrument: str) -> pd.DataFrame:
 
 
 def _labels(audit: Audit) -> pd.DataFrame:
-    labels = audit.run.labels()
-    if audit.spec.labels is None:
-        return labels
-    given = read_table(audit, "labels", audit.spec.labels)
-    needed = NEEDED["labels"]
-    for column in needed:
-        given[column] = given[column].astype(str).str.strip()
-    given["rater"] = given.get("rater", "")
-    return pd.concat([labels, given[labels.columns]], ignore_index=True)
+    """The run's own labels and those that the spec names, spelled as declared."""
+    mapping = audit.spec.labels.map if audit.spec.labels else {}
+    where = f"{audit.run.folder / 'labels'}"
+    own = resolve_labels(audit.run.labels(), audit.spec.attributes, mapping, where)
+    return pd.concat([own, read_labels(audit)], ignore_index=True)
 
 
 def _words(subject: dict[str, str]) -> str:

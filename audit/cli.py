@@ -11,7 +11,7 @@ import click
 
 from audit import __version__
 from audit.errors import AuditError, reason
-from audit.labels.commands import labels_group
+from audit.labels.commands import LABEL_MAP, labels_group
 from audit.one_line import BUG, Commands, one_line_errors, say_bug
 from audit.progress import stoppable
 from audit.report_command import report_command
@@ -105,7 +105,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
 @main.command("score")
 @click.argument("folder", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
-@click.option("--csv", type=FILE, help="Columns file, prompt; more columns are labels.")
+@click.option("--csv", type=FILE, help="Columns file, prompt, model, pair, mask; others: labels.")
 @click.option(
     "--attribute",
     "attributes",
@@ -122,6 +122,12 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     show_default=True,
     help="open_clip ARCHITECTURE:TAG, hf-hub:…, local-dir:…",
 )
+@click.option("--label-map", multiple=True, help=LABEL_MAP)
+@click.option(
+    "--fit",
+    type=click.Choice(["crop", "pad", "resize", "crops"]),
+    help="How images that are not square are fitted to the classifier; default: crops.",
+)
 @stoppable
 @one_line_errors
 def score_command(
@@ -130,18 +136,22 @@ def score_command(
     csv: Path | None,
     attributes: tuple[str, ...],
     classifiers: tuple[str, ...],
+    label_map: tuple[str, ...],
+    fit: Any,
 ) -> None:
-    """Measure images made elsewhere; prompts come from a CSV or from the PNGs themselves."""
+    """Score imported images; prompts from a CSV or the files."""
     from audit import analysis
     from audit.given import folder as folders
+    from audit.labels.classes import parse_label_map
     from audit.planning import begin
     from audit.run import score, working
 
-    audit, plan, provenance = folders.given_audit(folder, csv, out, attributes, classifiers, say)
+    mapping = parse_label_map(label_map)
+    imported = folders.given_audit(folder, csv, out, attributes, classifiers, say, mapping, fit)
+    audit = imported.audit
     with working(audit, say):
-        begin(audit, plan, provenance)
-        folders.store_images(audit, plan, folder, csv)
-        score(audit, plan, say)
+        begin(audit, imported.plan, imported.provenance)
+        score(audit, folders.store_images(imported, say), say)
     findings, exhibits = analysis.analyse(audit)
     page = analysis.report(audit, findings, exhibits)
     end(audit, findings, page)

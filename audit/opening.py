@@ -11,18 +11,23 @@ import pandas as pd
 import torch
 
 import reference
+from audit import tables
 from audit.checkpoints import models
 from audit.damage import refuse
 from audit.errors import AuditError, reading
-from audit.prompts import Prompt, resolve_prompts
+from audit.labels.classes import resolve_classes, resolve_labels
+from audit.plan import ARM
+from audit.prompts import Prompt, resolve_prompts, slug
 from audit.spec import Spec, SpecError, load_spec, parse_spec, read_own_spec
-from audit.store import Run
+from audit.store import LABEL_COLUMNS, Run
 
 NEEDED = {
     "errors": ["attribute", "instrument", "true", "outcome", "count"],
     "labels": ["cell", "attribute", "class"],
 }
 """Columns of the tables that a spec may name."""
+NUMBERS = ("count", "steps", "guidance", "width", "height")
+"""Columns of measured errors that hold numbers."""
 
 
 MOST_IMAGES = 2_000_000
@@ -109,20 +114,74 @@ def refuse_too_many(spec: Spec, prompts: int, path: Path) -> None:
         )
 
 
-def read_table(audit: Audit, key: str, source: str) -> pd.DataFrame:
-    """A CSV that the spec names under `key`.
+def read_labels(audit: Audit) -> pd.DataFrame:
+    """The labels that the spec names, as text: cell, attribute, class, rater.
+
+    Attributes and classes are spelled as declared; rows without a class are left out.
 
     Raises:
-        SpecError: It cannot be read, or lacks a column.
+        SpecError: The file cannot be read, or lacks a column.
+        LabelError: It holds values that are no class, and that the spec's map does not translate.
     """
+    spec = audit.spec.labels
+    if spec is None or spec.file is None:
+        return pd.DataFrame({c: pd.Series(dtype=str) for c in LABEL_COLUMNS})
+    table = _read(audit, "labels", spec.file)
+    table["rater"] = table.get("rater", "")
+    table = resolve_labels(table, audit.spec.attributes, spec.map, f"labels: {spec.file}")
+    return table[list(LABEL_COLUMNS)]
+
+
+def read_errors(audit: Audit) -> pd.DataFrame | None:
+    """The measured errors that the spec names, or None where it names none.
+
+    Returns:
+        Columns as in the file: attribute, instrument, true and outcome (spelled as declared),
+        count (whole numbers) and settings (numbers where the plan has numbers, NaN where empty).
+
+    Raises:
+        SpecError: The file cannot be read, lacks a column, or a count is no whole number.
+        LabelError: A class in it is not declared.
+    """
+    source = audit.spec.errors
+    if source is None:
+        return None
+    where = f"errors: {source}"
+    table = _read(audit, "errors", source)
+    for line, count in enumerate(table["count"], 2):
+        if not (count.isascii() and count.isdigit()):
+            raise SpecError(f"{where}: row {line}: count is {count!r}, not a whole number from 0")
+    for column in NUMBERS:
+        if column in table:
+            try:
+                table[column] = pd.to_numeric(table[column].replace("", float("nan")))
+            except ValueError:
+                raise SpecError(f"{where}: column {column!r} holds what is no number") from None
+    for attribute in audit.spec.attributes:
+        own = table["attribute"].map(slug) == attribute.name
+        table.loc[own, "attribute"] = attribute.name
+        for column in ("true", "outcome"):
+            found = resolve_classes(
+                table.loc[own, column], attribute, {}, f"{where}: column {column!r}", "the file"
+            )
+            table.loc[own, column] = table.loc[own, column].map(found)
+    settings = [c for c in table if c in ARM]
+    table[settings] = table[settings].replace("", float("nan"))
+    return table
+
+
+def _read(audit: Audit, key: str, source: str) -> pd.DataFrame:
+    """A CSV that the spec names under `key`, as text."""
     if source.startswith("reference:"):
         path = reference.MODELS.parent / source.removeprefix("reference:")
     else:
-        path = audit.base / source
-    with reading(f"{key}: {source}: cannot be read", SpecError):
-        table = pd.read_csv(path)
-    missing = [c for c in NEEDED[key] if c not in table]
+        path = audit.base / Path(source).expanduser()
+    try:
+        columns, rows = tables.read_table(path)
+    except tables.TableError as error:
+        raise SpecError(f"{key}: {error}") from None
+    missing = [c for c in NEEDED[key] if c not in columns]
     if missing:
         needed = ", ".join(NEEDED[key])
         raise SpecError(f"{key}: {source}: column {missing[0]!r} is missing; needed: {needed}")
-    return table
+    return pd.DataFrame(rows, columns=columns)

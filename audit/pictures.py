@@ -75,6 +75,10 @@ def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibi
     Raises:
         SpecError: A factor that does not exist or does not vary.
     """
+    given = plan["kind"] == "given"
+    if given.any():  # imported images share no noise: they are laid out in their order
+        order = plan.groupby(["prompt", *ARM], sort=False).cumcount()
+        plan = plan.assign(seed=plan["seed"].where(~given, order))
     varying = [f for f in FACTORS if plan[f].nunique() > 1]
     pairs = [_pair(text, plan) for text in wanted]
     if not wanted:
@@ -145,6 +149,8 @@ def _grid(plan: pd.DataFrame, row: str, column: str) -> Exhibit:
             "caption": "",
         }
     )
-    caption = f"{row} by {column}, same starting noise in every row; {fixed}"
+    imported = (rest["kind"] == "given").any()
+    noise = "" if imported else ", same starting noise in every row"
+    caption = f"{row} by {column}{noise}; {fixed}"
     alt = f"A grid of pictures: rows are {row}, columns are {column}."
     return Exhibit(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)

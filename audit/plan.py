@@ -92,6 +92,9 @@ class Cell(NamedTuple):
     switch: int = -1
     """From which step on the denoiser reads `second_text`; -1 for never."""
     second_text: str = ""
+    pair: str = ""
+    """Of an imported image: what it may be paired by with images of the same prompt in other
+    arms, as its CSV says; '' for nothing. Generated images are paired by their starting noise."""
 
 
 class Arm(NamedTuple):

@@ -15,7 +15,7 @@ from audit.checkpoints.adapters import digest_of_lora
 from audit.checkpoints.families import Other
 from audit.errors import AuditError, reason
 from audit.generate import Generator, extras_of
-from audit.opening import Audit, read_table
+from audit.opening import Audit, read_errors, read_labels
 from audit.plan import Arm, make_plan, text_of
 from audit.progress import Say
 from audit.samplers import ignored_settings, sampler
@@ -36,9 +36,8 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns:
         The plan, and the provenance. Nothing is written.
     """
-    for key, source in (("errors", audit.spec.errors), ("labels", audit.spec.labels)):
-        if source is not None:
-            read_table(audit, key, source)
+    read_errors(audit)
+    labels = read_labels(audit)
     for instrument in instruments_of(audit.spec):
         instrument.identity()  # a classifier that cannot be loaded is found out now
     _refuse_hidden_layers(audit)
@@ -115,6 +114,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     previous = audit.run.read_cells()
     held = audit.run.units_by_cell() if previous is None else {}
     plan = make_plan(audit.spec, audit.prompts, arms, previous, wishes, held)
+    _warn_of_unused_labels(audit, labels, plan, say)
     provenance = {
         "spec": audit.spec.digest(),
         "base": str(audit.base),
@@ -153,6 +153,19 @@ def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
     dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     audit.run.write_text("spec.yaml", dumped)
     audit.run.write_plan(plan)
+
+
+def _warn_of_unused_labels(
+    audit: Audit, labels: pd.DataFrame, plan: pd.DataFrame, say: Say
+) -> None:
+    source = audit.spec.labels.file if audit.spec.labels else ""
+    elsewhere = int((~labels["cell"].isin(plan["cell"])).sum())
+    if elsewhere:
+        say(f"warning: labels: {source}: {elsewhere} of {len(labels)} name no image of this run")
+    others = labels.loc[~labels["attribute"].isin([a.name for a in audit.spec.attributes])]
+    if len(others):
+        names = ", ".join(sorted(others["attribute"].unique()))[:200]
+        say(f"warning: labels: {source}: {len(others)} are of attributes not in this spec: {names}")
 
 
 def _refuse_hidden_layers(audit: Audit) -> None:

@@ -19,7 +19,6 @@ share of a class (0 to 1) for that prompt, every further column is a label.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 import string
@@ -32,6 +31,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from audit.errors import AuditError
+from audit.tables import read_table
 from audit.yaml_files import read_yaml
 
 SUITES = Path(__file__).parent / "suites"
@@ -183,35 +183,6 @@ def with_article(noun: str) -> str:
     return f"{'an' if vowel else 'a'} {noun}"
 
 
-def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """A CSV file's columns and rows, as text, spaces at the ends stripped; blank lines skipped.
-
-    Raises:
-        AuditError: The file cannot be read, has no rows, names a column twice or has a row of
-            another length than its heading.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True, skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise AuditError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
-    lines = [(number, row) for number, row in lines if any(row)]
-    if len(lines) < 2:
-        raise AuditError(f"{path}: no rows; a heading and at least one row are needed")
-    (_, columns), *body = lines
-    twice = [column for i, column in enumerate(columns) if column in columns[:i]]
-    if twice:
-        raise AuditError(f"{path}: column {twice[0]!r} is there twice")
-    for number, row in body:
-        if len(row) != len(columns):
-            raise AuditError(
-                f"{path}: line {number} has {len(row)} values for {len(columns)} columns; "
-                "quote values that hold commas"
-            )
-    return columns, [dict(zip(columns, row, strict=True)) for _, row in body]
-
-
 def _pieces(template: str) -> list[tuple[str, str, bool]]:
     """A template as (text before, slot or '', whether with an article), in order."""
     try:
@@ -310,7 +281,7 @@ def _shares(
         if not row[column]:
             continue
         try:
-            share = float(row[column])
+            share = float(row[column].replace(",", "."))  # a decimal comma
         except ValueError:
             share = float("nan")
         if not 0 <= share <= 1:

@@ -26,6 +26,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from audit.attributes import AttributeSpec, load_attribute
 from audit.errors import AuditError
 from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
+from audit.labels.classes import check_label_map
 from audit.prompts import PromptsSpec, nearest, slug
 from audit.yaml_files import LARGEST, read_yaml, shown
 
@@ -62,6 +63,20 @@ def _from_source(value: Any) -> Any:
 
 def _from_model(value: Any) -> Any:
     return {"model": value} if isinstance(value, str) else value
+
+
+def _from_file(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _as_text(value: Any) -> Any:
+    """A label map in text: YAML takes 0 and 1 for numbers, and an empty value for null."""
+    if not isinstance(value, dict):
+        return value
+    text = [
+        ["" if v is None else str(v) if type(v) is int else v for v in kv] for kv in value.items()
+    ]
+    return dict(text)
 
 
 class Strict(BaseModel):
@@ -159,6 +174,11 @@ class SeedsSpec(Strict):
     shared: bool = False
 
 
+Fit = Literal["crop", "pad", "resize", "crops"]
+DEFAULT_FIT: Fit = "crops"
+"""For images that are not square; docs/simulations/crops.md has the table."""
+
+
 class ClassifierSpec(Strict):
     """An open_clip model.
 
@@ -169,12 +189,32 @@ class ClassifierSpec(Strict):
         cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
             than this probability.
         faces: score the largest detected face instead of the whole image; no face: 'nobody'.
+        fit: how an image that is not square is fitted to the classifier's square: 'crop' its
+            middle, 'pad' it with `pad_colour`, 'resize' it without its proportions, or take the
+            mean over overlapping 'crops'. Not given: 'crop' where all images are square, which
+            cuts nothing, else DEFAULT_FIT; see docs/simulations/crops.md.
+        pad_colour: what 'pad' fills up with: grey levels or a colour as '#rrggbb'.
     """
 
     model: str
     pretrained: str | None = None
     cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
     faces: bool = False
+    fit: Fit | None = None
+    pad_colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#808080"
+
+
+class LabelsSpec(Strict):
+    """People's labels; a path alone stands for `file`.
+
+    Attributes:
+        file: CSV with the columns cell, attribute, class and, if several people, rater.
+        map: class, outcome or '' (no label) by the value written in the file, for values that
+            are no class, such as {F: woman}.
+    """
+
+    file: str | None = None
+    map: Annotated[dict[str, str], BeforeValidator(_as_text)] = {}
 
 
 class SpeedSpec(Strict):
@@ -270,7 +310,9 @@ class Spec(Strict):
     latents: LatentsSpec = LatentsSpec()
     doses: DosesSpec = DosesSpec()
     errors: str | None = Field(None, description="CSV of a classifier's measured errors")
-    labels: str | None = Field(None, description="CSV of people's labels on this run's images")
+    labels: Annotated[LabelsSpec | None, BeforeValidator(_from_file)] = Field(
+        None, description="people's labels on this run's images: a CSV, or {file: …, map: …}"
+    )
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -329,6 +371,8 @@ class Spec(Strict):
         if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
             raise AuditError("attributes: name at least one classifier to measure them with")
         self._refuse_double_names()
+        if self.labels is not None:
+            check_label_map(self.labels.map, self.attributes)
 
     def _refuse_double_names(self) -> None:
         """Instruments are named by classifier and attribute, spelled as `slug` does."""
@@ -402,6 +446,7 @@ def _fields_at(location: tuple[Any, ...]) -> list[str]:
         "prompts": PromptsSpec,
         "attributes": AttributeSpec,
         "gate": GateSpec,
+        "labels": LabelsSpec,
         "speed": SpeedSpec,
         "attention": AttentionSpec,
         "text": TextSpec,

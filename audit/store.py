@@ -71,8 +71,11 @@ class Run(RunFolder):
         if not self.plan_path.exists():
             return None
         plan = self.read_parquet(self.plan_path).to_pandas()
-        # A run from before there was this factor.
-        return plan if "adapters" in plan else plan.assign(adapters="none")
+        # A run from before there were these columns.
+        for column, value in (("adapters", "none"), ("pair", "")):
+            if column not in plan:
+                plan[column] = value
+        return plan
 
     def write_plan(self, plan: pd.DataFrame) -> None:
         """Write the plan, with a second copy of the set-up, lest it be lost with one file."""

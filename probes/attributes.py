@@ -20,6 +20,7 @@ from audit.spec import Spec
 from probes import Exhibit, Finding, Instrument, register
 from probes.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.comparisons import attrition, compare_arms, disagreement, guards, intersections
+from probes.crops import fit_of
 from probes.labelled import agreement_exhibit, with_labels
 from probes.outcomes import (
     clip_readings,
@@ -27,11 +28,19 @@ from probes.outcomes import (
     monk_frame,
     outcome_frame,
     prompt_targets,
+    subject_of,
 )
 from probes.shares import by_prompt, over_prompts
 from probes.skin import Skin
 
 PROBE = "attributes"
+FITTED = {
+    "crop": "{cut} images are not square; the classifier saw the square in their middle alone",
+    "pad": "images that are not square were filled up to a square",
+    "resize": "images that are not square were resized to a square, without their proportions",
+    "crops": "of images that are not square the classifier saw the mean over overlapping squares",
+}
+"""What is said of images that are not square, by the fit."""
 
 
 @register
@@ -44,7 +53,7 @@ class Attributes:
         """One for each classifier and attribute, and one for likeness to the prompt."""
         made: list[Instrument] = []
         for name, classifier in spec.classifiers.items():
-            model = ClipModel(name, classifier)
+            model = ClipModel(name, classifier, fit_of(classifier, spec))
             made.append(ClipLikeness(model))
             made += [ClipAttribute(model, a) for a in spec.attributes if a.instrument == "clip"]
         if any(a.instrument == "colorimetry" for a in spec.attributes):
@@ -98,6 +107,7 @@ class Attributes:
             findings += found
             exhibits += shown
             findings += guards(tables, plan, spec, name)
+            findings += images_cut(tables, plan, spec, name)
         for attribute in spec.attributes:
             exhibits += agreement_exhibit(labels, attribute)
         found, shown = disagreement(frames)
@@ -185,6 +195,40 @@ def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Exhib
             f"{title}: models ranked by their mean distance from the target.",
         )
     ]
+
+
+def images_cut(
+    tables: Mapping[str, pd.DataFrame], plan: pd.DataFrame, spec: Spec, classifier: str
+) -> list[Finding]:
+    """By arm, what a classifier saw of images that are not square; nothing where all are."""
+    scores = tables[f"{classifier}.likeness"]
+    if "seen" not in scores:
+        return []
+    fits = {slug(name): fit_of(one, spec) for name, one in spec.classifiers.items()}
+    seen = plan["cell"].map(scores.drop_duplicates("cell").set_index("cell")["seen"])
+    findings = []
+    for arm, part in plan.assign(seen=seen).groupby("arm", sort=False):
+        known = part["cell"].isin(scores["cell"])
+        uneven = part["seen"].notna() & (part["seen"] < 1)
+        subject = subject_of(part, "")
+        subject.pop("attribute")
+        findings.append(
+            Finding(
+                id=f"{PROBE}/image-area-scored/{classifier}/{arm}",
+                probe=PROBE,
+                metric="image area scored",
+                subject=subject,
+                value=float(part.loc[known, "seen"].fillna(1).mean()),
+                estimator="mean over images",
+                n=int(known.sum()),
+                n_clusters=part["prompt"].nunique(),
+                unit="share",
+                higher_is_better=True,
+                instrument=f"{classifier}.likeness",
+                note=FITTED[fits[classifier]].format(cut=int(uneven.sum())),
+            )
+        )
+    return findings
 
 
 def _needs_mask(attribute: AttributeSpec) -> Finding:

@@ -21,8 +21,9 @@ from audit.attributes import AttributeSpec
 from audit.checkpoints.classifiers import Classifier, load_classifier
 from audit.checkpoints.models import digest_of
 from audit.prompts import slug
-from audit.spec import ClassifierSpec
+from audit.spec import ClassifierSpec, Fit
 from probes import Batch, Context
+from probes.crops import part_seen, squares
 from probes.faces import faces
 
 
@@ -32,10 +33,11 @@ class ClipModel:
     Args:
         name: Its name in the spec.
         spec: Which model.
+        fit: How it takes images that are not square.
     """
 
-    def __init__(self, name: str, spec: ClassifierSpec) -> None:
-        self.name, self.spec = name, spec
+    def __init__(self, name: str, spec: ClassifierSpec, fit: Fit = "crop") -> None:
+        self.name, self.spec, self.fit = name, spec, fit
         self._last: tuple[tuple[str, ...], torch.Tensor, list[bool]] | None = None
 
     @cached_property
@@ -76,10 +78,27 @@ class ClipModel:
                 crops = [faces(image) for image in images]
                 found = [bool(c) for c in crops]
                 images = [c[0] if c else i for c, i in zip(crops, images, strict=True)]
-            pixels = torch.stack([preprocess(Image.fromarray(i)) for i in images])
+            shown = [squares(i, self.fit, self.spec.pad_colour) for i in images]
+            pixels = torch.stack([preprocess(Image.fromarray(s)) for own in shown for s in own])
             embedded = model.encode_image(pixels.to(device), normalize=True).float().cpu()
+            if len(pixels) > len(images):
+                parts = embedded.split([len(own) for own in shown])
+                embedded = torch.cat([_mean_direction(own) for own in parts])
             self._last = (batch.cells, embedded, found)
         return self._last[1], self._last[2]
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """What identity says of the fit: nothing of 'crop', open_clip's own and once the only."""
+        if self.fit == "crop":
+            return {}
+        return {"fit": self.fit} | ({"pad": self.spec.pad_colour} if self.fit == "pad" else {})
+
+    def seen(self, batch: Batch) -> dict[str, list[float]]:
+        """A column with the part of each image that is seen; none where all are square."""
+        if all(i.shape[0] == i.shape[1] for i in batch.images):
+            return {}
+        return {"seen": [part_seen(i, self.fit) for i in batch.images]}
 
     @property
     def scale(self) -> float:
@@ -99,12 +118,17 @@ class ClipLikeness:
 
     def identity(self) -> dict[str, Any]:
         """Version and weights."""
-        return {"version": self.version, "weights": self.model.digest, "name": self.name} | {
-            "faces": self.model.spec.faces
-        }
+        return (
+            {"version": self.version, "weights": self.model.digest, "name": self.name}
+            | {"faces": self.model.spec.faces}
+            | self.model.fitting
+        )
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
-        """Rows of cell, likeness (-1 to 1; NaN without a prompt), embedding (float32 list)."""
+        """Rows of cell, likeness (-1 to 1; NaN without a prompt), embedding (float32 list).
+
+        Batches with an image that is not square have `seen` as well: the part of it that counts.
+        """
         shown, _ = self.model.images(batch, context.device)
         prompts = sorted(set(batch.prompts))
         said = dict(zip(prompts, self.model.text(prompts), strict=True))
@@ -114,6 +138,7 @@ class ClipLikeness:
         ]
         return pd.DataFrame(
             {"cell": batch.cells, "likeness": cosines, "embedding": list(shown.numpy())}
+            | self.model.seen(batch)
         )
 
 
@@ -130,8 +155,11 @@ class ClipAttribute:
     def identity(self) -> dict[str, Any]:
         """Version, weights, and every prompt that is compared with."""
         words = self.attribute.model_dump(mode="json", include={"classes", *_BESIDE})
-        return {"version": self.version, "weights": self.model.digest, "name": self.name} | (
-            words | {"faces": self.model.spec.faces}
+        return (
+            {"version": self.version, "weights": self.model.digest, "name": self.name}
+            | words
+            | {"faces": self.model.spec.faces}
+            | self.model.fitting
         )
 
     @cached_property
@@ -165,6 +193,14 @@ class ClipAttribute:
         if not all(found):
             table.loc[[not f for f in found], ["nobody", "several"]] = [1.0, 0.0]
         return table
+
+
+def _mean_direction(embedded: torch.Tensor) -> torch.Tensor:
+    """The mean of an image's crops, (1, width), of length 1; one alone stays bit for bit."""
+    if len(embedded) == 1:
+        return embedded
+    mean = embedded.mean(dim=0, keepdim=True)
+    return mean / mean.norm()
 
 
 _BESIDE = ("person", "nobody", "several")

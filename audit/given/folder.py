@@ -2,67 +2,108 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from audit.attributes import load_attribute
 from audit.checkpoints.models import pick_device, pick_dtype
-from audit.damage import lost
 from audit.given import images as given
+from audit.given.copies import keep_one_of_each, labels_of
+from audit.given.images import GivenError, GivenImage
 from audit.given.parameters import write_parameters
-from audit.names import inside
 from audit.opening import Audit
 from audit.plan import Cell
 from audit.planning import LIBRARIES
 from audit.png import png_bytes
 from audit.progress import Say
 from audit.prompts import Prompt
-from audit.spec import Spec, canonical_digest, parse_spec
+from audit.spec import Fit, Spec, canonical_digest, parse_spec
 from audit.store import Run, sha256
+from probes import instruments_of
+from probes.crops import DEFAULT_FIT
 
 BATCH = 16
 FILE = "given"
 NO_PROMPT = "(no prompt found)"
-NO_LABELS = ("model", "mask")
-"""Columns of the CSV that say something else: the arm, and where skin is."""
+
+
+class Import(NamedTuple):
+    """Imported images as an audit, before anything is written.
+
+    Attributes:
+        audit: the audit.
+        plan: one row an image, arm and prompt; files with the same bytes are one image.
+        provenance: as of every run.
+        images: the files behind each cell of the plan, copies included.
+        folder: where they lie.
+    """
+
+    audit: Audit
+    plan: pd.DataFrame
+    provenance: dict[str, Any]
+    images: Mapping[str, Sequence[GivenImage]]
+    folder: Path
 
 
 def given_audit(
     folder: Path,
     csv: Path | None,
     out: Path,
-    attributes: tuple[str, ...],
-    classifiers: tuple[str, ...],
+    attributes: Sequence[str],
+    classifiers: Sequence[str],
     say: Say,
-) -> tuple[Audit, pd.DataFrame, dict[str, Any]]:
+    label_map: Mapping[str, str] = MappingProxyType({}),
+    fit: Fit | None = None,
+) -> Import:
     """The audit, plan and provenance of a folder of images. Nothing is written.
 
-    A column `model` of the CSV makes arms; pictures of one prompt count as its seeds.
+    A column `model` of the CSV makes arms; images of one prompt count as its seeds. Classifiers
+    are loaded here, so that one that cannot be is refused before any image is copied.
+
+    Args:
+        folder: Where the images are.
+        csv: As `audit.given.images.read_folder`.
+        out: Run folder.
+        attributes: Attributes by name, or YAML files.
+        classifiers: As the command line names them.
+        say: Where warnings go.
+        label_map: Class or outcome by value of a label, for values that are no class.
+        fit: How images that are not square are fitted; None for the default.
 
     Raises:
         ValueError: As `audit.given.images.read_folder`, or an attribute or classifier is unknown.
     """
-    images = given.read_folder(folder, csv)
-    without = given.without_prompt(images)
-    if without:
-        say(f"warning: {without} of {len(images)} images have no prompt; name them in a CSV")
+    declared = [load_attribute(a, Path()) for a in attributes]
+    found = given.read_folder(folder, csv, declared, label_map)
+    for line in given.warnings_of(found):
+        say(f"warning: {line}")
+    images = found.images
+    _check_masks(images, say)
     prompts = list(dict.fromkeys(i.prompt or NO_PROMPT for i in images))
-    arms = list(dict.fromkeys(i.labels.get("model", FILE) for i in images))
-    raw = {
+    arms = list(dict.fromkeys(_arm(i) for i in images))
+    raw: dict[str, Any] = {
         "name": folder.name,
         "checkpoints": dict.fromkeys(arms, FILE),
         "prompts": {"list": prompts},
-        "attributes": list(attributes),
-        "classifiers": {classifier_name(c): classifier_spec(c) for c in classifiers},
+        "attributes": declared,
+        "classifiers": fitted(classifiers, [i.header.size for i in images], fit),
         "batch_size": BATCH,
     }
-    spec = parse_spec(raw, folder)
+    if label_map:
+        raw["labels"] = {"map": dict(label_map)}
+    spec = parse_spec(raw, Path("audit score"))
     if all(a.instrument != "clip" for a in spec.attributes):
         spec = spec.model_copy(update={"classifiers": {}})  # colours need none
-    plan = _plan(images, spec, prompts)
+    for instrument in instruments_of(spec):
+        instrument.identity()  # a classifier that cannot be loaded is found out now
+    plan, by_cell = _plan(images, spec, prompts)
     device = pick_device(spec.device)
     audit = Audit(
         spec,
@@ -89,51 +130,45 @@ def given_audit(
         "python": platform.python_version(),
         "platform": platform.platform(),
     }
-    return audit, plan, provenance
+    return Import(audit, plan, provenance, by_cell, folder)
 
 
-def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | None) -> None:
+def store_images(imported: Import, say: Say) -> pd.DataFrame:
     """Copy the images into the run, as PNG without their own text chunks, with masks and labels.
 
-    A file that is no image, is cut off or too large is missing with its reason.
+    A file that is no image, is cut off or too large is missing with its reason. Of images with
+    identical pixels one is kept for each arm and prompt, with the labels of all.
 
-    Raises:
-        ValueError: A mask that the CSV names is not there or cannot be read.
+    Returns:
+        The plan without copies, as it now stands in the run.
     """
-    by_digest = {canonical_digest(["given", i.sha256]): i for i in given.read_folder(folder, csv)}
+    run, plan = imported.audit.run, imported.plan
     for unit, rows in plan.groupby("unit", sort=False):
-        masks = [audit.run.mask_path(str(t)) for t in rows["trajectory"].unique()]
-        held = audit.run.images_path(str(unit), FILE).exists()
-        if held and not any(lost(audit.run, m) for m in masks):
+        if run.images_path(str(unit), FILE).exists():
             continue
-        records = []
-        for row in rows.drop_duplicates("cell").itertuples():
-            image = by_digest[str(row.cell)]
-            try:
-                pixels = given.load_image(image.path)
-            except given.GivenError as error:
-                # The report names the file, not where it lay on this machine.
-                reason = str(error).replace(f"{folder}/", "")
-                record = {"cell": row.cell, "png": None, "sha256": None, "reason": reason}
-            else:
-                text = write_parameters(image.prompt, image.negative, image.settings)
-                png = png_bytes(pixels, text)
-                record = {"cell": row.cell, "png": png, "sha256": sha256(pixels.tobytes())}
-                record["reason"] = None
-            records.append(record)
-            mask = image.labels.get("mask")
-            if mask:
-                pixels = given.load_image(inside(folder, mask, csv))
-                audit.run.write_mask(str(row.trajectory), png_bytes(pixels, "mask"))
-        if not held:
-            audit.run.write_images(str(unit), FILE, records)
-    rows = [
-        (cell, label, value, "given")
-        for cell, image in by_digest.items()
-        for label, value in image.labels.items()
-        if label not in NO_LABELS
-    ]
-    audit.run.write_labels("given", rows)
+        cells = [str(c) for c in rows["cell"].drop_duplicates()]
+        records = [_record(c, imported.images[c][0], imported.folder) for c in cells]
+        run.write_images(str(unit), FILE, records)
+    plan, members = keep_one_of_each(run, plan, imported.images, FILE, say)
+    run.write_plan(plan)
+    for cell, images in members.items():
+        mask = next((i.mask for i in images if i.mask), None)
+        if mask is not None and run.read_mask(cell) is None:
+            run.write_mask(cell, png_bytes(given.load_image(mask), "mask"))
+    run.write_labels("given", labels_of(members, say))
+    return plan
+
+
+def _record(cell: str, image: GivenImage, folder: Path) -> dict[str, Any]:
+    try:
+        pixels = given.load_image(image.path)
+    except GivenError as error:
+        # The report names the file, not where it lay on this machine.
+        reason = str(error).replace(f"{folder}/", "")
+        return {"cell": cell, "png": None, "sha256": None, "reason": reason}
+    text = write_parameters(image.prompt, image.negative, image.settings)
+    png, digest = png_bytes(pixels, text), sha256(pixels.tobytes())
+    return {"cell": cell, "png": png, "sha256": digest, "reason": None}
 
 
 def given_cell(digest: str, prompt: str, prompt_index: int, seed: int) -> Cell:
@@ -166,25 +201,89 @@ def given_cell(digest: str, prompt: str, prompt_index: int, seed: int) -> Cell:
     )
 
 
-def _plan(images: list[given.GivenImage], spec: Spec, prompts: list[str]) -> pd.DataFrame:
-    seen: dict[tuple[str, str], int] = {}
-    cells = []
+def _arm(image: GivenImage) -> str:
+    return image.labels.get("model", FILE)
+
+
+def _check_masks(images: Sequence[GivenImage], say: Say) -> None:
+    other = 0
     for image in images:
-        prompt, arm = image.prompt or NO_PROMPT, image.labels.get("model", FILE)
-        seed = seen.get((arm, prompt), 0)
-        seen[arm, prompt] = seed + 1
-        digest = canonical_digest(["given", image.sha256])
-        cell = given_cell(digest, prompt, prompts.index(prompt), seed)
-        cells.append(cell._replace(checkpoint=arm, negative_text=image.negative))
+        if image.mask is None:
+            continue
+        size = given.size_of(image.mask)
+        if size == (0, 0):
+            raise GivenError(f"{image.mask}: the mask of {image.name!r} cannot be read as an image")
+        other += size != image.header.size
+    if other:
+        say(
+            f"warning: {other} masks have another size than their images: no skin is measured there"
+        )
+
+
+def _plan(
+    images: Sequence[GivenImage], spec: Spec, prompts: list[str]
+) -> tuple[pd.DataFrame, dict[str, list[GivenImage]]]:
+    """One row for each arm, prompt and different file; and the files behind each cell.
+
+    `seed` is no order: two images have the same one only where the CSV gives both the same
+    `pair`, or where they are the same file in the same arm. So nothing that pairs by prompt and
+    seed pairs images that have nothing to do with each other, in one run or between two.
+    """
+    index = {prompt: i for i, prompt in enumerate(prompts)}
+    first_prompt: dict[str, str] = {}
+    rows: dict[tuple[str, str], Cell] = {}
+    by_cell: dict[str, list[GivenImage]] = {}
+    paired: dict[tuple[str, str, str], GivenImage] = {}
+    for image in images:
+        prompt, arm = image.prompt or NO_PROMPT, _arm(image)
+        # A file under two prompts is two images: each is scored against its own.
+        own = first_prompt.setdefault(image.sha256, prompt) == prompt
+        cell = canonical_digest(["given", image.sha256, *([] if own else [prompt])])
+        by_cell.setdefault(cell, []).append(image)
+        if image.pair:
+            first = paired.setdefault((arm, prompt, image.pair), image)
+            if first.sha256 != image.sha256:
+                raise GivenError(
+                    f"pair {image.pair!r} is given to {first.name!r} and {image.name!r}, both of "
+                    f"{arm!r} with the prompt {prompt[:60]!r}; a pair has one image of each model"
+                )
+        known = rows.get((arm, cell))
+        if known is None:
+            base = given_cell(cell, prompt, index[prompt], 0)
+            rows[arm, cell] = base._replace(checkpoint=arm, negative_text=image.negative)
+        if image.pair and not rows[arm, cell].pair:
+            rows[arm, cell] = rows[arm, cell]._replace(pair=image.pair)
+    cells = [c._replace(seed=_seed(c)) for c in rows.values()]
     plan = pd.DataFrame(cells, columns=Cell._fields)
-    starts = range(0, len(plan), spec.batch_size)
-    for start in starts:
+    for start in range(0, len(plan), spec.batch_size):
         part = plan.index[start : start + spec.batch_size]
         plan.loc[part, "unit"] = canonical_digest(list(plan.loc[part, "cell"]))[:16]
-    return plan
+    return plan, by_cell
 
 
-def classifier_spec(text: str) -> dict[str, str]:
+def _seed(cell: Cell) -> int:
+    """48 bits: a browser's numbers are exact up to 53."""
+    named = f"pair\0{cell.pair}" if cell.pair else f"image\0{cell.checkpoint}\0{cell.cell}"
+    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:6], "big")
+
+
+def fitted(
+    classifiers: Sequence[str], sizes: Sequence[tuple[int, int]], fit: Fit | None
+) -> dict[str, dict[str, Any]]:
+    """Classifiers of the command line for a spec, with how they take images that are not square.
+
+    Args:
+        classifiers: As the command line names them.
+        sizes: Width and height of every image.
+        fit: As asked for; None for the default. Without any image that is not square it is left
+            out: there is nothing to fit, and scores of square images keep their folders.
+    """
+    uneven = any(width != height for width, height in sizes)
+    named = {"fit": fit or DEFAULT_FIT} if uneven else {}
+    return {classifier_name(c): classifier_spec(c) | named for c in classifiers}
+
+
+def classifier_spec(text: str) -> dict[str, Any]:
     """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix."""
     if text.startswith(("hf-hub:", "local-dir:", "reference:")) or ":" not in text:
         return {"model": text}

@@ -1,37 +1,42 @@
 """Images made elsewhere: a folder of files, with the prompts that travel in or beside them.
 
-A prompt comes from a table (columns `file` and `prompt`; `negative` and labels if there are
-any), or else from the file itself: the `parameters` text of the A1111 WebUI in a PNG, or the
-graph that ComfyUI stores there. Images become 8-bit RGB on white, upright; what cannot be
-read as one is refused by name. Files are data of strangers: their size is checked before
-anything is decoded, and names in a table are looked up, never joined into paths.
+A prompt comes from a table (columns `file` and `prompt`; `negative`, `pair`, `mask` and labels if
+there are any), or else from the file itself: see `audit.given.metadata`. Names in a table are
+looked up among the folder's files, never joined into paths, and links are not followed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from audit.attributes import AttributeSpec
+from audit.given.found import Found
+from audit.given.metadata import read_texts, texts_of
+from audit.given.pixels import (
+    GivenError,
+    Header,
+    header,
+    load_image,
+    needed_for,
+    opened,
+    readable,
+    size_of,
+)
+from audit.labels.classes import resolve_classes
+from audit.prompts import nearest, slug
+from audit.tables import read_table
 
-from audit.errors import AuditError
-from audit.given.parameters import read_graph, read_parameters
-from audit.prompts import nearest, read_table, slug
+__all__ = ["Folder", "GivenError", "GivenImage", "load_image", "read_folder", "size_of"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""Decoders let loose on strangers' files; Pillow knows many more, some start other programs."""
-MAX_PIXELS = 64_000_000
-
-
-class GivenError(AuditError):
-    """A given file cannot be used; the message is one line that names it."""
+COLUMNS = ("file", "prompt", "negative", "pair", "mask", "model")
+"""Columns of the table that are no labels; `model` names the arm."""
 
 
 class GivenImage(NamedTuple):
@@ -39,79 +44,154 @@ class GivenImage(NamedTuple):
 
     Attributes:
         path: where it is.
+        name: its path in the folder, with slashes.
         sha256: of the file's bytes, in hex.
         prompt: '' where none was found.
         negative: negative prompt, '' where none was found.
         settings: steps, sampler, seed and so on as the file tells them, by their WebUI names.
         labels: values of the table's further columns; an empty cell gives none.
+        header: size and colour.
+        note: why there is no prompt, or what was passed on the way to it.
+        pair: what it may be paired by with images of other arms; '' for none.
+        mask: where its skin is; None where the table names no mask.
     """
 
     path: Path
+    name: str
     sha256: str
     prompt: str
     negative: str
-    settings: dict[str, str]
-    labels: dict[str, str]
+    settings: Mapping[str, str]
+    labels: Mapping[str, str]
+    header: Header
+    note: str = ""
+    pair: str = ""
+    mask: Path | None = None
 
 
-# --- the folder ---
+class Folder(NamedTuple):
+    """The images of a folder, in the order of their names, and what else lies there.
+
+    Attributes:
+        images: the images.
+        passed: numbers of files and links that were not read, by kind.
+    """
+
+    images: list[GivenImage]
+    passed: Mapping[str, int]
 
 
 def read_folder(
     folder: Path,
     csv: Path | None = None,
-    labels: Mapping[str, Sequence[str]] | None = None,
+    attributes: Sequence[AttributeSpec] = (),
+    label_map: Mapping[str, str] = MappingProxyType({}),
     needed: Sequence[str] = ("file", "prompt"),
-) -> list[GivenImage]:
-    """All images in a folder and its subfolders, in the order of their names.
+) -> Folder:
+    """All images in a folder and its subfolders.
 
-    Other files and hidden ones are passed over. A file that turns out not to be an image is
-    listed all the same (its header gives no prompt): `load_image` refuses it, and it counts as
-    failed in its own group.
+    Links and hidden files are passed over, and so is what a table names as mask. A file that
+    turns out not to be an image is listed all the same (its header gives no prompt): `load_image`
+    refuses it, and it counts as failed in its own group.
 
     Args:
         folder: where the images are.
         csv: table with the columns `file` (relative to the folder) and `prompt`, if wanted
-            `negative`, and labels. An empty prompt, or a file that is not in the table, gets
-            the prompt in the file.
+            `negative`, `pair`, `mask`, `model`, and labels. An empty prompt, or a file that is
+            not in the table, gets the prompt in the file.
+        attributes: those whose labels must be classes; a column is known by the attribute's name
+            or title. Of other columns, the first spelling of a value is taken for all.
+        label_map: class or outcome by value, for values that are no class.
         needed: columns that the table must have.
-        labels: classes of the label columns that must be there; a value is matched whatever
-            its case. Of other columns, the first spelling of a value is taken for all.
 
     Raises:
         GivenError: No such folder, no images, or a table that does not fit them.
+        LabelError: Labels of an attribute that are none of its classes.
     """
     if not folder.is_dir():
         raise GivenError(f"{folder}: is no folder")
+    files, passed = _files(folder, csv)
+    suffixes = readable()
     paths = {
-        path.relative_to(folder).as_posix(): path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        name: path
+        for name, path in files.items()
+        if path.suffix.lower() in suffixes and not _hidden(name)
     }
+    passed.update(
+        _kind(path) for name, path in files.items() if name not in paths and not _hidden(name)
+    )
     if not paths:
-        raise GivenError(f"{folder}: no images ({' '.join(SUFFIXES)})")
-    rows = {} if csv is None else _rows(csv, paths, labels or {}, needed)
-    images = []
-    for name in sorted(paths):
-        row = dict(rows.get(name, {}))
-        prompt, negative = row.pop("prompt", ""), row.pop("negative", "")
-        found, found_negative, settings = _read_prompt(paths[name])
-        if not prompt:
-            prompt, negative = found, negative or found_negative
-        digest = _sha256(paths[name])
-        images.append(
-            GivenImage(
-                paths[name], digest, prompt, negative, settings, {k: v for k, v in row.items() if v}
-            )
+        said = f"; there are {_counted(passed)}" if passed else ""
+        raise GivenError(f"{folder}: no images ({' '.join(suffixes)}){said}")
+    rows = _Rows({}, {})
+    if csv is not None:
+        rows = _rows(csv, paths, files, attributes, label_map, needed)
+    masks = set(rows.masks.values())
+    images = [
+        _image(name, paths[name], rows.labels.get(name, {}), rows.masks.get(name))
+        for name in sorted(paths)
+        if paths[name] not in masks
+    ]
+    if not images:
+        raise GivenError(f"{csv}: all images of the folder are named as masks")
+    return Folder(images, passed)
+
+
+def warnings_of(folder: Folder, prompts: bool = True) -> list[str]:
+    """What a person should know of a folder before its images are measured, one line each.
+
+    Args:
+        folder: As read.
+        prompts: whether images are expected to have prompts.
+    """
+    images, lines = folder.images, []
+    without = [i for i in images if not i.prompt]
+    if without and prompts:
+        why = Counter(i.note or "the table leaves it empty" for i in without)
+        lines.append(
+            f"{len(without)} of {len(images)} images have no prompt ({_counted(why)}); name "
+            "prompts in a CSV"
         )
-    return images
+    noted = Counter(i.note for i in images if i.prompt and i.note)
+    for note, count in noted.items():
+        lines.append(f"{count} of {len(images)} prompts were found past {note}: check them")
+    colours = Counter(i.header.colour for i in images if i.header.colour)
+    for colour, count in colours.items():
+        lines.append(f"{count} of {len(images)} images: {colour}")
+    if folder.passed:
+        lines.append(f"passed over in the folder: {_counted(folder.passed)}")
+    return lines
 
 
-def without_prompt(images: Sequence[GivenImage]) -> int:
-    """How many of the images came without a prompt."""
-    return sum(not image.prompt for image in images)
+def _image(name: str, path: Path, row: Mapping[str, str], mask: Path | None) -> GivenImage:
+    found, head = _read_header(path)
+    prompt, negative = row.get("prompt", ""), row.get("negative", "")
+    note = "" if prompt else found.note
+    if not prompt:
+        prompt, negative = found.prompt, negative or found.negative
+    return GivenImage(
+        path,
+        name,
+        _sha256(path),
+        prompt,
+        negative,
+        found.settings,
+        {k: v for k, v in row.items() if v and k not in ("prompt", "negative", "pair", "mask")},
+        head,
+        note,
+        row.get("pair", ""),
+        mask,
+    )
+
+
+def _read_header(path: Path) -> tuple[Found, Header]:
+    """What a file's header says of prompt, size and colour; nothing where it cannot be read."""
+    try:
+        with opened(path) as image:
+            head, texts = header(image), texts_of(path, image)
+    except GivenError:
+        return Found(note="the file cannot be read as an image"), Header((0, 0))
+    return read_texts(texts), head
 
 
 def _sha256(path: Path) -> str:
@@ -122,127 +202,125 @@ def _sha256(path: Path) -> str:
         raise GivenError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+# --- the folder ---
+
+
+def _files(folder: Path, csv: Path | None) -> tuple[dict[str, Path], Counter[str]]:
+    """Regular files by name, and what is none, counted by kind. Names are composed (NFC)."""
+    files: dict[str, Path] = {}
+    passed: Counter[str] = Counter()
+
+    def refuse(error: OSError) -> None:
+        raise GivenError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        for name in sorted(folders):
+            if (Path(root) / name).is_symlink():
+                passed["folders that are links"] += 1
+        for name in sorted(names):
+            path = Path(root) / name
+            relative = unicodedata.normalize("NFC", path.relative_to(folder).as_posix())
+            if path.is_symlink():
+                kind = "files that are links" if path.exists() else "broken links"
+                passed[kind] += 1
+            elif not path.is_file():
+                passed["special files"] += 1
+            elif csv is None or not path.samefile(csv):
+                if relative in files:
+                    raise GivenError(
+                        f"{folder}: two files are named {relative!r}, with accents composed "
+                        "differently; rename one"
+                    )
+                files[relative] = path
+    return files, passed
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _kind(path: Path) -> str:
+    """How a file that is not read is counted."""
+    suffix = path.suffix.lower()
+    how = needed_for(suffix)
+    return f"{suffix or 'files without a suffix'}{f' (read with {how})' if how else ''}"
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+
+
+# --- the table ---
+
+
+class _Rows(NamedTuple):
+    """The table by file: what it says, and the masks that it names."""
+
+    labels: Mapping[str, Mapping[str, str]]
+    masks: Mapping[str, Path]
+
+
 def _rows(
     csv: Path,
+    images: Mapping[str, Path],
     files: Mapping[str, Path],
-    labels: Mapping[str, Sequence[str]],
+    attributes: Sequence[AttributeSpec],
+    label_map: Mapping[str, str],
     needed: Sequence[str],
-) -> dict[str, dict[str, str]]:
+) -> _Rows:
     """The table's rows by file, without the column `file`, values spelled as declared."""
-    try:
-        columns, rows = read_table(csv)
-    except ValueError as error:
-        raise GivenError(str(error)) from None
-    names = {slug(name): name for name in (*labels, "negative", "prompt", "file")}
-    spelled = {column: names.get(slug(column), column) for column in columns}
-    for name in (*needed, *labels):
+    columns, rows = read_table(csv)
+    spelled = _spelled(csv, columns, attributes)
+    for name in needed:
         if name not in spelled.values():
             raise GivenError(f"{csv}: no column {name!r}; {nearest(name, columns)}")
-    known = {name: {c.casefold(): c for c in classes} for name, classes in labels.items()}
     out: dict[str, dict[str, str]] = {}
+    masks: dict[str, Path] = {}
     for raw in rows:
         row = {spelled[column]: value for column, value in raw.items()}
-        name = row.pop("file").replace("\\", "/").removeprefix("./")
-        if name not in files:
-            raise GivenError(f"{csv}: no image {name!r} in the folder; {nearest(name, files)}")
+        name = _looked_up(csv, row.pop("file"), images, "image")
         if name in out:
             raise GivenError(f"{csv}: image {name!r} is there twice")
-        for column, value in row.items():
-            if column in ("prompt", "negative") or not value:
-                continue
-            values = known.setdefault(column, {})
-            if column in labels and value.casefold() not in values:
-                raise GivenError(
-                    f"{csv}: {name!r} has {column} {value!r}; {nearest(value, values.values())}"
-                )
-            row[column] = values.setdefault(value.casefold(), value)
+        if mask := row.pop("mask", ""):
+            masks[name] = files[_looked_up(csv, mask, files, "mask")]
         out[name] = row
-    return out
+    both = [name for name in out if images[name] in set(masks.values())]
+    if both:
+        raise GivenError(f"{csv}: {both[0]!r} is named as image and as mask")
+    declared = {a.name: a for a in attributes}
+    for column in dict.fromkeys(spelled.values()):
+        if column in COLUMNS:
+            continue
+        values = {name: row[column] for name, row in out.items() if row[column]}
+        if column in declared:
+            found = resolve_classes(
+                values.values(), declared[column], label_map, str(csv), "--label-map VALUE=CLASS"
+            )
+        else:
+            first: dict[str, str] = {}
+            found = {v: first.setdefault(v.casefold(), v) for v in values.values()}
+        for name, value in values.items():
+            out[name][column] = found[value]
+    return _Rows(out, masks)
 
 
-# --- pixels ---
+def _spelled(
+    csv: Path, columns: Sequence[str], attributes: Sequence[AttributeSpec]
+) -> dict[str, str]:
+    """What each column is: one of `COLUMNS`, an attribute, or a label as it is written."""
+    names = {slug(a.title): a.name for a in attributes if a.title}
+    names |= {a.name: a.name for a in attributes} | {name: name for name in COLUMNS}
+    spelled = {column: names.get(slug(column), column) for column in columns}
+    for column, name in spelled.items():
+        first = next(c for c, n in spelled.items() if n == name)
+        if first != column:
+            raise GivenError(f"{csv}: columns {first!r} and {column!r} are the same; leave one out")
+    return spelled
 
 
-def load_image(path: Path) -> NDArray[np.uint8]:
-    """An image file's pixels, (height, width, 3), uint8 RGB.
-
-    Transparent parts become white, EXIF orientation is applied, the first frame of an
-    animation is taken, 16-bit values are scaled to 8 bits.
-
-    Raises:
-        GivenError: Not an image, truncated, of 32-bit values, or more than 64 megapixels.
-    """
-    with _opened(path) as image:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I;16"):
-            grey = np.round(np.asarray(upright, dtype=np.uint16) / 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        if upright.mode in ("I", "F"):
-            raise GivenError(f"{path}: has 32-bit values; save it with 8 or 16 bits")
-        if upright.has_transparency_data:
-            rgba = upright.convert("RGBA")
-            upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-        return np.array(upright.convert("RGB"))
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """Width and height as `load_image` gives them, from the header; (0, 0) where it would fail."""
-    try:
-        with _opened(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5
-            return (height, width) if turned else (width, height)
-    except GivenError:
-        return (0, 0)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image opened by its header; whatever goes wrong with it is a GivenError."""
-    try:
-        with warnings.catch_warnings():
-            # Pillow has a limit of its own, above ours, that warns before the size is known.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
-        with image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError
-            yield image
-    except GivenError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise GivenError(f"{path}: more than {MAX_PIXELS // 10**6} megapixels") from None
-    except UnidentifiedImageError:
-        raise GivenError(
-            f"{path}: is not an image of a known kind ({', '.join(FORMATS)})"
-        ) from None
-    except FileNotFoundError:
-        raise GivenError(f"{path}: no such file") from None
-    except Exception as error:  # Decoders of broken files raise many types.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise GivenError(f"{path}: cannot be read as an image ({reason})") from None
-
-
-# --- prompts in files ---
-
-
-def _read_prompt(path: Path) -> tuple[str, str, dict[str, str]]:
-    """Prompt, negative and settings in a file's header; empty where there are none."""
-    try:
-        with _opened(path) as image:
-            parameters, graph = image.info.get("parameters"), image.info.get("prompt")
-    except GivenError:
-        return "", "", {}
-    if isinstance(parameters, str):
-        prompt, negative, settings = read_parameters(parameters)
-    elif isinstance(graph, str):
-        prompt, negative, settings = read_graph(graph)
-    else:
-        return "", "", {}
-    return _clean(prompt), _clean(negative), {_clean(k): _clean(v) for k, v in settings.items()}
-
-
-def _clean(text: str) -> str:
-    """Text that can be written anywhere: JSON can hold half characters and NUL, UTF-8 files not."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")
+def _looked_up(csv: Path, name: str, files: Mapping[str, Path], kind: str) -> str:
+    """A name of the table among the folder's files."""
+    plain = unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
+    if plain not in files:
+        raise GivenError(f"{csv}: no {kind} {name!r} in the folder; {nearest(plain, files)}")
+    return plain

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from audit.errors import reading
 from audit.one_line import one_line_errors
 from audit.terminal import out
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
+LABEL_MAP = "VALUE=CLASS: what a value that is no class means, such as F=woman; repeat for more."
 
 
 @click.group("labels")
@@ -49,21 +49,24 @@ def sample_command(run_folder: Path, attribute: str, n: int, seed: int, table: P
 @labels_group.command("add")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--label-map", multiple=True, help=LABEL_MAP)
 @one_line_errors
-def add_command(run_folder: Path, file: Path) -> None:
+def add_command(run_folder: Path, file: Path, label_map: tuple[str, ...]) -> None:
     """Add the labels of FILE, a CSV of cell, attribute, class and rater; all or none."""
     import pandas as pd
 
     from audit.labels import labelling
+    from audit.labels.classes import LabelError, parse_label_map
     from audit.spec import SpecError
+    from audit.tables import read_table
 
-    with reading(f"{file}: cannot be read", SpecError):
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    columns, rows = read_table(file)
+    table = pd.DataFrame(rows, columns=columns)
     if "class" in table:
-        table = table[table["class"].str.strip() != ""]  # not filled in yet
+        table = table[table["class"] != ""]  # not filled in yet
     try:
-        kept, outside = labelling.add_table(run_folder, table)
-    except SpecError as error:
+        kept, outside = labelling.add_table(run_folder, table, parse_label_map(label_map))
+    except (SpecError, LabelError) as error:
         raise SpecError(f"{file}: {error}") from None
     out(f"{kept} labels added; `audit report {run_folder}` takes them in")
     if outside:

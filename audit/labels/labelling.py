@@ -11,7 +11,10 @@ counts.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.damage import refuse
+from audit.labels.classes import check_label_map, resolve_labels
 from audit.prompts import nearest, slug
 from audit.spec import Spec, SpecError, parse_spec, read_own_spec
 from audit.store import LABEL_COLUMNS, Run
@@ -106,8 +110,15 @@ def add(run_path: Path, attribute: str, cell: str, labeller: str, outcome: str) 
     run.append_labels([(cell, declared.name, outcome, _person(labeller))])
 
 
-def add_table(run_path: Path, table: pd.DataFrame) -> tuple[int, int]:
+def add_table(
+    run_path: Path, table: pd.DataFrame, mapping: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, int]:
     """Keep many labels at once: columns cell, attribute, class and, if several people, rater.
+
+    Args:
+        run_path: The run.
+        table: One label a row.
+        mapping: Class, outcome or '' (no label) by value, for values that are no class.
 
     Returns:
         Labels kept, and how many of them are of pictures outside the kept samples.
@@ -115,38 +126,49 @@ def add_table(run_path: Path, table: pd.DataFrame) -> tuple[int, int]:
     Raises:
         SpecError: A column is missing, or the first row that is wrong, by its line in a CSV.
             Nothing is kept then.
+        LabelError: Values that are no class; nothing is kept then.
     """
     run, spec = _open(run_path)
     for column in LABEL_COLUMNS[:3]:
         if column not in table:
             needed = ", ".join(LABEL_COLUMNS[:3])
             raise SpecError(f"column {column!r} is missing; needed: {needed}; optional: rater")
+    table = table.assign(**{c: table[c].map(_text) for c in LABEL_COLUMNS if c in table})
     plan = run.read_plan()
     cells = set() if plan is None else set(plan["cell"])
-    drawn: dict[str, set[str]] = {}
-    rows, outside = [], 0
-    for line, row in enumerate(table.to_dict("records"), 2):
-        values = {str(k): "" if v is None or v != v else str(v).strip() for k, v in row.items()}
+    check_label_map(mapping, spec.attributes)
+    for line, (attribute, cell) in enumerate(
+        zip(table["attribute"], table["cell"], strict=True), 2
+    ):
         try:
-            declared = attribute_of(spec, values["attribute"])
-            _check_outcome(values["class"], declared)
-            if values["cell"] not in cells:
-                raise SpecError(f"cell {values['cell'][:70]!r} is not in this run's plan")
+            attribute_of(spec, attribute)
+            if cell not in cells:
+                raise SpecError(f"cell {cell[:70]!r} is not in this run's plan")
         except SpecError as error:
             raise SpecError(f"line {line}: {error}") from None
-        if declared.name not in drawn:
-            known = run.read_sample(declared.name)
-            drawn[declared.name] = set() if known is None else set(known.loc[known.drawn, "cell"])
-        outside += values["cell"] not in drawn[declared.name]
-        rows.append((values["cell"], declared.name, values["class"], values.get("rater", "")))
+    table = resolve_labels(table, spec.attributes, mapping, "the table")
+    drawn = {a: _drawn_cells(run, a) for a in table["attribute"].unique()}
+    rows = [
+        (str(r["cell"]), str(r["attribute"]), str(r["class"]), str(r.get("rater", "")))
+        for r in table.to_dict("records")
+    ]
     run.append_labels(rows)
-    return len(rows), outside
+    return len(rows), sum(cell not in drawn[attribute] for cell, attribute, _, _ in rows)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None or value != value else str(value).strip()
+
+
+def _drawn_cells(run: Run, attribute: str) -> set[str]:
+    known = run.read_sample(attribute)
+    return set() if known is None else set(known.loc[known["drawn"], "cell"])
 
 
 def agreement(run_path: Path, attribute: str) -> pd.DataFrame:
     """How far labellers agree on a run's pictures; see `kappa_table`."""
     run, spec = _open(run_path)
-    return kappa_table(run.labels(), attribute_of(spec, attribute))
+    return kappa_table(_labels(run, spec), attribute_of(spec, attribute))
 
 
 def kappa_table(labels: pd.DataFrame, attribute: AttributeSpec) -> pd.DataFrame:
@@ -196,7 +218,7 @@ def kappa_table(labels: pd.DataFrame, attribute: AttributeSpec) -> pd.DataFrame:
 def agreement_lines(run_path: Path) -> list[str]:
     """Agreement on every attribute of a run, one line each number of labels a picture has."""
     run, spec = _open(run_path)
-    labels = run.labels()
+    labels = _labels(run, spec)
     lines = []
     for attribute in spec.attributes:
         for row in kappa_table(labels, attribute).itertuples():
@@ -278,6 +300,11 @@ def _check_outcome(outcome: str, attribute: AttributeSpec) -> None:
     valid = (*attribute.class_names, *OUTCOMES)
     if outcome not in valid:
         raise SpecError(f"{outcome!r} is no outcome of {attribute.name!r}; one of: {valid}")
+
+
+def _labels(run: Run, spec: Spec) -> pd.DataFrame:
+    mapping = spec.labels.map if spec.labels else {}
+    return resolve_labels(run.labels(), spec.attributes, mapping, f"{run.folder / 'labels'}")
 
 
 def _person(labeller: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from audit.attributes import AttributeSpec
 from audit.errors import AuditError
 from audit.given import images as given
-from audit.names import inside
 from audit.opening import reopen
+from audit.progress import Say
 from audit.store import Run
 
 Pixels = NDArray[np.uint8]
@@ -32,25 +33,33 @@ class Picture(NamedTuple):
     mask: Callable[[], Pixels | None]
 
 
-def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
+def pictures_of_folder(
+    folder: Path, csv: Path | None, attributes: Sequence[AttributeSpec], say: Say
+) -> list[Picture]:
     """The images of a folder; columns of the CSV are labels, `mask` names a picture of skin.
+
+    Args:
+        folder: Where the images are.
+        csv: As `audit.given.images.read_folder`.
+        attributes: Those whose labels must be classes.
+        say: Where warnings go.
 
     Raises:
         AuditError: As `audit.given.images.read_folder`, or a mask that is not there.
     """
+    found = given.read_folder(folder, csv, attributes, needed=("file",))
+    for line in given.warnings_of(found, prompts=False):
+        say(f"warning: {line}")
     pictures = []
-    for image in given.read_folder(folder, csv, needed=("file",)):
-        labels = dict(image.labels)
-        mask = labels.pop("mask", "")
-        where = inside(folder, mask, f"{csv}: {image.path.name}: mask") if mask else None
+    for image in found.images:
         pictures.append(
             Picture(
                 image.sha256,
                 image.prompt,
-                labels,
-                given.size_of(image.path),
+                image.labels,
+                image.header.size,
                 lambda path=image.path: given.load_image(path),  # type: ignore[misc]
-                lambda path=where: path and given.load_image(path),  # type: ignore[misc]
+                lambda path=image.mask: path and given.load_image(path),  # type: ignore[misc]
             )
         )
     return pictures

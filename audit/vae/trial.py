@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audit.attributes import load_attribute
 from audit.errors import AuditError
-from audit.given.folder import classifier_name, classifier_spec
+from audit.given.folder import fitted
 from audit.opening import Audit
 from audit.plan import units_of
 from audit.planning import begin
@@ -45,7 +46,8 @@ def run(
     if (images / "plan.parquet").exists():
         pictures = pictures_of_run(images)
     else:
-        pictures = pictures_of_folder(images, csv)
+        declared = [load_attribute(a, Path()) for a in attributes]
+        pictures = pictures_of_folder(images, csv, declared, say)
     audit, plan, provenance, loaded = round_trip_audit(
         images.name,
         pictures,
@@ -54,7 +56,7 @@ def run(
         longest,
         batch,
         attributes,
-        {classifier_name(text): classifier_spec(text) for text in classifiers},
+        fitted(classifiers, [p.size for p in pictures], None),
     )
     with working(audit, say):
         begin(audit, plan, provenance)

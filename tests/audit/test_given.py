@@ -10,10 +10,32 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from audit.given.images import GivenError, load_image, read_folder, without_prompt
-from audit.given.parameters import read_graph, read_parameters, write_parameters
+from audit.attributes import load_attribute
+from audit.errors import AuditError
+from audit.given.found import Found
+from audit.given.graphs import read_graph as found_in_graph
+from audit.given.images import GivenError, GivenImage, load_image, warnings_of
+from audit.given.images import read_folder as whole_folder
+from audit.given.parameters import read_parameters as found_in_parameters
+from audit.given.parameters import write_parameters
 
 RED = (255, 0, 0)
+
+
+def said(found: Found) -> tuple[str, str, dict[str, str]]:
+    return found.prompt, found.negative, dict(found.settings)
+
+
+def read_parameters(text: str) -> tuple[str, str, dict[str, str]]:
+    return said(found_in_parameters(text))
+
+
+def read_graph(text: str) -> tuple[str, str, dict[str, str]]:
+    return said(found_in_graph(text))
+
+
+def read_folder(*arguments: Any, **named: Any) -> list[GivenImage]:
+    return whole_folder(*arguments, **named).images
 
 
 def picture(path: Path, colour: Any = RED, **texts: str) -> Path:
@@ -290,7 +312,12 @@ def test_prompts_come_from_the_files(tmp_path: Path) -> None:
     assert images[2].negative == "ugly"
     assert images[2].settings == {"Steps": "20"}
     assert images[2].sha256 == hashlib.sha256((tmp_path / "b.png").read_bytes()).hexdigest()
-    assert without_prompt(images) == 2
+    lines = warnings_of(whole_folder(tmp_path))
+    assert lines[0] == (
+        "2 of 5 images have no prompt (1 a text of an unknown tool, 1 no text in the file); name "
+        "prompts in a CSV"
+    )
+    assert lines[1] == "passed over in the folder: 1 .txt"
 
 
 def test_graph_settings_can_be_written_as_parameters(tmp_path: Path) -> None:
@@ -319,7 +346,7 @@ def test_table_wins_and_its_labels_are_tidied(tmp_path: Path) -> None:
         "c\\d.png,a judge,,ann\n",
         encoding="utf-8-sig",
     )
-    images = read_folder(tmp_path, table, {"gender-presentation": ["man", "woman"]})
+    images = read_folder(tmp_path, table, [load_attribute("gender-presentation", tmp_path)])
     assert [(i.prompt, i.negative, i.labels) for i in images] == [
         ("a nurse, smiling", "", {"gender-presentation": "woman", "rater": "Ann"}),
         ("from the file", "n", {"gender-presentation": "man", "rater": "Ann"}),
@@ -337,17 +364,18 @@ def test_table_wins_and_its_labels_are_tidied(tmp_path: Path) -> None:
         ("files,prompt\nnurse_1.png,a", "no column 'file'; the nearest is 'files'"),
         ("file,promt\nnurse_1.png,a", "no column 'prompt'; the nearest is 'promt'"),
         ("file,prompt\nnurse_1.png,a,b", "line 2 has 3 values for 2 columns"),
-        ("file,prompt,gendr\nnurse_1.png,a,man", "no column 'gender'; the nearest is 'gendr'"),
-        ("file,prompt,gender\nnurse_1.png,a,womna", "has gender 'womna'; the nearest is 'woman'"),
+        ("file,prompt,Prompt\nnurse_1.png,a,b", "columns 'prompt' and 'Prompt' are the same"),
+        ("file,prompt,mask\nnurse_1.png,a,m.png", "no mask 'm.png' in the folder"),
+        ("file,prompt,mask\nnurse_1.png,a,../t.csv", r"no mask '\.\./t.csv' in the folder"),
+        ("file,prompt,mask\nnurse_1.png,a,nurse_1.png", "named as image and as mask|as masks"),
     ],
 )
 def test_tables_that_do_not_fit(tmp_path: Path, lines: str, message: str) -> None:
     picture(tmp_path / "nurse_1.png")
     table = tmp_path / "t.csv"
     table.write_text(lines)
-    labels = {"gender": ["man", "woman"]} if "gend" in lines else None
-    with pytest.raises(GivenError, match=message) as caught:
-        read_folder(tmp_path, table, labels)
+    with pytest.raises(AuditError, match=message) as caught:
+        read_folder(tmp_path, table)
     assert "\n" not in str(caught.value)
 
 
