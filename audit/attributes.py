@@ -24,14 +24,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 
 from audit.colorimetry import MONK_SWATCHES
 from audit.prompts import SUITES, Texts, nearest, slug
+from audit.schema import Described
 
 OUTCOMES = ("nobody", "several", "cannot tell")
 """What an image can be besides a class; no class may be named so."""
 TOLERANCE = 1e-6
 
 
-class AttributeClass(BaseModel):
-    """One class: its name and the phrasings a CLIP model knows it by."""
+class AttributeClass(Described, BaseModel):
+    """One class: its name and the phrasings a CLIP model knows it by.
+
+    Attributes:
+        name: name of the class.
+        prompts: phrasings of an image of it; CLIP scores an image by their mean embedding.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,7 +45,7 @@ class AttributeClass(BaseModel):
     prompts: Texts = ()
 
 
-class AttributeSpec(BaseModel):
+class AttributeSpec(Described, BaseModel):
     """A declared set of classes.
 
     Attributes:
