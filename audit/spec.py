@@ -171,8 +171,8 @@ class ClassifierSpec(Strict):
     """An open_clip model.
 
     Attributes:
-        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' or
-            'reference:NAME'.
+        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' (relative to the
+            spec's own folder) or 'reference:NAME'.
         pretrained: open_clip tag; not with a prefix.
         cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
             than this probability.

@@ -45,13 +45,16 @@ def served(*runs: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
         assert server.stdout is not None
         entry = server.stdout.readline().strip()
         assert "?token=" in entry, f"the server ended: {server.poll()}"
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         for _ in range(600):
             try:
-                with urllib.request.urlopen(entry.replace("?", "_stcore/health?"), timeout=5):
+                with direct.open(entry.replace("?", "_stcore/health?"), timeout=5):
                     break
             except (urllib.error.URLError, OSError):
                 assert server.poll() is None, "the server ended"
                 time.sleep(0.5)
+        else:
+            raise AssertionError("the server does not answer")
         yield entry, server
     finally:
         server.terminate()
