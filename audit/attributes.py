@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from audit.colorimetry import MONK_SWATCHES
 from audit.errors import AuditError
 from audit.prompts import SUITES, Texts, nearest, slug
+from audit.schema import Described
 from audit.yaml_files import read_yaml, shown
 
 OUTCOMES = ("nobody", "several", "cannot tell")
@@ -31,8 +32,13 @@ OUTCOMES = ("nobody", "several", "cannot tell")
 TOLERANCE = 1e-6
 
 
-class AttributeClass(BaseModel):
-    """One class: its name and the phrasings a CLIP model knows it by."""
+class AttributeClass(Described, BaseModel):
+    """One class: its name and the phrasings a CLIP model knows it by.
+
+    Attributes:
+        name: name of the class.
+        prompts: phrasings of an image of it; CLIP scores an image by their mean embedding.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +46,7 @@ class AttributeClass(BaseModel):
     prompts: Texts = ()
 
 
-class AttributeSpec(BaseModel):
+class AttributeSpec(Described, BaseModel):
     """A declared set of classes.
 
     Attributes:

@@ -35,7 +35,7 @@ main.add_command(export_command)
 
 @main.command("run")
 @click.argument("spec", type=FILE)
-@click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -run.")
+@click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -run.")
 @click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
 @stoppable
 @one_line_errors
@@ -202,7 +202,7 @@ def vae_command(
 @click.argument("spec", type=FILE)
 @click.argument("a")
 @click.argument("b")
-@click.option("--out", type=FOLDER, help="Run folder; default: the spec's name with -attribute.")
+@click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -attribute.")
 @stoppable
 @one_line_errors
 def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:

@@ -6,8 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from audit.schema import Described
 
-class Part(BaseModel):
+
+class Part(Described, BaseModel):
     """Base of these parts: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -82,7 +82,25 @@ def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
     except AuditError as error:
         raise SpecError(f"{path}: prompts: {error}") from None
     refuse_too_many(spec, len(prompts), path)
+    spec = beside(spec, base)
     return Audit(spec, base, run, device, models.pick_dtype(spec.dtype, device), prompts)
+
+
+def beside(spec: Spec, base: Path) -> Spec:
+    """The spec with its classifiers' 'local-dir:' paths whole: they are relative to its folder.
+
+    open_clip would take them from the working directory, which is another at the next command.
+    """
+    prefix = "local-dir:"
+    classifiers = {
+        name: one.model_copy(
+            update={"model": f"{prefix}{(base / one.model.removeprefix(prefix)).resolve()}"}
+        )
+        if one.model.startswith(prefix)
+        else one
+        for name, one in spec.classifiers.items()
+    }
+    return spec.model_copy(update={"classifiers": classifiers})
 
 
 def refuse_too_many(spec: Spec, prompts: int, path: Path) -> None:

@@ -31,6 +31,7 @@ from typing import Annotated, NamedTuple
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from audit.errors import AuditError
+from audit.schema import Described
 from audit.tables import read_table
 from audit.yaml_files import read_yaml
 
@@ -38,7 +39,10 @@ SUITES = Path(__file__).parent / "suites"
 
 Texts = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else value,
+        json_schema_input_type=str | tuple[str, ...],
+    ),
 ]
 """Several texts; one text alone may be written without brackets."""
 MOST_PROMPTS = 100_000
@@ -66,7 +70,7 @@ class Prompt(NamedTuple):
     targets: dict[str, dict[str, float]]
 
 
-class PromptsSpec(BaseModel):
+class PromptsSpec(Described, BaseModel):
     """Where prompts come from: exactly one of list, template, csv and suite.
 
     A csv may have a template with it.
@@ -80,7 +84,18 @@ class PromptsSpec(BaseModel):
         groups: by group, its members: prompts of the list or values of a slot.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        json_schema_extra={
+            "oneOf": [
+                {"required": ["list"]},
+                {"required": ["template"], "not": {"required": ["csv"]}},
+                {"required": ["csv"]},
+                {"required": ["suite"]},
+            ]
+        },
+    )
 
     list: Texts | None = None
     template: Texts | None = None

@@ -28,6 +28,7 @@ from audit.errors import AuditError
 from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
 from audit.labels.classes import check_label_map
 from audit.prompts import PromptsSpec, nearest, slug
+from audit.schema import ONE_ALONE, Described
 from audit.yaml_files import LARGEST, read_yaml, shown
 
 SAMPLERS = (
@@ -53,10 +54,6 @@ class SpecError(AuditError):
     """The spec cannot be used; the message is one line naming file, key and value."""
 
 
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 def _from_source(value: Any) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
@@ -79,7 +76,7 @@ def _as_text(value: Any) -> Any:
     return dict(text)
 
 
-class Strict(BaseModel):
+class Strict(Described, BaseModel):
     """Base of all parts of the spec: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,17 +87,28 @@ def _from_number(value: Any) -> Any:
     return {"denoiser": value, "text_encoder": value} if alone else value
 
 
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Guidance = Annotated[float, Field(ge=0, le=100)]
+Sampler = Annotated[str, Field(json_schema_extra={"enum": list(SAMPLERS)})]
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 
 
 class Strength(Strict):
-    """How strongly a LoRA acts; one number stands for both."""
+    """How strongly a LoRA acts; one number stands for both.
+
+    Attributes:
+        denoiser: strength on the denoiser, -10 to 10; 1 as trained, 0 not at all.
+        text_encoder: strength on the text encoders, -10 to 10.
+    """
 
     denoiser: Weight = 0.0
     text_encoder: Weight = 0.0
 
 
-Loras = dict[str, Annotated[Strength, BeforeValidator(_from_number)]]
+Loras = dict[
+    str,
+    Annotated[Strength, BeforeValidator(_from_number, json_schema_input_type=Weight | Strength)],
+]
 
 
 def strengths(*named: Loras) -> dict[str, tuple[float, float]]:
@@ -143,7 +151,9 @@ class CheckpointSpec(Strict):
         vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
         trigger: words put before every prompt.
         negative: the negative to use in place of the crossed ones.
-        sampler: sampler to use in place of the crossed ones; so with steps and guidance.
+        sampler: sampler to use in place of the crossed ones.
+        steps: number of denoising steps in place of the crossed ones.
+        guidance: guidance scale in place of the crossed ones.
     """
 
     source: str
@@ -157,14 +167,16 @@ class CheckpointSpec(Strict):
     trigger: str = ""
     negative: str | None = None
     sampler: str | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    guidance: Annotated[float, Field(ge=0, le=100)] | None = None
+    steps: Steps | None = None
+    guidance: Guidance | None = None
 
 
 class SeedsSpec(Strict):
     """Seed indices start … start + count - 1.
 
     Attributes:
+        count: number of seeds, so of images of each prompt and setting.
+        start: first seed index.
         shared: True gives all prompts the same starting noise (X/Y grids); claims from such
             a run lean on few noises, and every interval says so.
     """
@@ -183,8 +195,8 @@ class ClassifierSpec(Strict):
     """An open_clip model.
 
     Attributes:
-        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' or
-            'reference:NAME'.
+        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' (relative to the
+            spec's own folder) or 'reference:NAME'.
         pretrained: open_clip tag; not with a prefix.
         cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
             than this probability.
@@ -274,34 +286,79 @@ class GateSpec(Strict):
 
 
 class Spec(Strict):
-    """All of one audit. See the module's docstring for an example."""
+    """All of one audit; lists and mappings are crossed with each other.
+
+    Attributes:
+        name: what the report calls this audit.
+        checkpoints: by name, a diffusers folder, .safetensors file, hub id or 'reference:NAME', or
+            a mapping with its own settings.
+        vaes: by name, a folder, a file, or 'own' for each checkpoint's; all decode the same
+            latents.
+        prompts: where prompts come from.
+        other_latent_spaces: also decode latents that no VAE of this checkpoint's kind encoded.
+        negatives: by name, the text of a negative prompt; '' for none.
+        adapters: by name, LoRAs that act together and their trigger words.
+        embeddings: textual inversions, file by name.
+        weighting: notation in which prompts carry weights: a1111, or none.
+        seeds: number of images of each prompt and setting, or a mapping.
+        samplers: one or several; 'own' is the checkpoint's scheduler.
+        steps: number of denoising steps, one or several.
+        guidance: scale of classifier-free guidance, one or several; at 1 or below it is off.
+        sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
+        attributes: built-in names, YAML files or declared sets of classes.
+        classifiers: by name, an open_clip model that reads attributes off images.
+        probes: what is measured, by name; see the pages in docs/.
+        baseline: name of the checkpoint that the others are compared with.
+        gate: what `audit gate` accepts.
+        speed: what makes a GPU faster or lets a small one do.
+        attention: options of the probe 'attention'.
+        text: options of the probe 'text'.
+        trajectory: options of the probe 'steps'.
+        latents: options of the probe 'latents'.
+        doses: options of the probe 'negatives'.
+        errors: CSV of a classifier's measured errors (attribute, instrument, true, outcome, count).
+        labels: people's labels on this run's images: a CSV (cell, attribute, class), or file and map.
+        batch_size: images of one forward pass; pixels depend on it.
+        device: where models run; auto takes a GPU where there is one.
+        dtype: precision of the weights; auto is float16 on a GPU and float32 on the CPU.
+    """
 
     name: str = "audit"
-    checkpoints: dict[str, Annotated[CheckpointSpec, BeforeValidator(_from_source)]] = Field(
-        min_length=1
-    )
+    checkpoints: dict[
+        str,
+        Annotated[
+            CheckpointSpec,
+            BeforeValidator(_from_source, json_schema_input_type=str | CheckpointSpec),
+        ],
+    ] = Field(min_length=1)
     vaes: dict[str, str] = Field(default={"own": "own"}, min_length=1)
     prompts: PromptsSpec
-    other_latent_spaces: bool = Field(False, description="also decode what no VAE here encoded")
+    other_latent_spaces: bool = False
     negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
     adapters: dict[str, AdapterSpec] = Field(default={"none": AdapterSpec()}, min_length=1)
-    embeddings: dict[str, str] = Field({}, description="textual inversions: file by name")
-    weighting: Literal["none", "a1111"] = Field("none", description="how prompts carry weights")
+    embeddings: dict[str, str] = {}
+    weighting: Literal["none", "a1111"] = "none"
     seeds: Annotated[
-        SeedsSpec, BeforeValidator(lambda v: {"count": v} if isinstance(v, int) else v)
+        SeedsSpec,
+        BeforeValidator(
+            lambda v: {"count": v} if isinstance(v, int) else v,
+            json_schema_input_type=Annotated[int, Field(ge=1)] | SeedsSpec,
+        ),
     ] = SeedsSpec(count=8)
-    samplers: Annotated[list[str], BeforeValidator(_as_list)] = Field(["own"], min_length=1)
-    steps: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], BeforeValidator(_as_list)] = Field(
-        [25], min_length=1
-    )
-    guidance: Annotated[list[Annotated[float, Field(ge=0, le=100)]], BeforeValidator(_as_list)] = (
-        Field([7.5], min_length=1)
-    )
-    sizes: list[tuple[int, int]] = Field(default=[], description="width, height; empty: own")
+    samplers: Annotated[list[Sampler], ONE_ALONE] = Field(["own"], min_length=1)
+    steps: Annotated[list[Steps], ONE_ALONE] = Field([25], min_length=1)
+    guidance: Annotated[list[Guidance], ONE_ALONE] = Field([7.5], min_length=1)
+    sizes: list[tuple[int, int]] = []
     attributes: list[AttributeSpec] = []
-    classifiers: dict[str, Annotated[ClassifierSpec, BeforeValidator(_from_model)]] = {}
-    probes: Annotated[list[str], BeforeValidator(_as_list)] = Field(["attributes"], min_length=1)
-    baseline: str | None = Field(None, description="checkpoint the others are compared with")
+    classifiers: dict[
+        str,
+        Annotated[
+            ClassifierSpec,
+            BeforeValidator(_from_model, json_schema_input_type=str | ClassifierSpec),
+        ],
+    ] = {}
+    probes: Annotated[list[str], ONE_ALONE] = Field(["attributes"], min_length=1)
+    baseline: str | None = None
     gate: GateSpec = GateSpec()
     speed: SpeedSpec = SpeedSpec()
     attention: AttentionSpec = AttentionSpec()
@@ -309,10 +366,10 @@ class Spec(Strict):
     trajectory: TrajectorySpec = TrajectorySpec()
     latents: LatentsSpec = LatentsSpec()
     doses: DosesSpec = DosesSpec()
-    errors: str | None = Field(None, description="CSV of a classifier's measured errors")
-    labels: Annotated[LabelsSpec | None, BeforeValidator(_from_file)] = Field(
-        None, description="people's labels on this run's images: a CSV, or {file: …, map: …}"
-    )
+    errors: str | None = None
+    labels: Annotated[
+        LabelsSpec | None, BeforeValidator(_from_file, json_schema_input_type=str | LabelsSpec)
+    ] = None
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -325,12 +382,17 @@ class Spec(Strict):
                 raise AuditError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
         return value
 
-    @field_validator("attributes", mode="before")
+    @field_validator(
+        "attributes",
+        mode="before",
+        json_schema_input_type=str | AttributeSpec | list[str | AttributeSpec],
+    )
     @classmethod
     def _load_attributes(cls, value: Any, info: Any) -> Any:
         base = (info.context or {}).get("base", Path())
         return [
-            v if isinstance(v, AttributeSpec) else load_attribute(v, base) for v in _as_list(value)
+            v if isinstance(v, AttributeSpec) else load_attribute(v, base)
+            for v in (value if isinstance(value, list) else [value])
         ]
 
     @field_validator("embeddings")

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 IMAGE_ROW_GROUP = 16
 COPY = "-copy"
 LABEL_COLUMNS = ("cell", "attribute", "class", "rater")
+WITHDRAWN = ""
+"""In place of a class: a label that its rater took back. Labels are only ever added."""
 
 
 class Run(RunFolder):
@@ -295,14 +297,18 @@ class Run(RunFolder):
         self.write_labels(f"label-{time.time_ns():020d}-{secrets.token_hex(4)}", rows)
 
     def labels(self) -> pd.DataFrame:
-        """All labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last."""
+        """All labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last.
+
+        Where the last is `WITHDRAWN`, the rater has none of that cell.
+        """
         files = sorted((self.folder / "labels").glob("*.parquet"))
         columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
         tables = [self.read_parquet(p, columns) for p in files]
         table = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-        return table.drop_duplicates(["cell", "attribute", "rater"], keep="last", ignore_index=True)
+        last = table.drop_duplicates(["cell", "attribute", "rater"], keep="last")
+        return last[last["class"] != WITHDRAWN].reset_index(drop=True)
 
     def sample_path(self, attribute: str) -> Path:
         """The kept sample of pictures to be labelled for an attribute."""

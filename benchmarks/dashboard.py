@@ -21,14 +21,14 @@ PAGES = ("", "pictures", "attributes", "vae", "latent_map", "attention", "compar
 def main(folder: Path) -> None:
     """Print one line a measurement."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests/dashboard"))
-    from dashboard_browser import chromium, served, settled, visit
+    from dashboard_browser import at, chromium, served, settled, visit
 
     if not (folder / "report/report.json").exists():
         started = time.monotonic()
         make(folder, **LARGE)
         print(f"made {folder} in {time.monotonic() - started:.0f} s")
     started = time.monotonic()
-    with served(folder) as (url, server):
+    with served(folder) as (entry, server):
         print(f"server ready after {time.monotonic() - started:.1f} s, {_memory(server.pid)}")
         with chromium() as browser:
             page = browser.new_page()
@@ -36,12 +36,12 @@ def main(folder: Path) -> None:
             for path in PAGES:
                 for visitor in ("first visitor", "second"):
                     started, before = time.monotonic(), _cpu(server.pid)
-                    visit(page, f"{url}/{path}")
+                    visit(page, at(entry, path))
                     took, spent = time.monotonic() - started, _cpu(server.pid) - before
                     print(f"{path or 'overview'}, {visitor}: {took:.1f} s ({spent:.1f} s of CPU)")
                 print(f"  {_memory(server.pid)}")
             for path in ("", "attributes"):
-                visit(page, f"{url}/{path}")
+                visit(page, at(entry, path))
                 for prepare, change in _changes(page, path):
                     prepare()
                     started, before = time.monotonic(), _cpu(server.pid)

@@ -18,7 +18,7 @@ import altair as alt
 import pandas as pd
 
 from probes import Exhibit, Finding
-from reports.charts import DARK, NEEDED, clean, shorten, style_groups, ungrouped
+from reports.charts import DARK, NEEDED, PLOTS, clean, shorten, style_groups, ungrouped
 from reports.page import meter
 from reports.plots import (
     GRID,
@@ -29,9 +29,7 @@ from reports.plots import (
     TARGET,
     Plot,
     Style,
-    bar,
     common_start,
-    line,
     value_scale,
 )
 from reports.text import clip
@@ -64,7 +62,7 @@ class Facets(NamedTuple):
 
 
 def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> Facets | None:
-    """Draw an exhibit of kind 'bar' or 'line'; None for other kinds, or where columns lack."""
+    """Draw an exhibit of a kind that has a chart; None for others, or where columns lack."""
     needed = NEEDED.get(exhibit.kind)
     if needed is None or exhibit.table.empty or not set(needed) <= set(exhibit.table.columns):
         return None
@@ -83,7 +81,7 @@ def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> F
         if exhibit.kind == "bar":
             rows, note = shorten(rows, exhibit.id.startswith("ranking"))
             notes |= {note} if note else set()
-        made = (bar if exhibit.kind == "bar" else line)(rows, styles, scale, NARROW)
+        made = PLOTS[exhibit.kind](rows, styles, scale, NARROW)
         charts.append((name, finish(made, dark)))
     several = len(styles) > 1 and not (table["label"] == table["group"]).all()
     legend = styles if several else {}
@@ -110,6 +108,8 @@ def finish(chart: Plot, dark: bool) -> Spec:
                 {"field": f, "type": "quantitative", "format": ".3~g", "title": title}
                 for f, title in (("value", "value"), ("low", "95 % from"), ("high", "to"))
             ]
+        elif mark == "point" and axis == ("x", "y"):
+            encoding["tooltip"] = [{"field": "group"}]
     spec.pop("width", None)
     spec["config"]["font"] = SANS
     return recolour(spec) if dark else spec

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ import click
 from audit.one_line import one_line_errors
 from audit.terminal import out, say
 
+ADDRESS = "127.0.0.1"
 OPTIONS: dict[str, Any] = {
-    "server.address": "127.0.0.1",
+    "server.address": ADDRESS,
     "server.headless": True,
     "server.allowedHosts": ["127.0.0.1", "localhost"],
     "server.fileWatcherType": "none",
@@ -63,7 +67,19 @@ class Wrong(click.ClickException):
 def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int) -> None:
     """Look at one run or several in the browser, on this machine only. Ctrl-C ends it."""
     if find_spec("streamlit") is None:
-        raise Wrong("the dashboard needs Streamlit: pip install 'diffusion-audit[dashboard]'")
+        raise Wrong("the dashboard needs Streamlit: pip install '.[dashboard]' in the repository")
+    for file in gates:
+        if not file.is_file():
+            raise Wrong(
+                f"--gate {file}: no such file; `audit gate … --out DIR` writes DIR/gate.json"
+            )
+    with listening(port) as held:
+        check_runs(runs)
+        serve([str(r.resolve()) for r in runs], [str(g.resolve()) for g in gates], held)
+
+
+def check_runs(runs: tuple[Path, ...]) -> None:
+    """Refuse folders that cannot be shown, in one line."""
     from dashboard.files import RunError
     from dashboard.queries import RunView
 
@@ -72,29 +88,57 @@ def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int
             RunView(folder).close()
         except RunError as error:
             raise Wrong(str(error)) from None
-    for file in gates:
-        if not file.is_file():
+
+
+@contextmanager
+def listening(port: int) -> Iterator[socket.socket]:
+    """The server's socket, bound before anything slow is loaded, so that a port in use is said."""
+    with socket.socket() as held:
+        if os.name != "nt":  # where it would let two servers share the port
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            held.bind((ADDRESS, port))
+            held.listen(2048)
+        except OSError as error:
             raise Wrong(
-                f"--gate {file}: no such file; `audit gate … --out DIR` writes DIR/gate.json"
-            )
-    serve([str(r.resolve()) for r in runs], [str(g.resolve()) for g in gates], port)
+                f"--port {port}: cannot listen on {ADDRESS} ({error.strerror}); "
+                "end the program that uses it or choose another port"
+            ) from None
+        yield held
 
 
-def serve(runs: list[str], gates: list[str], port: int) -> None:
-    """Serve runs until Ctrl-C."""
+def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
+    """Serve runs on a bound socket until Ctrl-C; prints the address with its token, once."""
+    import streamlit as st
+    import uvicorn
     from streamlit.web import bootstrap
 
     from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
+    from dashboard.access import TokenGate, new_token
+    from dashboard.label_routes import label_routes
 
     first = parts.open_view(runs[0])
     first.made()
     findings.frame(first)
-    os.environ["AUDIT_DASHBOARD"] = json.dumps({"runs": runs, "gates": gates})
+    os.environ[parts.RUNS] = json.dumps({"runs": runs, "gates": gates})
+    port = held.getsockname()[1]
     options = OPTIONS | {"server.port": port}
-    flags = {name.replace(".", "_"): value for name, value in options.items()}
-    bootstrap.load_config_options(flag_options=flags)
-    app = Path(__file__).with_name("app.py")
-    bootstrap.run(str(app), False, [], flags)
+    bootstrap.load_config_options({n.replace(".", "_"): v for n, v in options.items()})
+    app = st.App(Path(__file__).with_name("app.py"), routes=label_routes())
+    token = new_token()
+    config = uvicorn.Config(
+        TokenGate(app, token, port),
+        ws="websockets-sansio",
+        log_level="error",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    click.echo(f"http://{ADDRESS}:{port}/?token={token}")
+    click.echo(
+        "Whoever has this address can see the runs and write labels. Ctrl-C ends it.", err=True
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[held])
 
 
 @click.command("export")

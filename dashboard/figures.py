@@ -74,6 +74,8 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
     with st.container(key=f"exhibit-{abs(hash(key))}"):
         st.markdown(f"**{plain(one.caption)}**")
         made = _drawn(run, one)
+        if one.kind == "scatter+image" and made and "cell" in one.table:
+            st.page_link("app_pages/latent_map.py", label="Open in the latent map")
         if made:
             # A ranking's rule is whatever its caption says: often what chance alone would score.
             targets = one.table.get("target", pd.Series()).notna().any()
@@ -82,8 +84,6 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
                 st.dataframe(one.table, hide_index=True, key=f"table {key}", alt=one.alt)
         elif one.kind in PICTURES and {"row", "column", "cell"} <= set(one.table.columns):
             grid(run, one, key)
-        elif one.kind == "scatter+image" and {"x", "y", "cell"} <= set(one.table.columns):
-            st.page_link("app_pages/latent_map.py", label="Open in the latent map")
         elif one.table.empty:
             st.caption("Nothing was measured.")
         else:

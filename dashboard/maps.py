@@ -32,6 +32,8 @@ class Source(NamedTuple):
     name: str
     """Of the exhibit or instrument."""
     title: str
+    facet: str = ""
+    """Which plane of an exhibit that has several."""
 
 
 class Map(NamedTuple):
@@ -48,11 +50,13 @@ class Map(NamedTuple):
 
 def sources(view: RunView) -> list[Source]:
     """The maps that a run can show, the best first."""
-    found = [
-        Source("exhibit", e.id, e.caption or e.id)
-        for e in view.exhibits
-        if e.kind == "scatter+image" and {"cell", "x", "y"} <= set(e.table.columns)
-    ]
+    found = []
+    for e in view.exhibits:
+        if e.kind == "scatter+image" and {"cell", "x", "y"} <= set(e.table.columns):
+            facets = list(dict.fromkeys(e.table["facet"].astype(str))) if "facet" in e.table else []
+            for facet in facets or [""]:
+                title = f"{e.id}: {facet}" if facet else e.caption or e.id
+                found.append(Source("exhibit", e.id, title, facet))
     for name, folder in view.instruments.items():
         if "embedding" in pq.read_schema(view.files.scores[folder][0]).names:
             title = f"Image embeddings of {name.removesuffix('.likeness')}, principal components"
@@ -65,8 +69,13 @@ def sources(view: RunView) -> list[Source]:
 def lay_out(view: RunView, source: Source) -> Map:
     """The points of one map, rows in the plan's order."""
     if source.kind == "exhibit":
-        table = next(e.table for e in view.exhibits if e.id == source.name)
-        return Map(table, "As the probe lays them out.")
+        exhibit = next(e for e in view.exhibits if e.id == source.name)
+        table = exhibit.table
+        if source.facet:
+            table = table[table["facet"].astype(str) == source.facet]
+        return Map(
+            table.dropna(subset=["x", "y"]), f"As the probe lays them out. {exhibit.caption}"
+        )
     cells, vectors = _embeddings(view, source) if source.kind == "embeddings" else _latents(view)
     if len(cells) < 3:
         return Map(pd.DataFrame(columns=["cell", "x", "y"]), "Too few pictures for a map.")

@@ -80,7 +80,7 @@ class Exhibit(NamedTuple):
     Columns by kind:
         bar: label, value, low, high, group; optionally target, facet.
         line: x, value, low, high, group; optionally facet.
-        scatter+image: as line, and cell (the picture behind a point).
+        scatter+image: x, y, group, cell (the image behind a point); optionally facet.
         grid, heat-over-image, strip: row, column, cell (ids to look up in the run's pictures,
             which also know a cell under a heat map: see `audit.pictures`), caption.
         table: any.
@@ -206,14 +206,15 @@ def probes_of(spec: Spec) -> list[Probe]:
     """The probes that a spec names, in its order.
 
     Raises:
-        AuditError: No such probe; quotes the nearest.
+        AuditError: No such probe; lists those there are.
     """
-    from audit.prompts import nearest
-
     known = registry()
     for name in spec.probes:
         if name not in known:
-            raise AuditError(f"probes: {name!r} is no probe; {nearest(name, tuple(known))}")
+            raise AuditError(
+                f"probes: unknown probe {name!r}; available: {', '.join(sorted(known))} "
+                "(docs/add-a-probe.md says how to add one)"
+            )
     return [known[name] for name in dict.fromkeys(spec.probes)]
 
 

@@ -216,7 +216,7 @@ def _planes(
     if spec.latents.umap and not umap_missing():
         ways.append(("UMAP", umap_plane))
     for title, way in ways:
-        rows: list[tuple[float, float, float, float, str, str, str]] = []
+        rows: list[tuple[float, float, str, str, str]] = []
         for feature in chosen:
             own = held["feature"] == feature
             x = np.stack(list(held.loc[own, "values"])).astype(float)
@@ -229,10 +229,10 @@ def _planes(
             for (px, py), name, cell in zip(
                 plane.points, classes[own], held.loc[own, "cell"], strict=True
             ):
-                rows.append((px, py, nan, nan, str(name), told, str(cell)))
+                rows.append((px, py, str(name), told, str(cell)))
         if not rows:
             continue
-        columns = ["x", "value", "low", "high", "group", "facet", "cell"]
+        columns = ["x", "y", "group", "facet", "cell"]
         caption = (
             f"{title} of features of {arm}, one point a picture, coloured by what {instrument} "
             "reads. "

@@ -44,7 +44,7 @@ SVG = "http://www.w3.org/2000/svg"
 NEEDED = {
     "bar": ("label", "value", "low", "high", "group"),
     "line": ("x", "value", "low", "high", "group"),
-    "scatter+image": ("x", "value", "low", "high", "group"),
+    "scatter+image": ("x", "y", "group"),
 }
 
 PLOTS = {"bar": bar, "line": line, "scatter+image": scatter}
@@ -217,7 +217,7 @@ def clean(table: pd.DataFrame) -> pd.DataFrame:
     out = pd.DataFrame(index=table.index)
     for name in ("label", "group", "facet"):
         out[name] = table[name].map(lambda t: clip(t, 200)) if name in table else ""
-    for name in ("value", "low", "high", "target"):
+    for name in ("value", "low", "high", "target", *(["y"] if "y" in table else [])):
         numbers = pd.to_numeric(table[name], errors="coerce") if name in table else math.nan
         out[name] = numbers
         out[name] = out[name].astype(float).where(lambda x: abs(x) < math.inf)

@@ -1,7 +1,8 @@
-"""The two plots: dots with intervals, and lines over a dose. Plain tables in, Altair charts out.
+"""The plots: dots with intervals, lines over a dose, points in a plane. Tables in, Altair out.
 
 Groups differ by colour (after Okabe and Ito, readable with colour-blindness) and by shape.
-Tables have columns label or x, group, value, low, high and target; numbers may be NaN.
+Tables have columns label or x, group, value, low, high and target, or x, y and group; numbers may
+be NaN.
 """
 
 from __future__ import annotations
@@ -148,10 +149,10 @@ def line(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int)
 
 
 def scatter(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) -> Plot:
-    """One point a row at x and value, without axes: a plane has no units. Rows: one facet."""
+    """One point a row at x and y, without axes: a plane has no units. Rows: one facet."""
     place = {
         "x": alt.X("x:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
-        "y": alt.Y("value:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
+        "y": alt.Y("y:Q", title=None, axis=None, scale=alt.Scale(zero=False)),
     }
     points = alt.Chart(rows).mark_point(size=28, filled=True, opacity=0.75)
     layers = [points.encode(**place, color=_color(styles), shape=_shape(styles))]

@@ -13,9 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import torch
-import transformers
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
@@ -32,13 +30,12 @@ from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import WeightsError, load_pipeline_file
 from audit.checkpoints.weights import refuse_not_finite
 from audit.errors import AuditError, reading, reason
+from audit.library_logs import quieten
 from audit.spec import CheckpointSpec, SpeedSpec, canonical_digest
 from audit.vae.files import load_vae_source
 from audit.vae.vaes import LEAST_ALIKE, legal, same_space
 
-# A bar for each component's weights would drown the run's own progress.
-diffusers.utils.logging.disable_progress_bar()
-transformers.utils.logging.disable_progress_bar()
+quieten()
 
 
 class Checkpoint(NamedTuple):

@@ -285,7 +285,9 @@ def fitted(
 
 def classifier_spec(text: str) -> dict[str, Any]:
     """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix."""
-    if text.startswith(("hf-hub:", "local-dir:", "reference:")) or ":" not in text:
+    if text.startswith("local-dir:"):  # of the command line: relative to the working directory
+        return {"model": f"local-dir:{Path(text.removeprefix('local-dir:')).resolve()}"}
+    if text.startswith(("hf-hub:", "reference:")) or ":" not in text:
         return {"model": text}
     model, pretrained = text.split(":", 1)
     return {"model": model, "pretrained": pretrained}

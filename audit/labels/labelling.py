@@ -11,7 +11,7 @@ counts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from audit.damage import refuse
 from audit.labels.classes import check_label_map, resolve_labels
 from audit.prompts import nearest, slug
 from audit.spec import Spec, SpecError, parse_spec, read_own_spec
-from audit.store import LABEL_COLUMNS, Run
+from audit.store import LABEL_COLUMNS, WITHDRAWN, Run
 
 FLOOR = 0.1
 """Uncertainty that even the surest picture is reckoned with. An instrument can be sure and
@@ -90,24 +90,36 @@ def queue(run_path: Path, attribute: str, labeller: str) -> list[str]:
 
 
 def add(run_path: Path, attribute: str, cell: str, labeller: str, outcome: str) -> None:
-    """Keep one label.
+    """Keep one label; see `add_all`."""
+    add_all(run_path, attribute, labeller, [(cell, outcome)])
+
+
+def add_all(
+    run_path: Path, attribute: str, labeller: str, labels: Sequence[tuple[str, str]]
+) -> None:
+    """Keep labels of one person, all or, where one is refused, none.
 
     Args:
-        run_path: The run.
-        attribute: One of its attributes.
-        cell: Of the kept sample.
+        run_path: Run directory.
+        attribute: Name of one of its attributes.
         labeller: Who labels; any name.
-        outcome: A class of the attribute, 'nobody', 'several' or 'cannot tell'.
+        labels: (cell of the kept sample, outcome) in the order given: of one cell the last
+            counts. An outcome is a class of the attribute, 'nobody', 'several', 'cannot tell',
+            or '' (`store.WITHDRAWN`), which takes the person's label of that cell back.
 
     Raises:
         SpecError: One of these is not as said.
     """
     run, spec = _open(run_path)
     declared = attribute_of(spec, attribute)
-    _check_outcome(outcome, declared)
-    if cell not in set(_drawn(run, declared.name)):
-        raise SpecError(f"{cell[:12]!r} is not in the sample drawn for {declared.name!r}")
-    run.append_labels([(cell, declared.name, outcome, _person(labeller))])
+    person = _person(labeller)
+    drawn = set(_drawn(run, declared.name))
+    for cell, outcome in labels:
+        if outcome != WITHDRAWN:
+            _check_outcome(outcome, declared)
+        if cell not in drawn:
+            raise SpecError(f"{cell[:12]!r} is not in the sample drawn for {declared.name!r}")
+    run.append_labels([(cell, declared.name, outcome, person) for cell, outcome in labels])
 
 
 def add_table(

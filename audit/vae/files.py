@@ -33,7 +33,9 @@ from audit.checkpoints.single_file import (
 )
 from audit.checkpoints.weights import UNET, Header, VaeFamily, WeightsError, read_header
 from audit.errors import reading
+from audit.library_logs import quieten
 
+quieten()
 VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
 ASSUMED = "_scale_assumed"
 """In the configuration of a VAE whose file and caller told no family."""

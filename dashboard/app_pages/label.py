@@ -1,14 +1,58 @@
-"""Label: one picture at a time, by keyboard, blind to prompt and classifier."""
+"""Label: one image at a time, by keyboard, blind to prompt and classifier."""
+
+import secrets
+from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from audit.attributes import OUTCOMES
+from audit.attributes import OUTCOMES, AttributeSpec
 from audit.labels import labelling
-from dashboard import figures, galleries, parts
+from dashboard import figures, parts
+from dashboard.label_routes import SIDES
 from dashboard.words import plain
 
-KEYS = {"nobody": "N", "several": "S", "cannot tell": "X"}
-SHOWN = 320
+KEYS = dict(zip(OUTCOMES, "NSX", strict=True))
+
+FOLDER = Path(__file__).parents[1]
+LABELLER = st.components.v2.component(
+    "audit_labeller",
+    html='<div class="labeller"></div>',
+    css=(FOLDER / "labeller.css").read_text(encoding="utf-8"),
+    js=(FOLDER / "labeller.js").read_text(encoding="utf-8"),
+)
+
+
+def labeller_data(
+    attribute: AttributeSpec, left: list[str], size: int, labeller: str
+) -> dict[str, Any]:
+    """What the labeller in the browser starts from.
+
+    Args:
+        attribute: Attribute to label.
+        left: Cells that this person has not labelled, in the order to show.
+        size: Number of images in the sample.
+        labeller: The person's name.
+    """
+    classes = [
+        (c, str((i + 1) % 10) if i < 10 else "") for i, c in enumerate(attribute.class_names)
+    ]
+    names = parts.folders()
+    return {
+        "key": secrets.token_hex(8),
+        "run": next(n for n, folder in names.items() if Path(folder).resolve() == run.folder),
+        "attribute": attribute.name,
+        "title": attribute.title or attribute.name,
+        "labeller": labeller,
+        "queue": left,
+        "size": size,
+        "done": size - len(left),
+        "choices": [{"outcome": o, "key": k} for o, k in (*classes, *KEYS.items())],
+        "sides": SIDES,
+        "finished": "All of the sample is labelled. "
+        f"`audit report {run.folder.name}` writes the report again with your labels in it.",
+    }
+
 
 run = parts.view()
 parts.headline(
@@ -65,57 +109,16 @@ if mine not in st.session_state:
     with st.spinner("Drawing the sample …"):
         try:
             size = len(labelling.sample(run.folder, name, int(wanted), 0))
-            st.session_state[mine] = labelling.queue(run.folder, name, labeller)
+            left = labelling.queue(run.folder, name, labeller)
         except (OSError, ValueError) as error:
             st.error(f"The sample cannot be drawn: {plain(error)}")
             st.stop()
-    st.session_state[f"size {mine}"] = size
-    st.session_state[f"now {mine}"] = 0
-queue: list[str] = st.session_state[mine]
-size = st.session_state[f"size {mine}"]
-
-
-def keep(cell: str, outcome: str) -> None:
-    """Write one label; the next picture follows only if that succeeded."""
-    try:
-        labelling.add(run.folder, name, cell, labeller, outcome)
-    except (OSError, ValueError) as error:
-        st.session_state["label problem"] = f"Not kept: {error}"
-        return
-    st.session_state.pop("label problem", None)
-    st.session_state[f"now {mine}"] += 1
-    queue.remove(cell)
-
-
-problem = st.session_state.get("label problem")
-if problem:
-    st.error(plain(problem))
-done = size - len(queue)
-st.progress(done / max(1, size), text=f"{done:,} of {size:,} labelled by {plain(labeller, 40)}")
-if not queue:
-    parts.empty(
-        "All of the sample is labelled",
-        f"`audit report {run.folder.name}` writes the report again with your labels in it.",
-    )
+    st.session_state[mine] = labeller_data(attribute, left, size, labeller)
+data: dict[str, Any] = st.session_state[mine]
+if data["queue"]:
+    LABELLER(key=f"labeller {data['key']}", data=data, on_finished_change=lambda: None)
 else:
-    cell = queue[0]
-    picture, choices = st.columns([1, 1.2], gap="large")
-    with picture:
-        galleries.frame(run.picture(cell), SHOWN, "the picture to label")
-    with choices:
-        st.markdown(f"**{plain(attribute.title or name)}**")
-        classes = list(attribute.class_names)
-        for i, outcome in enumerate([*classes, *OUTCOMES]):
-            digit = str((i + 1) % 10) if i < 10 else None
-            st.button(
-                plain(outcome),
-                key=f"label {i}",
-                shortcut=KEYS.get(outcome) if i >= len(classes) else digit,
-                on_click=keep,
-                args=(cell, outcome),
-                width="stretch",
-            )
-        st.caption("Press the key beside a name. 'cannot tell' is an answer, too.")
+    parts.empty("All of the sample is labelled", data["finished"])
 
 with st.expander("Agreement between labellers"):
     try:

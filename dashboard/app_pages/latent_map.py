@@ -5,6 +5,7 @@ import streamlit as st
 
 from dashboard import charts, figures, galleries, maps, outcomes, parts
 from dashboard.words import plain
+from reports.text import clip
 
 MOST = 36
 
@@ -14,7 +15,7 @@ parts.headline(
     "A point is a picture; neighbours are alike to what made the map. Draw a region with the "
     "mouse to see its pictures.",
 )
-sources = {f"{s.kind} {s.name}".strip(): s for s in maps.sources(run)}
+sources = {f"{s.kind} {s.name} {s.facet}".strip(): s for s in maps.sources(run)}
 if not sources:
     parts.empty(
         "This run holds nothing to make a map of",
@@ -24,7 +25,11 @@ if not sources:
     st.stop()
 with st.grid(columns=2, min_column_width=240):
     chosen = st.selectbox(
-        "Map", list(sources), format_func=lambda n: sources[n].title, key="map", bind="query-params"
+        "Map",
+        list(sources),
+        format_func=lambda n: clip(sources[n].title, 110),
+        key="map",
+        bind="query-params",
     )
     readings = {f"{r.title}, by {r.instrument}": r for r in outcomes.readings(run)}
     ways = [n for n in ("checkpoint", "vae", "prompt") if len(run.levels[n]) > 1]
@@ -77,7 +82,7 @@ elif st.session_state.get(f"drawn {chosen}"):
     region = None
     st.query_params.pop("region", None)
 st.session_state[f"drawn {chosen}"] = bool(held)
-st.caption(f"{len(points):,} of {run.planned:,} planned pictures. {laid.note}")
+st.caption(f"{len(points):,} of {run.planned:,} planned pictures. {plain(laid.note)}")
 
 if region:
     inside = points[points["x"].between(*region[:2]) & points["y"].between(*region[2:])]

@@ -247,3 +247,21 @@ def test_labels_do_not_leave_the_run(run, tmp_path):
     os.symlink(tmp_path / "elsewhere", run / "labels")
     with pytest.raises(SpecError, match="points out of the run"):
         labelling.queue(run, GENDER, "Ann")
+
+
+@pytest.mark.faults
+def test_a_label_that_is_taken_back_counts_no_more_and_is_asked_again(run):
+    attribute = GENDER
+    labelling.sample(run, attribute, 60, 1)
+    cell, other = labelling.queue(run, attribute, "ann")[:2]
+    labelling.add_all(run, attribute, "ann", [(cell, "nobody"), (other, "several")])
+    files = set((run / "labels").glob("*"))
+    labelling.add_all(run, attribute, "ann", [(cell, "")])
+    assert Run(run).labels()["cell"].tolist() == [other]
+    assert cell in labelling.queue(run, attribute, "ann")
+    assert files < set((run / "labels").glob("*"))  # labels are only ever added
+    labelling.add(run, attribute, cell, "ann", "nobody")
+    assert set(Run(run).labels()["cell"]) == {cell, other}
+    with pytest.raises(SpecError, match="not in the sample"):
+        labelling.add_all(run, attribute, "ann", [(cell, "several"), ("0" * 64, "nobody")])
+    assert set(Run(run).labels()["class"]) == {"nobody", "several"}

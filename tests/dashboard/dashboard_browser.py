@@ -27,8 +27,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(*runs: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run `audit dashboard` until left; gives the address and the process."""
+def served(*runs: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run `audit dashboard` until left; gives the address it printed, and the process."""
     port = free_port()
     command = [sys.executable, "-m", "audit.cli", "dashboard", *map(str, runs), "--port", str(port)]
     root = Path(__file__).parents[2]
@@ -37,22 +37,35 @@ def served(*runs: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
         command,
         cwd=root,
         env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        text=True,
     )
     try:
-        url = f"http://127.0.0.1:{port}"
+        assert server.stdout is not None
+        entry = server.stdout.readline().strip()
+        assert "?token=" in entry, f"the server ended: {server.poll()}"
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         for _ in range(600):
             try:
-                with urllib.request.urlopen(f"{url}/_stcore/health", timeout=5):
+                with direct.open(entry.replace("?", "_stcore/health?"), timeout=5):
                     break
             except (urllib.error.URLError, OSError):
                 assert server.poll() is None, "the server ended"
                 time.sleep(0.5)
-        yield url, server
+        else:
+            raise AssertionError("the server does not answer")
+        yield entry, server
     finally:
         server.terminate()
         server.wait(30)
+        server.stdout.close()
+
+
+def at(entry: str, path: str = "") -> str:
+    """A page's address by the printed one: 'label?run=a' with the token."""
+    base, token = entry.split("?")
+    return f"{base}{path}{'&' if '?' in path else '?'}{token}"
 
 
 @contextmanager

@@ -9,10 +9,9 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("playwright")
 
-from dashboard_browser import CHROMIUM, SLOW, chromium, served, settled, visit
+from dashboard_browser import CHROMIUM, SLOW, at, chromium, served, settled, visit
 
 from audit import analysis
-from audit.store import Run
 
 pytestmark = [
     pytest.mark.browser,
@@ -79,10 +78,17 @@ def page(browser):
     context.close()
 
 
+def entered(browser, server):
+    """A page of somebody else who opened the printed address before."""
+    page = browser.new_context().new_page()
+    visit(page, server)
+    return page
+
+
 @pytest.mark.parametrize("run", ["synthetic", "real"])
 def test_every_page_opens_without_an_error(server, page, run):
     for path, title in PAGES.items():
-        visit(page, f"{server}/{path}?run={run}")
+        visit(page, at(server, f"{path}?run={run}"))
         heading = page.inner_text("h1")
         assert heading == title or path == ""
         assert page.locator('[data-testid="stException"]').count() == 0, path
@@ -90,23 +96,8 @@ def test_every_page_opens_without_an_error(server, page, run):
     assert page.problems == []
 
 
-def test_twenty_pictures_are_labelled_by_keyboard(server, page, runs):
-    visit(page, f"{server}/label?run=synthetic&labeller=ann&label_attribute=look-0")
-    for done in range(20):
-        page.wait_for_selector(f"text={done} of 24 labelled", timeout=SLOW)
-        settled(page)
-        page.keyboard.press("123X"[done % 4])
-    page.wait_for_selector("text=20 of 24 labelled", timeout=SLOW)
-    labels = Run(runs[0]).labels()
-    assert len(labels) == 20
-    assert labels["cell"].is_unique
-    assert set(labels["class"]) == {"round", "square", "odd", "cannot tell"}
-    assert "a portrait" not in page.inner_text('[data-testid="stMain"]')
-    assert page.problems == []
-
-
 def test_a_region_is_drawn_and_its_link_shared(server, page, browser):
-    visit(page, f"{server}/latent_map?run=synthetic")
+    visit(page, at(server, "latent_map?run=synthetic"))
     chart = page.locator("canvas, svg.marks").first
     chart.wait_for(timeout=SLOW)
     box = chart.bounding_box()
@@ -119,7 +110,7 @@ def test_a_region_is_drawn_and_its_link_shared(server, page, browser):
     told = page.locator("h3", has_text="in the region").inner_text()
     page.wait_for_selector('[data-testid="stImage"] img', timeout=SLOW)
     page.wait_for_url(re.compile("region="))
-    other = browser.new_context().new_page()
+    other = entered(browser, server)
     visit(other, page.url)
     other.wait_for_selector("text=in the region", timeout=SLOW)
     assert other.locator("h3", has_text="in the region").inner_text() == told
@@ -128,12 +119,12 @@ def test_a_region_is_drawn_and_its_link_shared(server, page, browser):
 
 
 def test_a_shared_link_lands_in_the_same_state(server, page, browser):
-    visit(page, f"{server}/?run=synthetic")
+    visit(page, at(server, "?run=synthetic"))
     page.get_by_placeholder("a prompt, a metric …").fill("cook")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("search=cook"), timeout=SLOW)
     settled(page)
-    other = browser.new_context().new_page()
+    other = entered(browser, server)
     visit(other, page.url)
     for one in (page, other):
         one.wait_for_selector("text=4 findings", timeout=SLOW)

@@ -28,7 +28,7 @@ def test_without_streamlit_it_says_what_to_install(made, monkeypatch):
     monkeypatch.setattr("dashboard.command.find_spec", lambda name: None)
     result = invoke("dashboard", made)
     assert result.exit_code == 2
-    assert "diffusion-audit[dashboard]" in result.output
+    assert "pip install '.[dashboard]'" in result.output
 
 
 def test_the_server_is_local_and_silent():

@@ -192,23 +192,6 @@ def test_two_runs_stand_side_by_side(made, run, shown, tmp_path):
     assert not app.exception
 
 
-def test_labels_of_two_people_are_kept_apart(run, shown):
-    shown(run)
-    apps = []
-    for name in ("ann", "ben"):
-        app = opened("label")
-        app.text_input(key="labeller").set_value(name).run()
-        apps.append(app)
-    for _ in range(3):
-        for app in apps:
-            app.button(key="label 0").click().run()
-            assert not app.exception
-    labels = Run(run).labels()
-    assert labels.groupby("rater").size().to_dict() == {"ann": 3, "ben": 3}
-    assert set(labels["class"]) == {"round"}
-    assert "a portrait of" not in text(apps[0])
-
-
 def test_a_run_removed_while_open_says_so(run, shown):
     shown(run)
     app = opened()

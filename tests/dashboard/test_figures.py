@@ -1,0 +1,109 @@
+"""Every figure of every probe, from one real run, through the report and the dashboard."""
+
+from typing import get_args
+
+import pytest
+from conftest import make  # tests/conftest.py
+
+pytest.importorskip("streamlit")
+from test_pages import opened, text
+
+from audit import analysis
+from audit.store import Run
+from dashboard import maps
+from dashboard.galleries import PICTURES
+from dashboard.queries import RunView
+from probes import Kind, registry
+from reports.charts import NEEDED, draw
+from reports.grids import read_grid
+
+pytestmark = pytest.mark.faults
+SHOWN = ("vega_lite_chart", "dataframe", "image")
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory):
+    """A run with every probe there is, and its report."""
+    audit = make(
+        tmp_path_factory.mktemp("inside"),
+        probes=sorted(registry()),
+        seeds=2,
+        vaes={"own": "own", "pale": "reference:pale"},
+        doses={"negatives": ["a beard"]},
+        latents={"umap": False},
+    )
+    page = analysis.report(audit, *analysis.analyse(audit))
+    return audit.run.folder, page.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def view(inside):
+    return RunView(inside[0])
+
+
+def test_the_run_holds_a_figure_of_every_kind(view):
+    assert {e.kind for e in view.exhibits} == set(get_args(Kind))
+    with_figures = {e.id.split("/")[0] for e in view.exhibits}
+    assert with_figures >= set(registry()) - {"attributes"} | {"shares", "ranking"}
+
+
+def test_every_figure_is_in_the_report_by_its_kind(inside, view):
+    folder, page = inside
+    made = {cell for unit in Run(folder).image_files() for cell in Run(folder).made_cells(*unit)}
+    for one in view.exhibits:
+        assert not one.table.empty, one.id
+        drawn = draw(one, most=1)
+        assert (drawn is not None) == (one.kind in NEEDED), one.id
+        assert drawn is None or drawn.pictures, one.id
+        if one.kind in PICTURES:
+            cells = {p.cell.split(" ")[0] for p in read_grid(one.table).places.values()}
+            assert cells <= made, one.id
+    assert "Not drawn" not in page
+
+
+def test_every_figure_is_on_the_exhibits_page_by_its_kind(inside, view, shown):
+    shown(inside[0])
+    app = opened("exhibits")
+    for one in view.exhibits:
+        app.selectbox(key="exhibit").set_value(one.id).run()
+        assert not app.exception, (one.id, app.exception[0].message)
+        charts, tables, images = (app.get(kind) for kind in SHOWN)
+        if one.kind in NEEDED:
+            assert charts, one.id
+            mark = {"bar": "label", "line": "line", "scatter+image": "y"}[one.kind]
+            assert all(f'"{mark}"' in c.proto.spec for c in charts), one.id
+        elif one.kind in PICTURES:
+            assert images, one.id
+            assert "missing" not in text(app), one.id
+        else:
+            assert tables, one.id
+        assert bool(app.get("page_link")) == (one.kind == "scatter+image"), one.id
+
+
+def test_a_plane_is_points_and_no_line_with_bands(view):
+    planes = [e for e in view.exhibits if e.kind == "scatter+image"]
+    assert planes
+    for plane in planes:
+        svg = draw(plane, most=1).pictures[0].light
+        assert "mark-symbol" in svg
+        assert "mark-line" not in svg
+        assert "mark-area" not in svg
+
+
+def test_each_plane_of_the_latents_probe_is_a_map_of_its_own(inside, view, shown):
+    (plane,) = [e for e in view.exhibits if e.id == "latents/pca"]
+    facets = list(dict.fromkeys(plane.table["facet"]))
+    own = [s for s in maps.sources(view) if s.kind == "exhibit"]
+    assert [s.facet for s in own] == facets
+    assert len(facets) > 1
+    for source in own:
+        points = maps.lay_out(view, source).points
+        assert points["cell"].is_unique
+        rows = plane.table[plane.table["facet"] == source.facet]
+        assert points[["cell", "x", "y"]].to_numpy().tolist() == (
+            rows[["cell", "x", "y"]].to_numpy().tolist()
+        )
+    shown(inside[0])
+    app = opened("latent_map")
+    assert app.selectbox(key="map").value.startswith("exhibit latents/pca")
+    assert f"{len(rows)} of" in text(app)

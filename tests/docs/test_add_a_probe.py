@@ -1,0 +1,87 @@
+"""The probe on docs/add-a-probe.md, taken off the page, is found by its entry point and runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import write_spec
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).parents[2]
+
+
+def block(language: str) -> str:
+    page = (ROOT / "docs/add-a-probe.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    return found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """A folder that holds the page's package as pip would leave it there."""
+    folder = tmp_path_factory.mktemp("site")
+    project = tomllib.loads(block("toml"))["project"]
+    (folder / "audit_sharpness.py").write_text(block("python"))
+    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    groups = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in entries.items())
+        for group, entries in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    return folder
+
+
+def audit(*arguments, site: Path | None = None):
+    paths = [str(p) for p in (ROOT, site) if p] + [os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, "-m", "audit.cli", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_page_s_probe_runs_to_the_report(site, tmp_path):
+    checkpoints = {"balanced": "reference:balanced", "planted": "reference:planted-unet"}
+    spec = write_spec(
+        tmp_path, checkpoints=checkpoints, vaes={"own": "own"}, attributes=[], probes="sharpness"
+    )
+    result = audit("run", spec, "--out", tmp_path / "run", site=site)
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "run/report/report.json").read_text())
+    own = [f for f in report["findings"] if f["probe"] == "sharpness"]
+    assert sorted(f["id"] for f in own) == [
+        "sharpness/difference/planted",
+        "sharpness/level/balanced",
+        "sharpness/level/planted",
+    ]
+    for found in own:
+        assert found["n"] == 6
+        assert found["low"] < found["value"] < found["high"]
+    # The difference of means by hand, from the rows that the instrument left.
+    plan = pd.read_parquet(tmp_path / "run/plan.parquet")
+    files = (tmp_path / "run/scores").glob("laplacian@*/*/*.parquet")
+    rows = plan.merge(pd.concat(map(pd.read_parquet, files)), on="cell")
+    means = rows.groupby("checkpoint")["sharpness"].mean()
+    (apart,) = [f for f in own if f["metric"] == "difference in sharpness"]
+    assert apart["value"] == pytest.approx(means["planted"] - means["balanced"])
+    assert "Sharpness by arm" in (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
+
+
+def test_a_probe_that_is_not_there_is_refused_with_the_list_of_those_that_are(tmp_path):
+    spec = write_spec(tmp_path, probes=["attributes", "sharpness"])
+    result = audit("run", spec, "--out", tmp_path / "run")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "probes: unknown probe 'sharpness'" in line
+    for name in ("attention", "attributes", "latents", "memory", "negatives", "steps", "vae"):
+        assert name in line
+    assert not list((tmp_path / "run").rglob("*.parquet"))
