@@ -19,6 +19,8 @@ from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from audit.total_variation import is_degenerate, null_distances, tail
+
 Floats = NDArray[np.float64]
 Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 
@@ -123,37 +125,16 @@ def kl_divergence(shares: ArrayLike, target: ArrayLike) -> float:
     return float(special.rel_entr(observed, wanted).sum())
 
 
-@lru_cache(maxsize=1024)
-def _null_distances(
-    n: int, target: tuple[float, ...], draws: int, seed: int
-) -> tuple[Floats, Floats]:
-    """Ascending distances of n images from the target they are drawn from, and their masses."""
-    if len(target) == 2:
-        first = np.arange(n + 1)
-        counts = np.column_stack([first, n - first])
-        mass = stats.binom.pmf(first, n, target[0])
-    else:
-        counts = np.random.default_rng(seed).multinomial(n, target, size=draws)
-        mass = np.full(draws, 1 / draws)
-    distance = np.abs(counts / n - target).sum(axis=1) / 2
-    # Ties are merged, so that the cache holds tens of numbers and not all the draws.
-    values, which = np.unique(distance.round(12), return_inverse=True)
-    return values, np.bincount(which, weights=mass).astype(float)
-
-
-def total_variation_null(
-    counts: ArrayLike, target: ArrayLike, draws: int = 20_000, seed: int = 0
-) -> Null:
+def total_variation_null(counts: ArrayLike, target: ArrayLike) -> Null:
     """Total variation that a model which meets the target has at this n: mean, 95 % point, p.
 
-    Two classes: exact, over all binomial outcomes; at target (1/2, 1/2) p is that of
-    `scipy.stats.binomtest`. More: simulated, p = (1 + draws at least as far out) / (draws + 1).
+    Exact for any number of classes (see `audit.total_variation.null_distances`), so p has no
+    floor; at target (1/2, 1/2) it is that of `scipy.stats.binomtest`. Where the target leaves a
+    class out, p is NaN: one misclassified image would be proof, whatever the model does.
 
     Args:
         counts: (K,) whole numbers, one for each declared class.
         target: (K,) shares that sum to 1.
-        draws: simulated models, where there are more than two classes.
-        seed: of the simulation; the same question gets the same answer.
 
     Raises:
         ValueError: as `total_variation`, and for counts that are not whole.
@@ -162,13 +143,11 @@ def total_variation_null(
     if (whole != whole.round()).any():
         raise ValueError(f"{whole.tolist()!r}: a null needs whole counts, not shares")
     observed = total_variation(whole, target)
-    key = tuple(_as_shares(whole, target)[1].tolist())
-    distance, mass = _null_distances(int(whole.sum()), key, draws, seed)
-    p = float(mass[distance >= observed - SAME].sum())
-    if len(key) > 2:
-        p = (1 + round(p * draws)) / (draws + 1)
+    key, n = tuple(_as_shares(whole, target)[1].tolist()), int(whole.sum())
+    distance, mass = null_distances(n, key)
     at = min(int(np.searchsorted(mass.cumsum(), LEVEL - 1e-12)), len(distance) - 1)
-    return Null(float(distance @ mass), float(distance[at]), min(p, 1.0))
+    p = nan if is_degenerate(key) else tail(n, key, observed)
+    return Null(float(distance @ mass), float(distance[at]), p)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:

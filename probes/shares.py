@@ -7,20 +7,19 @@ from math import nan
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import multinomial_proportions_confint
 
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.correction import CorrectedShares, corrected_shares
 from audit.prompts import slug
 from audit.stats import (
     Estimand,
-    benjamini_hochberg,
     mean_over_prompts,
     mean_share_over_prompts,
     share_interval,
     total_variation,
     total_variation_null,
 )
+from audit.total_variation import distance_bounds
 from probes import Finding
 from probes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
 
@@ -43,6 +42,7 @@ def by_prompt(
     counted = counts_by_prompt(part, names)
     of_classes, of_others = counted.of(names), counted.of(OUTCOMES)
     arm = subject_of(part, attribute.name)
+    family = f"{arm['arm']}/{attribute.name}/{instrument}"
     for i, prompt in enumerate(counted.prompts):
         target = targets.get(prompt) or attribute.shares()
         subject = arm | {"prompt": prompt}
@@ -60,7 +60,7 @@ def by_prompt(
             note=_not_counted(of_others[i], int(counted.lost[i])),
         )
         wanted = np.array([target[c] for c in names])
-        distances.append(_distance(blank, of_classes[i], wanted))
+        distances.append(_distance(blank, of_classes[i], wanted, family))
         fixed, n = None, 0
         if errors is not None:
             everything = counted.of(errors.table.outcomes)[i]
@@ -73,15 +73,10 @@ def by_prompt(
             shares.append(_counted(of_class, int(of_classes[i, k])))
             if errors is not None and fixed is not None:
                 shares.append(_corrected(of_class._replace(n=n), fixed, errors, k))
-    adjusted = benjamini_hochberg([f.p for f in distances])
-    flagged = [
-        f._replace(p=float(p), headline=bool(p <= 0.05))
-        for f, p in zip(distances, adjusted, strict=True)
-    ]
-    return flagged + shares
+    return distances + shares
 
 
-def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray) -> Finding:
+def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray, family: str) -> Finding:
     found = blank._replace(
         id=f"{PROBE}/total-variation/{blank.id}", metric="total variation", higher_is_better=False
     )
@@ -98,7 +93,11 @@ def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray) -> Finding
         null=null.mean,
         null_q95=null.q95,
         p=null.p,
-        estimator="as counted; p after Benjamini-Hochberg over the prompts",
+        tested_against=0.0,
+        family=family,
+        headline=True,
+        reading="as counted",
+        estimator="as counted",
     )
 
 
@@ -135,27 +134,6 @@ def _not_counted(others: np.ndarray, lost: int) -> str:
     kinds = [*zip(OUTCOMES, others, strict=True), ("no picture", lost)]
     said = ", ".join(f"{name} {n}" for name, n in kinds if n)
     return f"not counted: {said}" if said else ""
-
-
-def distance_bounds(counts: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Bounds of the total variation over the shares that the counts allow.
-
-    Two classes: Wilson. More: Goodman's simultaneous intervals, since all classes are meant
-    at once; conservative.
-    """
-    if len(counts) == 2:
-        _, low, high = share_interval(int(counts[0]), int(counts.sum()))
-        bounds = np.array([[low, high], [1 - high, 1 - low]])
-    else:
-        bounds = multinomial_proportions_confint(counts, alpha=0.05, method="goodman")
-    over, under = bounds[:, 0] - target, target - bounds[:, 1]
-    nearest = max(np.clip(over, 0, None).sum(), np.clip(under, 0, None).sum())
-    farthest = min(
-        np.clip(bounds[:, 1] - target, 0, None).sum(),
-        np.clip(target - bounds[:, 0], 0, None).sum(),
-        1.0,
-    )
-    return float(nearest), float(farthest)
 
 
 def over_prompts(

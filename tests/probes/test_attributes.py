@@ -105,8 +105,11 @@ def test_an_all_one_class_model_is_maximal_and_flagged():
     for finding in pick(findings, "total variation", checkpoint="a"):
         assert finding.value == 0.5
         assert finding.headline
-        assert finding.p == pytest.approx(2 / 2**8)  # all equal: adjusting changes nothing
-    assert not any(f.headline for f in pick(findings, "total variation", checkpoint="b"))
+        assert finding.p == pytest.approx(2 / 2**8)
+        assert finding.family == f"{finding.subject['arm']}/gender/clip.gender"
+    # Every prompt's distance is a headline test, not only those that come out far.
+    assert all(f.headline for f in pick(findings, "total variation", checkpoint="b"))
+    assert all(f.p == 1 for f in pick(findings, "total variation", checkpoint="b"))
 
 
 def test_arms_are_compared_pair_by_pair():
