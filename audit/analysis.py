@@ -22,9 +22,7 @@ from reports import ReportData
 from reports.build import write_report
 
 
-def analyse(
-    audit: Audit, others: Sequence[Finding] = ()
-) -> tuple[list[Finding], list[Exhibit]]:
+def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Exhibit]]:
     """Ask every probe what the run's scores say; findings and exhibits are written too.
 
     Args:

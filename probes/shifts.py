@@ -104,9 +104,7 @@ def describe(
             )
             tested = not m.level or "against" in part
             family = _family(probe, subject)
-            findings.append(
-                _tested(finding, m, family) if tested else _described(finding)
-            )
+            findings.append(_tested(finding, m, family) if tested else _described(finding))
     return findings
 
 

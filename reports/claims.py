@@ -118,6 +118,11 @@ def verdict_label(finding: Finding) -> str:
     return labels[verdict(finding)]
 
 
+def is_measured(finding: Finding) -> bool:
+    """Whether there is a number at all."""
+    return verdict(finding) not in ("not measured", "failed")
+
+
 def has_interval(finding: Finding) -> bool:
     """Whether both bounds are numbers."""
     return isfinite(finding.low) and isfinite(finding.high)
