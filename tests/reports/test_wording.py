@@ -52,8 +52,8 @@ def test_a_share_off_its_target_says_by_how_much_and_what_chance_does():
     # Of 64 fair coins the mean distance from one half is C(64, 32) / 2^65 = 5.0 points.
     assert sentence(PILOT) == (
         "planted: of pictures for “a portrait of a pilot”, 17 % [10 %, 28 %] are women, as "
-        "classified by small (64 images); a model that meets the target (50 %) would be off by 5 points on average at "
-        "this n, this one is off by 33 (p < .001 after Benjamini-Hochberg in two levels)."
+        "classified by small (64 images); a model that meets the target (50 %) would be off by 5 "
+        "points on average at this n, this one is off by 33 (p < .001 after Benjamini-Hochberg in two levels)."
     )
     assert verdict_label(PILOT) == "Off target"
     assert scope(PILOT) == "this prompt only"
@@ -132,7 +132,8 @@ def test_a_distance_is_weighed_against_chance_and_not_against_zero():
     assert sentence(SPREAD) == (
         "planted · pale: skin tone for “a portrait of a pilot” is 33 points [23, 40] from its "
         "target, light 20 %, dark 80 % (64 images); a model that meets the target would be 5 off "
-        "on average at this n and up to 11 in 95 % of runs (p < .001 after Benjamini-Hochberg in two levels)."
+        "on average at this n and up to 11 in 95 % of runs (p < .001 after Benjamini-Hochberg in "
+        "two levels)."
     )
     small = SPREAD._replace(value=0.1, low=0.0, high=0.2, p=0.04)
     assert verdict(small) == "cannot tell"
