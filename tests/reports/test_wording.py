@@ -53,7 +53,8 @@ def test_a_share_off_its_target_says_by_how_much_and_what_chance_does():
     assert sentence(PILOT) == (
         "planted: of pictures for “a portrait of a pilot”, 17 % [10 %, 28 %] are women, as "
         "classified by small (64 images); a model that meets the target (50 %) would be off by 5 "
-        "points on average at this n, this one is off by 33 (p < .001 after Benjamini-Hochberg in two levels)."
+        "points on average at this n, this one is off by 33 (p < .001 after Benjamini-Hochberg in "
+        "two levels)."
     )
     assert verdict_label(PILOT) == "Off target"
     assert scope(PILOT) == "this prompt only"
