@@ -102,18 +102,39 @@ def distance_bounds(counts: NDArray[np.integer], target: Floats) -> tuple[float,
     """95 % bounds of the total variation of the shares behind some counts.
 
     Wilson's interval of the share for two classes, Goodman's simultaneous ones for more: the
-    distances that shares within them can have, see `bounds_in_box`.
+    distances that shares within them can have, see `bounds_in_box`. For more than two classes the
+    lower bound is raised by `surely_beyond`, where that is higher.
 
     Args:
         counts: (K,) images of each declared class, one at least.
         target: (K,) shares that sum to 1.
     """
-    if len(counts) == 2:
-        low, high = proportion_confint(counts[0], counts.sum(), alpha=1 - LEVEL, method="wilson")
-        box = np.array([[low, high], [1 - high, 1 - low]])
-    else:
-        box = multinomial_proportions_confint(counts, alpha=1 - LEVEL, method="goodman")
-    return bounds_in_box(box[:, 0], box[:, 1], target)
+    n, classes = int(counts.sum()), len(counts)
+    if classes == 2:
+        low, high = proportion_confint(counts[0], n, alpha=1 - LEVEL, method="wilson")
+        return bounds_in_box(np.array([low, 1 - high]), np.array([high, 1 - low]), target)
+    box = multinomial_proportions_confint(counts, alpha=1 - LEVEL, method="goodman")
+    low, high = bounds_in_box(box[:, 0], box[:, 1], target)
+    own = float(np.abs(counts / n - target).sum() / 2)
+    values, mass = null_distances(n, (1 / classes,) * classes)
+    return surely_beyond(own, low, values, mass), high
+
+
+def surely_beyond(distance: float, low: float, values: Floats, mass: Floats) -> float:
+    """A lower bound of a distance, raised to what sampling error cannot explain.
+
+    Counted shares are seldom farther from the true ones than `values` are from even shares, where
+    counts vary most; the true distance is at least the observed one less that (triangle
+    inequality). The 97.5 % point is taken, since there is an upper bound too.
+
+    Args:
+        distance: The observed one.
+        low: Its lower bound by other means.
+        values: Ascending distances of models with even shares, from even shares.
+        mass: The probability of each.
+    """
+    at = min(int(np.searchsorted(mass.cumsum(), (1 + LEVEL) / 2 - 1e-12)), len(values) - 1)
+    return max(low, distance - float(values[at]))
 
 
 def bounds_in_box(low: Floats, high: Floats, target: Floats) -> tuple[float, float]:

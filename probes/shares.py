@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from audit.attributes import OUTCOMES, AttributeSpec
+from audit.corrected_distance import corrected_distance
 from audit.correction import CorrectedShares, corrected_shares
 from audit.prompts import slug
+from audit.seed_clusters import mean_distance_by_seed, mean_share_by_seed, sharing_note
 from audit.stats import (
     Estimand,
     mean_over_prompts,
@@ -19,12 +21,18 @@ from audit.stats import (
     total_variation,
     total_variation_null,
 )
-from audit.total_variation import distance_bounds
+from audit.total_variation import distance_bounds, is_degenerate
 from probes import Finding
 from probes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
+CORRECTED = "corrected for the instrument's measured errors"
+UNTESTED = (
+    "a target that leaves a class out is tested only where the instrument's confusion matrix is "
+    "known: one misclassified image would be proof"
+)
+INSIDE = "seeds are shared by all prompts: independent within this prompt, not between prompts"
 Targets = Mapping[str, Mapping[str, float]]
 
 
@@ -34,8 +42,23 @@ def by_prompt(
     instrument: str,
     targets: Targets,
     errors: Errors | None,
+    shared: bool = False,
 ) -> list[Finding]:
-    """Distance from the target, shares and corrected shares of every prompt of an arm."""
+    """Distance from the target, shares and corrected shares of every prompt of an arm.
+
+    The test of a prompt is that of its distance: of the corrected shares where the instrument's
+    confusion matrix is known, else of the counted ones. All else is described, without p. A
+    target that leaves a class out has no test without a confusion matrix: a single misclassified
+    image would be proof.
+
+    Args:
+        part: The arm's rows of `outcome_frame`.
+        attribute: The attribute.
+        instrument: Name of the instrument.
+        targets: Targets by prompt, where prompts have their own.
+        errors: The instrument's confusion matrix; None where it is not known.
+        shared: Whether all prompts share the same seeds.
+    """
     distances: list[Finding] = []
     shares: list[Finding] = []
     names = attribute.class_names
@@ -46,6 +69,7 @@ def by_prompt(
     for i, prompt in enumerate(counted.prompts):
         target = targets.get(prompt) or attribute.shares()
         subject = arm | {"prompt": prompt}
+        notes = [_not_counted(of_others[i], int(counted.lost[i])), INSIDE if shared else ""]
         blank = Finding(
             id=f"{instrument}/{subject['arm']}/{prompt}",
             probe=PROBE,
@@ -57,14 +81,15 @@ def by_prompt(
             target=", ".join(f"{c} {target[c]:.3g}" for c in names),
             unit="share",
             instrument=instrument,
-            note=_not_counted(of_others[i], int(counted.lost[i])),
+            note="; ".join(n for n in notes if n),
         )
         wanted = np.array([target[c] for c in names])
-        distances.append(_distance(blank, of_classes[i], wanted, family))
+        distances.append(_distance(blank, of_classes[i], wanted, "" if errors else family))
         fixed, n = None, 0
         if errors is not None:
             everything = counted.of(errors.table.outcomes)[i]
             fixed, n = corrected_shares(everything, errors.table), int(everything.sum())
+            distances.append(_corrected_distance(blank, everything, wanted, errors, family))
         for name in reported_classes(attribute):
             k = names.index(name)
             of_class = blank._replace(
@@ -77,28 +102,56 @@ def by_prompt(
 
 
 def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray, family: str) -> Finding:
+    """The counted distance: a test where it has a family and the target leaves no class out."""
     found = blank._replace(
-        id=f"{PROBE}/total-variation/{blank.id}", metric="total variation", higher_is_better=False
+        id=f"{PROBE}/total-variation/{blank.id}",
+        metric="total variation",
+        higher_is_better=False,
+        estimator="as counted",
+        reading="as counted",
     )
+    tested = bool(family) and not is_degenerate(target)
+    if tested:
+        found = found._replace(headline=True, family=family, tested_against=0.0)
     if counts.sum() == 0:
         return found._replace(
-            status="not-measured", note=f"no picture was told a class; {blank.note}"
+            status="not-measured", note="; ".join(["no image has a class", *_kept(blank.note)])
+        )
+    low, high = distance_bounds(counts, target)
+    found = found._replace(value=total_variation(counts, target), low=low, high=high)
+    if not tested:
+        return (
+            found if not family else found._replace(note="; ".join([UNTESTED, *_kept(found.note)]))
         )
     null = total_variation_null(counts, target)
-    low, high = distance_bounds(counts, target)
-    return found._replace(
-        value=total_variation(counts, target),
-        low=low,
-        high=high,
-        null=null.mean,
-        null_q95=null.q95,
-        p=null.p,
-        tested_against=0.0,
-        family=family,
+    return found._replace(null=null.mean, null_q95=null.q95, p=null.p)
+
+
+def _corrected_distance(
+    blank: Finding, outcomes: np.ndarray, target: np.ndarray, errors: Errors, family: str
+) -> Finding:
+    """The test of a prompt where the instrument's confusion matrix is known."""
+    found = blank._replace(
+        id=f"{PROBE}/corrected-total-variation/{blank.id}",
+        metric="corrected total variation",
+        higher_is_better=False,
         headline=True,
-        reading="as counted",
-        estimator="as counted",
+        family=family,
+        tested_against=0.0,
+        reading="corrected",
+        n=int(outcomes.sum()),
+        estimator=CORRECTED + "; p from the target pushed through confusion matrices drawn from "
+        "the uncertainty of the labels",
+        note=_supposes(errors),
     )
+    if not outcomes[errors.table.counts.sum(axis=0) > 0].any():
+        return found._replace(
+            status="not-measured",
+            note="; ".join(
+                ["no image has an outcome that the confusion matrix knows", *_kept(blank.note)]
+            ),
+        )
+    return found._replace(**corrected_distance(outcomes, errors.table, target)._asdict())
 
 
 def _counted(blank: Finding, count: int) -> Finding:
@@ -110,24 +163,35 @@ def _counted(blank: Finding, count: int) -> Finding:
         low=interval.low,
         high=interval.high,
         estimator="as counted, Wilson",
+        reading="as counted",
         status="measured" if blank.n else "not-measured",
     )
 
 
 def _corrected(blank: Finding, fixed: CorrectedShares, errors: Errors, k: int) -> Finding:
-    note = "supposes that the error table holds for every prompt"
-    if errors.worst_prompt:
-        note += f"; worst: {errors.worst_prompt!r}, right {errors.worst_accuracy:.0%}"
     return blank._replace(
         id=f"{PROBE}/corrected-share/{blank.id}",
         metric="corrected share",
         value=float(fixed.value[k]),
         low=float(fixed.low[k]),
         high=float(fixed.high[k]),
-        estimator="corrected for the instrument's measured errors",
-        note=note,
-        status="measured" if blank.n else "not-measured",
+        estimator=CORRECTED,
+        reading="corrected",
+        note=_supposes(errors),
+        status="measured" if np.isfinite(fixed.value[k]) else "not-measured",
     )
+
+
+def _supposes(errors: Errors) -> str:
+    """What a correction rests on."""
+    note = "supposes that the confusion matrix holds for every prompt"
+    if errors.worst_prompt:
+        note += f"; worst: {errors.worst_prompt!r}, right {errors.worst_accuracy:.0%}"
+    return note
+
+
+def _kept(note: str) -> list[str]:
+    return [note] if note else []
 
 
 def _not_counted(others: np.ndarray, lost: int) -> str:
@@ -137,17 +201,26 @@ def _not_counted(others: np.ndarray, lost: int) -> str:
 
 
 def over_prompts(
-    part: pd.DataFrame, attribute: AttributeSpec, instrument: str, targets: Targets
+    part: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    targets: Targets,
+    shared: bool = False,
 ) -> list[Finding]:
-    """Over all prompts of an arm: the mean share of each class, and the mean distance."""
+    """Over all prompts of an arm: the mean share of each class, and the mean distance.
+
+    Arguments as in `by_prompt`. With shared seeds all intervals are clustered by seed.
+    """
     names = attribute.class_names
     counted = counts_by_prompt(part, names)
-    told = [(p, c) for p, c in zip(counted.prompts, counted.of(names), strict=True) if c.any()]
-    if not told:
+    seen = [(p, c) for p, c in zip(counted.prompts, counted.of(names), strict=True) if c.any()]
+    if not seen:
         return []
-    counts = np.array([c for _, c in told])
-    wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in told])
+    counts = np.array([c for _, c in seen])
+    wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in seen])
     subject = subject_of(part, attribute.name)
+    rows = part[part["outcome"].isin(names)]
+    clustered = f"; {sharing_note(rows['seed'].nunique())}" if shared else ""
     blank = Finding(
         id=f"{instrument}/{subject['arm']}",
         probe=PROBE,
@@ -155,17 +228,21 @@ def over_prompts(
         subject=subject,
         value=nan,
         n=int(counts.sum()),
-        n_clusters=len(told),
+        n_clusters=len(seen),
         unit="share",
         instrument=instrument,
+        reading="as counted",
+        note=clustered.lstrip("; "),
     )
     findings = []
     for estimand in ESTIMANDS:
         for name in reported_classes(attribute):
             k = names.index(name)
-            mean = mean_share_over_prompts(
-                counts[:, k].tolist(), counts.sum(axis=1).tolist(), estimand
-            )
+            if shared:
+                hits = (rows["outcome"] == name).to_numpy(float)
+                mean = mean_share_by_seed(hits, rows["prompt"], rows["seed"], estimand)
+            else:
+                mean = mean_share_over_prompts(counts[:, k], counts.sum(axis=1), estimand)
             findings.append(
                 blank._replace(
                     id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
@@ -174,14 +251,18 @@ def over_prompts(
                     low=mean.low,
                     high=mean.high,
                     estimand=estimand,
-                    estimator="mean of the prompts' shares, Wilson at the effective sample size",
+                    estimator="mean of the prompts' shares, Wilson at the effective sample size"
+                    + (" of seed clusters" if shared else ""),
                     headline=estimand == "this suite",
                     null=float(wanted[:, k].mean()),
                 )
             )
     pairs = list(zip(counts, wanted, strict=True))
-    distances = [np.array([total_variation(c, w)]) for c, w in pairs]
-    mean = mean_over_prompts(distances, "prompts like these")
+    distances = np.array([total_variation(c, w) for c, w in pairs])
+    if shared:
+        mean = mean_distance_by_seed(rows["outcome"], rows["prompt"], rows["seed"], names, wanted)
+    else:
+        mean = mean_over_prompts(list(distances[:, None]), "prompts like these")
     findings.append(
         blank._replace(
             id=f"{PROBE}/mean-total-variation/{blank.id}",
@@ -190,11 +271,12 @@ def over_prompts(
             low=mean.low,
             high=mean.high,
             estimand="prompts like these",
-            estimator="mean over prompts, t",
+            estimator="mean over prompts, t" + (", jackknife over seeds" if shared else ""),
             headline=True,
             null=float(np.mean([total_variation_null(c, w).mean for c, w in pairs])),
             higher_is_better=False,
-            note="to be read beside its null: at a small n even a model on target is off",
+            note="to be read beside its null: at a small n even a model on target is off"
+            + clustered,
         )
     )
     return findings
