@@ -42,8 +42,7 @@ def compare_arms(
     """How far each arm's shares are from the baseline's."""
     base = baseline_arm(frame, spec)
     names = attribute.class_names
-    codes = pd.Categorical(frame["outcome"], categories=list(names)).codes.astype(float)
-    told = frame.assign(told=np.where(codes >= 0, codes, nan))
+    told = frame.assign(told=frame["outcome"].map({n: float(i) for i, n in enumerate(names)}))
     findings = []
     for arm in dict.fromkeys(frame["arm"]):
         if arm == base:
