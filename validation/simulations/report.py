@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ GENDERS, TONES = ("man", "woman"), ("light", "medium-light", "medium", "medium-d
 GENDER, TONE = (
     load_attribute(
         {"name": name, "classes": [{"name": c, "prompts": [f"a {c} person"]} for c in classes]},
-        None,
+        Path(),
     )
     for name, classes in (("gender", GENDERS), ("tone", TONES))
 )
@@ -128,27 +129,26 @@ def counted(reports: int, seed: int) -> Counter[tuple[str, int, str]]:
 
 
 def _count(tests: list[Finding], key: tuple[int, str], out: Counter[tuple[str, int, str]]) -> None:
-    spoke = {f.family for f in adjusted(tests) if verdict(f) == "apart" and not is_true(f)}
-    fair = {f.family for f in tests if not is_true(f)}
+    apart = [f for f in adjusted(tests) if verdict(f) == "apart"]
+    false = [f for f in apart if not is_true(f)]
+    spoke = {f.family for f in false}
     once = benjamini_hochberg([f.p for f in tests])
     plain = any(p <= 0.05 and not is_true(f) for f, p in zip(tests, once, strict=True))
     out["reports", *key] += 1
     out["any", *key] += bool(spoke)
     out["any arm or attribute", *key] += any(" against " not in name for name in spoke)
-    out["families", *key] += len(fair)
+    out["families", *key] += len({f.family for f in tests if not is_true(f)})
     out["flagged families", *key] += len(spoke)
-    out["false findings", *key] += sum(
-        verdict(f) == "apart" and not is_true(f) for f in adjusted(tests)
-    )
-    out["findings", *key] += sum(verdict(f) == "apart" for f in adjusted(tests))
+    out["false findings", *key] += len(false)
+    out["findings", *key] += len(apart)
     out["one adjustment", *key] += plain
 
 
 def table(found: Counter[tuple[str, int, str]]) -> list[str]:
     """The whole table as Markdown."""
     rows = [
-        "| arms | biased arm | reports | a fair arm or attribute is flagged | a fair comparison too "
-        "| a given fair family is flagged | findings that are false | one adjustment over all |",
+        "| arms | biased arm | reports | a fair arm or attribute is flagged "
+        "| or a fair comparison | a given fair family is flagged | findings that are false | one adjustment over all |",
         "|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for n in ARMS:
