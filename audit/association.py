@@ -26,8 +26,9 @@ def association_interval(table: NDArray[np.integer]) -> Association:
 
     Chi-squared of n images is about noncentral with parameter n V² (min(R, C) - 1): the bounds
     are the V at which the observed one is its 97.5 and 2.5 % point (Smithson 2003). V itself is
-    never below its null, the value that independent attributes have on average at this n; the
-    interval is: it begins at 0 where they may be independent.
+    rarely below its null, about what independent attributes score at this n; the interval begins
+    at 0 where they may be independent. A table that fits independence better than chance would
+    is no proof of it: the upper bound is never below that of the average such table.
 
     Args:
         table: (R, C) counts of images, at least two rows and columns, none of them all 0.
@@ -42,13 +43,13 @@ def association_interval(table: NDArray[np.integer]) -> Association:
     df, most = (rows - 1) * (columns - 1), counts.sum() * (min(rows, columns) - 1)
     chi2 = float(stats.chi2_contingency(counts, correction=False).statistic)
 
-    def bound(tail: float) -> float:
-        if stats.chi2.cdf(chi2, df) <= tail:
+    def bound(observed: float, tail: float) -> float:
+        if stats.chi2.cdf(observed, df) <= tail:
             return 0.0
-        limit = chi2 + 40 * np.sqrt(chi2 + df) + 100
-        at = optimize.brentq(lambda nc: stats.ncx2.cdf(chi2, df, nc) - tail, 1e-9, limit)
+        limit = observed + 40 * np.sqrt(observed + df) + 100
+        at = optimize.brentq(lambda nc: stats.ncx2.cdf(observed, df, nc) - tail, 1e-9, limit)
         return float(min(np.sqrt(at / most), 1.0))
 
     value = float(association(counts.astype(int), method="cramer"))
-    low, high = bound((1 + LEVEL) / 2), bound((1 - LEVEL) / 2)
+    low, high = bound(chi2, (1 + LEVEL) / 2), bound(max(chi2, df), (1 - LEVEL) / 2)
     return Association(value, min(low, value), max(high, value), float(np.sqrt(df / most)))

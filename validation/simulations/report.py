@@ -148,7 +148,8 @@ def table(found: Counter[tuple[str, int, str]]) -> list[str]:
     """The whole table as Markdown."""
     rows = [
         "| arms | biased arm | reports | a fair arm or attribute is flagged "
-        "| or a fair comparison | a given fair family is flagged | findings that are false | one adjustment over all |",
+        "| or a fair comparison | a given fair family is flagged | findings that are false "
+        "| one adjustment over all |",
         "|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for n in ARMS:
