@@ -85,7 +85,7 @@ KINDS = {
 }
 SAID = {
     "apart": f"(p < .001 after {ADJUSTMENT}).",
-    "cannot tell": f"We cannot tell it from a model that meets the target: p = ",
+    "cannot tell": "We cannot tell it from a model that meets the target: p = ",
     "not measured": "not measured: no image has a class; not counted: no picture 40.",
     "failed": "Failed: KeyError: 'slope' (all arms: analysis of spectrum).",
 }
