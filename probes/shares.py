@@ -14,7 +14,9 @@ from audit.correction import CorrectedShares, corrected_shares
 from audit.prompts import slug
 from audit.seed_clusters import mean_distance_by_seed, mean_share_by_seed, sharing_note
 from audit.stats import (
+    FEWEST_CARRIERS,
     Estimand,
+    carriers,
     mean_over_prompts,
     mean_share_over_prompts,
     share_interval,
@@ -31,6 +33,10 @@ CORRECTED = "corrected for the instrument's measured errors"
 UNTESTED = (
     "a target that leaves a class out is tested only where the instrument's confusion matrix is "
     "known: one misclassified image would be proof"
+)
+FEW = (
+    "comes from about {:.0f} of {} prompts: for other prompts the interval may hold the true share "
+    "in fewer than 90 % of audits"
 )
 INSIDE = "seeds are shared by all prompts: independent within this prompt, not between prompts"
 Targets = Mapping[str, Mapping[str, float]]
@@ -243,6 +249,8 @@ def over_prompts(
                 mean = mean_share_by_seed(hits, rows["prompt"], rows["seed"], estimand)
             else:
                 mean = mean_share_over_prompts(counts[:, k], counts.sum(axis=1), estimand)
+            few = carriers(counts[:, k] / counts.sum(axis=1))
+            unsure = estimand == "prompts like these" and few < FEWEST_CARRIERS
             findings.append(
                 blank._replace(
                     id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
@@ -255,6 +263,9 @@ def over_prompts(
                     + (" of seed clusters" if shared else ""),
                     headline=estimand == "this suite",
                     null=float(wanted[:, k].mean()),
+                    note="; ".join(
+                        [*_kept(blank.note), *([FEW.format(few, len(seen))] if unsure else [])]
+                    ),
                 )
             )
     pairs = list(zip(counts, wanted, strict=True))

@@ -74,7 +74,7 @@ def test_few_labels_have_an_exact_interval():
     truth = np.tile([0, 1], 200)
     shares = powered(truth, 1 - truth, first(400, 20))
     assert shares.methods[1] == EXACT
-    low, high = clopper_pearson(0.5, 20, 0.025)
+    low, high = clopper_pearson(0.5, 20, 0.05)
     assert shares.low[1] == pytest.approx(low)
     assert shares.high[1] == pytest.approx(high)
     assert clopper_pearson(0.5, 20, 0.05) == pytest.approx((0.27196, 0.72804), abs=1e-5)
