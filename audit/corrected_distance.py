@@ -90,7 +90,7 @@ def corrected_distance(
     hits = int((null >= observed - TIES).sum())
     p = (1 + hits) / (len(null) + 1)
     if hits < FEWEST_HITS:
-        p = max(_tail(n, aim, key, observed), hits / len(null))
+        p = _tail(n, aim, key, observed)
     value = float(np.abs(shares.value - wanted).sum() / 2)
     low, high = bounds_in_box(shares.low, shares.high, wanted)
     if classes > 2:
