@@ -24,6 +24,8 @@ from audit.total_variation import distance_bounds
 
 Floats = NDArray[np.float64]
 PROMPTS, SEEDS = 24, 80
+DRAWS = 500
+"""Posterior draws of a simulated audit."""
 
 
 def unattainable_width(counts: NDArray[np.int64], target: Floats) -> float:
@@ -103,7 +105,8 @@ def corrected(
     what the first leaves.
 
     Args:
-        trials: Simulated audits of each row, each with a confusion matrix of its own.
+        trials: Simulated audits of each row, each with a confusion matrix of its own; a quarter
+            of that for more than two classes.
         shares: True share of the first class; the target is true.
         labels: Labelled images of each class.
         accuracies: Of the instrument, where it names a class.
@@ -117,6 +120,7 @@ def corrected(
     rng = np.random.default_rng(2)
     rows = []
     for k in classes:
+        trials = trials if k == 2 else max(trials // 4, 1)
         for m in labels:
             for accuracy in accuracies:
                 matrix = np.full((k, k + 2), (1 - accuracy) / (k - 1))
@@ -133,15 +137,15 @@ def corrected(
                         counts = np.array([rng.multinomial(m, row) for row in matrix])
                         table = ErrorTable(names, (*names, "cannot tell", "nobody"), counts)
                         outcomes = rng.multinomial(n, truth @ matrix)
-                        found = corrected_shares(outcomes, table)
+                        found = corrected_shares(outcomes, table, DRAWS)
                         held += found.low[0] <= share <= found.high[0]
                         width += found.high[0] - found.low[0]
                         draws = posterior_shares(
-                            outcomes.astype(float), counts.astype(float), 2000, 0
+                            outcomes.astype(float), counts.astype(float), DRAWS, 0
                         )[:, 0]
                         low, high = np.quantile(draws, [0.025, 0.975])
                         plain += max(high, found.value[0]) - min(low, found.value[0])
-                        test = corrected_distance(outcomes, table, truth)
+                        test = corrected_distance(outcomes, table, truth, DRAWS)
                         wrong += test.p <= 0.05 and test.low > 0
                     rows.append(
                         (k, m, accuracy, share, held / trials, width / plain, wrong / trials)
