@@ -60,7 +60,7 @@ class CorrectedDistance(NamedTuple):
 
 
 def corrected_distance(
-    outcome_counts: ArrayLike, table: ErrorTable, target: ArrayLike
+    outcome_counts: ArrayLike, table: ErrorTable, target: ArrayLike, draws: int = 2000
 ) -> CorrectedDistance:
     """Distance of the corrected shares from the target, its bounds, its null and p.
 
@@ -74,6 +74,7 @@ def corrected_distance(
             least one of them an outcome that the table knows.
         table: Confusion matrix, of labelled images that are not among the audited ones.
         target: One share for each class; they sum to 1.
+        draws: Of the posterior that the bounds come from.
 
     Raises:
         ValueError: As `corrected_shares`.
@@ -82,7 +83,7 @@ def corrected_distance(
     outcomes, wanted = np.asarray(outcome_counts, float), np.asarray(target, float)
     classes = len(wanted)
     level = 0.95 if classes == 2 else 1 - 0.05 / classes
-    shares = corrected_shares(outcomes, table, level=level)
+    shares = corrected_shares(outcomes, table, draws, level=level)
     key = tuple(map(tuple, counts.tolist()))
     n, aim = int(outcomes.sum()), tuple(map(float, wanted))
     null = null_distances(n, aim, key)
@@ -90,7 +91,7 @@ def corrected_distance(
     hits = int((null >= observed - TIES).sum())
     p = (1 + hits) / (len(null) + 1)
     if hits < FEWEST_HITS:
-        p = max(_tail(n, aim, key, observed), hits / len(null))
+        p = _tail(n, aim, key, observed)
     value = float(np.abs(shares.value - wanted).sum() / 2)
     low, high = bounds_in_box(shares.low, shares.high, wanted)
     if classes > 2:

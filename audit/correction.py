@@ -14,6 +14,7 @@ instrument errs: no interval has zero width, and bounds reach 0 and 1.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import nan
 from typing import NamedTuple
 
@@ -175,7 +176,16 @@ def posterior_shares(outcomes: Floats, counts: Floats, draws: int, seed: int) ->
     posterior, Plummer 2015): otherwise a model with odd shares would pass for an odd instrument.
     Given a table, Gibbs sampling: images are dealt to true classes, then shares are drawn.
     """
+    key = tuple(map(tuple, counts.tolist()))
+    return _posterior(tuple(map(float, outcomes)), key, draws, seed)
+
+
+@lru_cache(maxsize=64)
+def _posterior(
+    outcome_counts: tuple[float, ...], table: tuple[tuple[float, ...], ...], draws: int, seed: int
+) -> Floats:
     rng = np.random.default_rng(seed)
+    outcomes, counts = np.array(outcome_counts), np.array(table)
     seen = outcomes > 0
     images = outcomes[seen].astype(np.int64)
     rows = random_rows(counts, estimation_prior(counts), draws, rng)[:, :, seen].transpose(0, 2, 1)

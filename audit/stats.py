@@ -27,6 +27,8 @@ Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 LEVEL = 0.95
 FEWEST_PROMPTS = 20
 """Fewer prompts than this say nothing about 'prompts like these'."""
+FEWEST_CARRIERS = 5
+"""Fewer prompts than this that carry a class leave its share for other prompts unsure."""
 SAME = 1e-9
 """Distances closer than this are ties: they differ by rounding only."""
 
@@ -241,13 +243,38 @@ def mean_over_prompts(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> Int
     return Interval(*mean_of_sorted(*_joined(by_prompt, estimand), estimand)[:3])
 
 
+def carriers(shares: ArrayLike) -> float:
+    """How many prompts a class, or what is not of it if that is rarer, effectively comes from.
+
+    Kish's effective number, (sum of shares)² over the sum of their squares: as many prompts with
+    equal shares would vary as much. All prompts where no share is above 0.
+
+    Args:
+        shares: (P,) share of the class in each prompt, 0 to 1.
+
+    Examples:
+        >>> carriers([0.3, 0.3, 0.0, 0.0])
+        2.0
+    """
+    x = np.asarray(shares, float)
+    rarer = x if x.mean() <= 0.5 else 1 - x
+    squares = float((rarer**2).sum())
+    return float(rarer.sum() ** 2 / squares) if squares > 0 else float(len(x))
+
+
 def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Estimand) -> Interval:
     """The mean over prompts, all of equal weight, of the share of one class.
 
     Wilson's interval at the effective sample size of Korn and Graubard (1998): that many images of
     a simple sample would have the variance that `mean_over_prompts` finds. Unlike t it stays in
-    [0, 1] and holds for rare classes. Where no prompt varies at all (nobody of the class anywhere)
-    the effective size is the number of prompts, for 'this suite' times the fewest images of one.
+    [0, 1]. Where no prompt varies at all (nobody of the class anywhere) the effective size is the
+    number of prompts, for 'this suite' times the fewest images of one. For 'prompts like these'
+    t has the degrees of freedom of the prompts that carry the class (see `carriers`), at least 4.
+
+    In simulations of 20 and 24 prompts that covers 0.91 to 0.98 where prompts differ smoothly
+    (Beta(2, 2) to Beta(0.05, 0.95)). It does not where most of a class comes from prompts too
+    rare to be among the sampled ones: 0.88 where every tenth prompt has 50 % and the others 2 %,
+    0.64 where every twentieth has 90 % and the others 1 %. No interval from the sample can know.
 
     Args:
         counts: for each prompt its images of the class.
@@ -266,7 +293,8 @@ def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Esti
     shares = k / n
     value = float(shares.mean())
     if estimand == "prompts like these":
-        enough, size, df = len(n) >= FEWEST_PROMPTS, float(len(n)), len(n) - 1.0
+        enough, size = len(n) >= FEWEST_PROMPTS, float(len(n))
+        df = min(max(carriers(shares) - 1, FEWEST_CARRIERS - 1.0), len(n) - 1.0)
         variance = float(shares.var(ddof=1)) / len(n) if len(n) > 1 and varies(shares) else 0.0
     else:
         enough, size, df = bool(n.min() >= 2), float(len(n) * n.min()), float((n - 1).sum())

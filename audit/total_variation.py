@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95
 TIES = 1e-9
 """Distances closer than this are ties: they differ by rounding only."""
+NOT_ZERO = 0.08
+"""P above which counts of more than two classes do not say that the distance is above 0."""
 MOST_PATTERNS = 2**14
 """Patterns of classes above their targets up to which the null is enumerated."""
 MOST_SUBSETS = 12
@@ -103,7 +105,8 @@ def distance_bounds(counts: NDArray[np.integer], target: Floats) -> tuple[float,
 
     Wilson's interval of the share for two classes, Goodman's simultaneous ones for more: the
     distances that shares within them can have, see `bounds_in_box`. For more than two classes the
-    lower bound is raised by `surely_beyond`, where that is higher.
+    lower bound is raised by `surely_beyond`, where that is higher, and falls to 0 where the exact
+    p of the target is above 0.08: Goodman's intervals are too narrow at few images.
 
     Args:
         counts: (K,) images of each declared class, one at least.
@@ -116,6 +119,11 @@ def distance_bounds(counts: NDArray[np.integer], target: Floats) -> tuple[float,
     box = multinomial_proportions_confint(counts, alpha=1 - LEVEL, method="goodman")
     low, high = bounds_in_box(box[:, 0], box[:, 1], target)
     own = float(np.abs(counts / n - target).sum() / 2)
+    if low > 0 and tail(n, tuple(map(float, target)), own) > NOT_ZERO:
+        # Not below what keeps the interval within the width of the excesses of all bounds.
+        over, under = box[:, 1] - target, target - box[:, 0]
+        most = min(np.clip(over, 0, None).sum(), np.clip(under, 0, None).sum(), 1)
+        low = float(np.clip(high - (most - low), 0, low))
     values, mass = null_distances(n, (1 / classes,) * classes)
     return surely_beyond(own, low, values, mass), high
 

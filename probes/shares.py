@@ -16,7 +16,9 @@ from audit.prompts import slug
 from audit.seed_clusters import mean_distance_by_seed, mean_share_by_seed, sharing_note
 from audit.share_test import wilson_p
 from audit.stats import (
+    FEWEST_CARRIERS,
     Estimand,
+    carriers,
     mean_share_over_prompts,
     share_interval,
     total_variation,
@@ -37,6 +39,10 @@ UNTESTED = (
 NOT_BELOW_NULL = (
     "the counted distance, to be read beside its null: at a small n even a model on target is off; "
     "the interval is that of the true distance"
+)
+FEW = (
+    "comes from about {:.0f} of {} prompts: for other prompts the interval may hold the true share "
+    "in fewer than 90 % of audits"
 )
 INSIDE = "seeds are shared by all prompts: independent within this prompt, not between prompts"
 Targets = Mapping[str, Mapping[str, float]]
@@ -268,6 +274,8 @@ def over_prompts(
             target = float(wanted[:, k].mean())
             # A target of 0 or 1 has no test: one misclassified image would be proof.
             asked = tested and estimand == "this suite" and 0 < target < 1
+            few = carriers(counts[:, k] / counts.sum(axis=1))
+            unsure = estimand == "prompts like these" and few < FEWEST_CARRIERS
             findings.append(
                 blank._replace(
                     id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
@@ -283,6 +291,9 @@ def over_prompts(
                     p=wilson_p(mean, target) if asked else nan,
                     tested_against=target if asked else nan,
                     family=family if asked else "",
+                    note="; ".join(
+                        [*_kept(blank.note), *([FEW.format(few, len(seen))] if unsure else [])]
+                    ),
                 )
             )
     by_seed = None
