@@ -21,6 +21,7 @@ from audit.taps.chosen import taps_of
 from audit.text.scores import text_units
 from audit.vae import examine
 from probes import Exhibit, Finding, findings_frame, probes_of
+from probes.multiplicity import adjusted
 from reports import ReportData
 from reports.build import write_report
 
@@ -28,8 +29,13 @@ STEP = "analysis"
 """Folder of the run's `failures` for tracebacks of probes."""
 
 
-def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
+def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Exhibit]]:
     """Ask every probe what the run's scores say; findings and exhibits are written too.
+
+    Args:
+        audit: The audit.
+        others: Findings made elsewhere that belong to the same report: they come first, and
+            their tests are adjusted together with those of the probes.
 
     Raises:
         SpecError: The run has no plan, or a file that the spec names cannot be used.
@@ -39,7 +45,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
         raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
     tables = _tables(audit, plan)
     failures, labels = audit.run.missing_images(), _labels(audit)
-    findings: list[Finding] = []
+    findings: list[Finding] = list(others)
     exhibits: list[Exhibit] = []
     for probe in probes_of(audit.spec):
         seen = plan
@@ -53,7 +59,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
         audit.run.clear_traceback(STEP, probe.name)
         findings += found
         exhibits += shown
-    findings += _failed_instruments(audit.run)
+    findings = adjusted([*findings, *_failed_instruments(audit.run)])
     frame = findings_frame(findings)
     audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
     return findings, exhibits

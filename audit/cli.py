@@ -217,9 +217,9 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     found = attribution.findings(audit)
     for line in attribution.table(found):
         put(line)
-    others, exhibits = analysis.analyse(audit)
-    page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
-    end(audit, others, page)
+    every, exhibits = analysis.analyse(audit, found)
+    page = analysis.report(audit, every, attribution.exhibits(found) + exhibits)
+    end(audit, every, page)
     put(page)
 
 

@@ -317,7 +317,8 @@ class Spec(Strict):
         latents: options of the probe 'latents'.
         doses: options of the probe 'negatives'.
         errors: CSV of a classifier's measured errors (attribute, instrument, true, outcome, count).
-        labels: people's labels on this run's images: a CSV (cell, attribute, class), or file and map.
+        labels: people's labels on this run's images: a CSV (cell, attribute, class), or
+            file and map.
         batch_size: images of one forward pass; pixels depend on it.
         device: where models run; auto takes a GPU where there is one.
         dtype: precision of the weights; auto is float16 on a GPU and float32 on the CPU.

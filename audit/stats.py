@@ -19,12 +19,16 @@ from scipy import special, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from audit.total_variation import is_degenerate, null_distances, tail
+
 Floats = NDArray[np.float64]
 Estimand = Literal["this suite", "prompts like these", "pictures like these"]
 
 LEVEL = 0.95
 FEWEST_PROMPTS = 20
 """Fewer prompts than this say nothing about 'prompts like these'."""
+FEWEST_CARRIERS = 5
+"""Fewer prompts than this that carry a class leave its share for other prompts unsure."""
 SAME = 1e-9
 """Distances closer than this are ties: they differ by rounding only."""
 
@@ -123,37 +127,16 @@ def kl_divergence(shares: ArrayLike, target: ArrayLike) -> float:
     return float(special.rel_entr(observed, wanted).sum())
 
 
-@lru_cache(maxsize=1024)
-def _null_distances(
-    n: int, target: tuple[float, ...], draws: int, seed: int
-) -> tuple[Floats, Floats]:
-    """Ascending distances of n images from the target they are drawn from, and their masses."""
-    if len(target) == 2:
-        first = np.arange(n + 1)
-        counts = np.column_stack([first, n - first])
-        mass = stats.binom.pmf(first, n, target[0])
-    else:
-        counts = np.random.default_rng(seed).multinomial(n, target, size=draws)
-        mass = np.full(draws, 1 / draws)
-    distance = np.abs(counts / n - target).sum(axis=1) / 2
-    # Ties are merged, so that the cache holds tens of numbers and not all the draws.
-    values, which = np.unique(distance.round(12), return_inverse=True)
-    return values, np.bincount(which, weights=mass).astype(float)
-
-
-def total_variation_null(
-    counts: ArrayLike, target: ArrayLike, draws: int = 20_000, seed: int = 0
-) -> Null:
+def total_variation_null(counts: ArrayLike, target: ArrayLike) -> Null:
     """Total variation that a model which meets the target has at this n: mean, 95 % point, p.
 
-    Two classes: exact, over all binomial outcomes; at target (1/2, 1/2) p is that of
-    `scipy.stats.binomtest`. More: simulated, p = (1 + draws at least as far out) / (draws + 1).
+    Exact for any number of classes (see `audit.total_variation.null_distances`), so p has no
+    floor; at target (1/2, 1/2) it is that of `scipy.stats.binomtest`. Where the target leaves a
+    class out, p is NaN: one misclassified image would be proof, whatever the model does.
 
     Args:
         counts: (K,) whole numbers, one for each declared class.
         target: (K,) shares that sum to 1.
-        draws: simulated models, where there are more than two classes.
-        seed: of the simulation; the same question gets the same answer.
 
     Raises:
         ValueError: as `total_variation`, and for counts that are not whole.
@@ -162,13 +145,11 @@ def total_variation_null(
     if (whole != whole.round()).any():
         raise ValueError(f"{whole.tolist()!r}: a null needs whole counts, not shares")
     observed = total_variation(whole, target)
-    key = tuple(_as_shares(whole, target)[1].tolist())
-    distance, mass = _null_distances(int(whole.sum()), key, draws, seed)
-    p = float(mass[distance >= observed - SAME].sum())
-    if len(key) > 2:
-        p = (1 + round(p * draws)) / (draws + 1)
+    key, n = tuple(_as_shares(whole, target)[1].tolist()), int(whole.sum())
+    distance, mass = null_distances(n, key)
     at = min(int(np.searchsorted(mass.cumsum(), LEVEL - 1e-12)), len(distance) - 1)
-    return Null(float(distance @ mass), float(distance[at]), min(p, 1.0))
+    p = nan if is_degenerate(key) else tail(n, key, observed)
+    return Null(float(distance @ mass), float(distance[at]), p)
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
@@ -262,13 +243,38 @@ def mean_over_prompts(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> Int
     return Interval(*mean_of_sorted(*_joined(by_prompt, estimand), estimand)[:3])
 
 
+def carriers(shares: ArrayLike) -> float:
+    """How many prompts a class, or what is not of it if that is rarer, effectively comes from.
+
+    Kish's effective number, (sum of shares)² over the sum of their squares: as many prompts with
+    equal shares would vary as much. All prompts where no share is above 0.
+
+    Args:
+        shares: (P,) share of the class in each prompt, 0 to 1.
+
+    Examples:
+        >>> carriers([0.3, 0.3, 0.0, 0.0])
+        2.0
+    """
+    x = np.asarray(shares, float)
+    rarer = x if x.mean() <= 0.5 else 1 - x
+    squares = float((rarer**2).sum())
+    return float(rarer.sum() ** 2 / squares) if squares > 0 else float(len(x))
+
+
 def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Estimand) -> Interval:
     """The mean over prompts, all of equal weight, of the share of one class.
 
     Wilson's interval at the effective sample size of Korn and Graubard (1998): that many images of
     a simple sample would have the variance that `mean_over_prompts` finds. Unlike t it stays in
-    [0, 1] and holds for rare classes. Where no prompt varies at all (nobody of the class anywhere)
-    the effective size is the number of prompts, for 'this suite' times the fewest images of one.
+    [0, 1]. Where no prompt varies at all (nobody of the class anywhere) the effective size is the
+    number of prompts, for 'this suite' times the fewest images of one. For 'prompts like these'
+    t has the degrees of freedom of the prompts that carry the class (see `carriers`), at least 4.
+
+    In simulations of 20 and 24 prompts that covers 0.91 to 0.98 where prompts differ smoothly
+    (Beta(2, 2) to Beta(0.05, 0.95)). It does not where most of a class comes from prompts too
+    rare to be among the sampled ones: 0.88 where every tenth prompt has 50 % and the others 2 %,
+    0.64 where every twentieth has 90 % and the others 1 %. No interval from the sample can know.
 
     Args:
         counts: for each prompt its images of the class.
@@ -287,7 +293,8 @@ def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Esti
     shares = k / n
     value = float(shares.mean())
     if estimand == "prompts like these":
-        enough, size, df = len(n) >= FEWEST_PROMPTS, float(len(n)), len(n) - 1.0
+        enough, size = len(n) >= FEWEST_PROMPTS, float(len(n))
+        df = min(max(carriers(shares) - 1, FEWEST_CARRIERS - 1.0), len(n) - 1.0)
         variance = float(shares.var(ddof=1)) / len(n) if len(n) > 1 and varies(shares) else 0.0
     else:
         enough, size, df = bool(n.min() >= 2), float(len(n) * n.min()), float((n - 1).sum())

@@ -126,15 +126,15 @@ def analyse_attribute(
     targets = prompt_targets(tables, attribute)
     drawn = tables.get(f"drawn.{attribute.name}")
     findings: list[Finding] = []
-    known = False
+    known, shared = False, spec.seeds.shared
     for _, part in frame.groupby("arm", sort=False):
         errors = None
         if "errors" in tables:
             errors = measured_errors(tables["errors"], attribute, instrument, part)
         known |= errors is not None
-        findings += by_prompt(part, attribute, instrument, targets, errors)
-        findings += over_prompts(part, attribute, instrument, targets)
-        findings += with_labels(part, attribute, instrument, labels, drawn)
+        findings += by_prompt(part, attribute, instrument, targets, errors, shared)
+        findings += over_prompts(part, attribute, instrument, targets, shared, errors is None)
+        findings += with_labels(part, attribute, instrument, labels, drawn, shared)
     if not known:
         findings.append(
             Finding(

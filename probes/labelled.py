@@ -11,6 +11,7 @@ from audit.attributes import AttributeSpec
 from audit.labels.labelling import kappa_table
 from audit.labels.prediction_powered import EXACT, prediction_powered_shares
 from audit.prompts import slug
+from audit.seed_clusters import sharing_note
 from probes import Exhibit, Finding
 from probes.outcomes import reported_classes, subject_of
 
@@ -23,6 +24,7 @@ def with_labels(
     instrument: str,
     labels: pd.DataFrame,
     drawn: pd.DataFrame | None,
+    shared: bool = False,
 ) -> list[Finding]:
     """Shares over a whole arm that lean on people's labels of some of its pictures.
 
@@ -34,6 +36,7 @@ def with_labels(
             averaged.
         drawn: The kept sample (cell, pi, drawn) from which the labelled pictures come. None: the
             labelled pictures are supposed to be a random part of all.
+        shared: Whether all prompts share the same seeds.
     """
     names = attribute.class_names
     own = labels[labels["attribute"] == attribute.name]
@@ -67,7 +70,10 @@ def with_labels(
         return []
     read = np.stack([(told["outcome"] == c).to_numpy(float) for c in names], axis=1)
     said = votes.reindex(told.index).to_numpy(float)
-    powered = prediction_powered_shares(read, said, chance.to_numpy(float), told["prompt"])
+    seeds = told["seed"] if shared else None
+    powered = prediction_powered_shares(read, said, chance.to_numpy(float), told["prompt"], seeds)
+    if shared:
+        notes.append(sharing_note(told["seed"].nunique()))
     counted = read.sum(axis=0) / max(read.sum(), 1)
     subject = subject_of(part, attribute.name)
     findings = []
@@ -75,7 +81,10 @@ def with_labels(
         k = names.index(name)
         about = [f"{len(votes)} pictures labelled by people", *notes]
         if powered.methods[k] == EXACT:
-            about.append("few labels or few disagreements with the instrument: an exact interval")
+            about.append(
+                "few labels, few of this class or of others, or few disagreements with the "
+                "instrument: an exact interval"
+            )
         about.append(f"as counted over the same pictures {counted[k]:.1%}")
         measured = bool(np.isfinite(powered.value[k]))
         findings.append(
@@ -95,6 +104,7 @@ def with_labels(
                 null=attribute.shares()[name],
                 unit="share",
                 instrument=instrument,
+                reading="prediction-powered",
                 status="measured" if measured else "not-measured",
                 note="; ".join(about),
             )

@@ -7,25 +7,44 @@ from math import nan
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.proportion import multinomial_proportions_confint
 
 from audit.attributes import OUTCOMES, AttributeSpec
+from audit.corrected_distance import corrected_distance
 from audit.correction import CorrectedShares, corrected_shares
+from audit.mean_distance import mean_distance
 from audit.prompts import slug
+from audit.seed_clusters import mean_distance_by_seed, mean_share_by_seed, sharing_note
+from audit.share_test import wilson_p
 from audit.stats import (
+    FEWEST_CARRIERS,
     Estimand,
-    benjamini_hochberg,
-    mean_over_prompts,
+    carriers,
     mean_share_over_prompts,
     share_interval,
     total_variation,
     total_variation_null,
 )
+from audit.total_variation import distance_bounds, is_degenerate
 from probes import Finding
 from probes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
+from probes.pairing import without_images
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
+CORRECTED = "corrected for the instrument's measured errors"
+UNTESTED = (
+    "a target that leaves a class out is tested only where the instrument's confusion matrix is "
+    "known: one misclassified image would be proof"
+)
+NOT_BELOW_NULL = (
+    "the counted distance, to be read beside its null: at a small n even a model on target is off; "
+    "the interval is that of the true distance"
+)
+FEW = (
+    "comes from about {:.0f} of {} prompts: for other prompts the interval may hold the true share "
+    "in fewer than 90 % of audits"
+)
+INSIDE = "seeds are shared by all prompts: independent within this prompt, not between prompts"
 Targets = Mapping[str, Mapping[str, float]]
 
 
@@ -35,17 +54,34 @@ def by_prompt(
     instrument: str,
     targets: Targets,
     errors: Errors | None,
+    shared: bool = False,
 ) -> list[Finding]:
-    """Distance from the target, shares and corrected shares of every prompt of an arm."""
+    """Distance from the target, shares and corrected shares of every prompt of an arm.
+
+    The test of a prompt is that of its distance: of the corrected shares where the instrument's
+    confusion matrix is known, else of the counted ones. All else is described, without p. A
+    target that leaves a class out has no test without a confusion matrix: a single misclassified
+    image would be proof.
+
+    Args:
+        part: The arm's rows of `outcome_frame`.
+        attribute: The attribute.
+        instrument: Name of the instrument.
+        targets: Targets by prompt, where prompts have their own.
+        errors: The instrument's confusion matrix; None where it is not known.
+        shared: Whether all prompts share the same seeds.
+    """
     distances: list[Finding] = []
     shares: list[Finding] = []
     names = attribute.class_names
     counted = counts_by_prompt(part, names)
     of_classes, of_others = counted.of(names), counted.of(OUTCOMES)
     arm = subject_of(part, attribute.name)
+    family = f"{arm['arm']}/{attribute.name}/{instrument}"
     for i, prompt in enumerate(counted.prompts):
         target = targets.get(prompt) or attribute.shares()
         subject = arm | {"prompt": prompt}
+        notes = [_not_counted(of_others[i], int(counted.lost[i])), INSIDE if shared else ""]
         blank = Finding(
             id=f"{instrument}/{subject['arm']}/{prompt}",
             probe=PROBE,
@@ -55,16 +91,18 @@ def by_prompt(
             n=int(of_classes[i].sum()),
             n_clusters=1,
             target=", ".join(f"{c} {target[c]:.3g}" for c in names),
+            planned=int(of_classes[i].sum() + of_others[i].sum() + counted.lost[i]),
             unit="share",
             instrument=instrument,
-            note=_not_counted(of_others[i], int(counted.lost[i])),
+            note="; ".join(n for n in notes if n),
         )
         wanted = np.array([target[c] for c in names])
-        distances.append(_distance(blank, of_classes[i], wanted))
+        distances.append(_distance(blank, of_classes[i], wanted, "" if errors else family))
         fixed, n = None, 0
         if errors is not None:
             everything = counted.of(errors.table.outcomes)[i]
             fixed, n = corrected_shares(everything, errors.table), int(everything.sum())
+            distances.append(_corrected_distance(blank, everything, wanted, errors, family))
         for name in reported_classes(attribute):
             k = names.index(name)
             of_class = blank._replace(
@@ -73,33 +111,60 @@ def by_prompt(
             shares.append(_counted(of_class, int(of_classes[i, k])))
             if errors is not None and fixed is not None:
                 shares.append(_corrected(of_class._replace(n=n), fixed, errors, k))
-    adjusted = benjamini_hochberg([f.p for f in distances])
-    flagged = [
-        f._replace(p=float(p), headline=bool(p <= 0.05))
-        for f, p in zip(distances, adjusted, strict=True)
-    ]
-    return flagged + shares
+    return distances + shares
 
 
-def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray) -> Finding:
+def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray, family: str) -> Finding:
+    """The counted distance: a test where it has a family and the target leaves no class out."""
     found = blank._replace(
-        id=f"{PROBE}/total-variation/{blank.id}", metric="total variation", higher_is_better=False
+        id=f"{PROBE}/total-variation/{blank.id}",
+        metric="total variation",
+        higher_is_better=False,
+        estimator="as counted",
+        reading="as counted",
     )
+    tested = bool(family) and not is_degenerate(target)
+    if tested:
+        found = found._replace(headline=True, family=family, tested_against=0.0)
     if counts.sum() == 0:
         return found._replace(
-            status="not-measured", note=f"no picture was told a class; {blank.note}"
+            status="not-measured", note="; ".join(["no image has a class", *_kept(blank.note)])
+        )
+    low, high = distance_bounds(counts, target)
+    found = found._replace(value=total_variation(counts, target), low=low, high=high)
+    if not tested:
+        return (
+            found if not family else found._replace(note="; ".join([UNTESTED, *_kept(found.note)]))
         )
     null = total_variation_null(counts, target)
-    low, high = distance_bounds(counts, target)
-    return found._replace(
-        value=total_variation(counts, target),
-        low=low,
-        high=high,
-        null=null.mean,
-        null_q95=null.q95,
-        p=null.p,
-        estimator="as counted; p after Benjamini-Hochberg over the prompts",
+    return found._replace(null=null.mean, null_q95=null.q95, p=null.p)
+
+
+def _corrected_distance(
+    blank: Finding, outcomes: np.ndarray, target: np.ndarray, errors: Errors, family: str
+) -> Finding:
+    """The test of a prompt where the instrument's confusion matrix is known."""
+    found = blank._replace(
+        id=f"{PROBE}/corrected-total-variation/{blank.id}",
+        metric="corrected total variation",
+        higher_is_better=False,
+        headline=True,
+        family=family,
+        tested_against=0.0,
+        reading="corrected",
+        n=int(outcomes.sum()),
+        estimator=CORRECTED + "; p from the target pushed through confusion matrices drawn from "
+        "the uncertainty of the labels",
+        note=_supposes(errors),
     )
+    if not outcomes[errors.table.counts.sum(axis=0) > 0].any():
+        return found._replace(
+            status="not-measured",
+            note="; ".join(
+                ["no image has an outcome that the confusion matrix knows", *_kept(blank.note)]
+            ),
+        )
+    return found._replace(**corrected_distance(outcomes, errors.table, target)._asdict())
 
 
 def _counted(blank: Finding, count: int) -> Finding:
@@ -111,24 +176,35 @@ def _counted(blank: Finding, count: int) -> Finding:
         low=interval.low,
         high=interval.high,
         estimator="as counted, Wilson",
+        reading="as counted",
         status="measured" if blank.n else "not-measured",
     )
 
 
 def _corrected(blank: Finding, fixed: CorrectedShares, errors: Errors, k: int) -> Finding:
-    note = "supposes that the error table holds for every prompt"
-    if errors.worst_prompt:
-        note += f"; worst: {errors.worst_prompt!r}, right {errors.worst_accuracy:.0%}"
     return blank._replace(
         id=f"{PROBE}/corrected-share/{blank.id}",
         metric="corrected share",
         value=float(fixed.value[k]),
         low=float(fixed.low[k]),
         high=float(fixed.high[k]),
-        estimator="corrected for the instrument's measured errors",
-        note=note,
-        status="measured" if blank.n else "not-measured",
+        estimator=CORRECTED,
+        reading="corrected",
+        note=_supposes(errors),
+        status="measured" if np.isfinite(fixed.value[k]) else "not-measured",
     )
+
+
+def _supposes(errors: Errors) -> str:
+    """What a correction rests on."""
+    note = "supposes that the confusion matrix holds for every prompt"
+    if errors.worst_prompt:
+        note += f"; worst: {errors.worst_prompt!r}, right {errors.worst_accuracy:.0%}"
+    return note
+
+
+def _kept(note: str) -> list[str]:
+    return [note] if note else []
 
 
 def _not_counted(others: np.ndarray, lost: int) -> str:
@@ -137,39 +213,41 @@ def _not_counted(others: np.ndarray, lost: int) -> str:
     return f"not counted: {said}" if said else ""
 
 
-def distance_bounds(counts: np.ndarray, target: np.ndarray) -> tuple[float, float]:
-    """Bounds of the total variation over the shares that the counts allow.
-
-    Two classes: Wilson. More: Goodman's simultaneous intervals, since all classes are meant
-    at once; conservative.
-    """
-    if len(counts) == 2:
-        _, low, high = share_interval(int(counts[0]), int(counts.sum()))
-        bounds = np.array([[low, high], [1 - high, 1 - low]])
-    else:
-        bounds = multinomial_proportions_confint(counts, alpha=0.05, method="goodman")
-    over, under = bounds[:, 0] - target, target - bounds[:, 1]
-    nearest = max(np.clip(over, 0, None).sum(), np.clip(under, 0, None).sum())
-    farthest = min(
-        np.clip(bounds[:, 1] - target, 0, None).sum(),
-        np.clip(target - bounds[:, 0], 0, None).sum(),
-        1.0,
-    )
-    return float(nearest), float(farthest)
-
-
 def over_prompts(
-    part: pd.DataFrame, attribute: AttributeSpec, instrument: str, targets: Targets
+    part: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    targets: Targets,
+    shared: bool = False,
+    tested: bool = True,
 ) -> list[Finding]:
-    """Over all prompts of an arm: the mean share of each class, and the mean distance."""
+    """Over all prompts of an arm: the mean share of each class, and the mean distance.
+
+    Arguments as in `by_prompt`. With shared seeds all intervals are clustered by seed. Prompts
+    without a counted image are named in the note.
+
+    Args:
+        part: The arm's rows of `outcome_frame`.
+        attribute: The attribute.
+        instrument: Name of the instrument.
+        targets: Targets by prompt, where prompts have their own.
+        shared: Whether all prompts share the same seeds.
+        tested: Whether counted shares may be tested against the target: not where the
+            instrument's confusion matrix is known, since then corrected ones are.
+    """
     names = attribute.class_names
     counted = counts_by_prompt(part, names)
-    told = [(p, c) for p, c in zip(counted.prompts, counted.of(names), strict=True) if c.any()]
-    if not told:
+    seen = [(p, c) for p, c in zip(counted.prompts, counted.of(names), strict=True) if c.any()]
+    if not seen:
         return []
-    counts = np.array([c for _, c in told])
-    wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in told])
+    counts = np.array([c for _, c in seen])
+    wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in seen])
     subject = subject_of(part, attribute.name)
+    rows = part[part["outcome"].isin(names)]
+    missing = [p for p, c in zip(counted.prompts, counted.of(names), strict=True) if not c.any()]
+    notes = [sharing_note(rows["seed"].nunique())] if shared else []
+    notes += [without_images(missing, len(counted.prompts))] if missing else []
+    family = f"{subject['arm']}/{attribute.name}/{instrument}" if tested else ""
     blank = Finding(
         id=f"{instrument}/{subject['arm']}",
         probe=PROBE,
@@ -177,17 +255,27 @@ def over_prompts(
         subject=subject,
         value=nan,
         n=int(counts.sum()),
-        n_clusters=len(told),
+        n_clusters=len(seen),
         unit="share",
         instrument=instrument,
+        reading="as counted",
+        note="; ".join(notes),
+        planned=len(part),
     )
     findings = []
     for estimand in ESTIMANDS:
         for name in reported_classes(attribute):
             k = names.index(name)
-            mean = mean_share_over_prompts(
-                counts[:, k].tolist(), counts.sum(axis=1).tolist(), estimand
-            )
+            if shared:
+                hits = (rows["outcome"] == name).to_numpy(float)
+                mean = mean_share_by_seed(hits, rows["prompt"], rows["seed"], estimand)
+            else:
+                mean = mean_share_over_prompts(counts[:, k], counts.sum(axis=1), estimand)
+            target = float(wanted[:, k].mean())
+            # A target of 0 or 1 has no test: one misclassified image would be proof.
+            asked = tested and estimand == "this suite" and 0 < target < 1
+            few = carriers(counts[:, k] / counts.sum(axis=1))
+            unsure = estimand == "prompts like these" and few < FEWEST_CARRIERS
             findings.append(
                 blank._replace(
                     id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
@@ -196,27 +284,42 @@ def over_prompts(
                     low=mean.low,
                     high=mean.high,
                     estimand=estimand,
-                    estimator="mean of the prompts' shares, Wilson at the effective sample size",
+                    estimator="mean of the prompts' shares, Wilson at the effective sample size"
+                    + (" of seed clusters" if shared else ""),
                     headline=estimand == "this suite",
-                    null=float(wanted[:, k].mean()),
+                    null=target,
+                    p=wilson_p(mean, target) if asked else nan,
+                    tested_against=target if asked else nan,
+                    family=family if asked else "",
+                    note="; ".join(
+                        [*_kept(blank.note), *([FEW.format(few, len(seen))] if unsure else [])]
+                    ),
                 )
             )
-    pairs = list(zip(counts, wanted, strict=True))
-    distances = [np.array([total_variation(c, w)]) for c, w in pairs]
-    mean = mean_over_prompts(distances, "prompts like these")
+    by_seed = None
+    if shared:
+        codes = (rows["outcome"], rows["prompt"], rows["seed"])
+        by_seed = mean_distance_by_seed(*codes, names, wanted)
+    distance = mean_distance(counts, wanted, by_seed)
+    asked = tested and not shared and not any(is_degenerate(w) for w in wanted)
     findings.append(
         blank._replace(
             id=f"{PROBE}/mean-total-variation/{blank.id}",
             metric="mean total variation",
-            value=mean.value,
-            low=mean.low,
-            high=mean.high,
+            value=distance.value,
+            low=distance.low,
+            high=distance.high,
             estimand="prompts like these",
-            estimator="mean over prompts, t",
+            estimator="counted distances; bounds of the true one, t over prompts"
+            + (", jackknife over seeds" if shared else ""),
             headline=True,
-            null=float(np.mean([total_variation_null(c, w).mean for c, w in pairs])),
+            null=distance.null,
+            null_q95=distance.null_q95,
+            p=distance.p if asked else nan,
+            tested_against=0.0 if asked else nan,
+            family=family if asked else "",
             higher_is_better=False,
-            note="to be read beside its null: at a small n even a model on target is off",
+            note="; ".join([NOT_BELOW_NULL, *notes]),
         )
     )
     return findings

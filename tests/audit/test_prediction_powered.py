@@ -13,6 +13,7 @@ from audit.labels.prediction_powered import (
     prediction_powered_shares,
 )
 from audit.stats import share_interval
+from validation.simulations.shares import labelled
 
 POOL = Path(__file__).parents[1] / "golden" / "label_pool.csv"
 
@@ -74,7 +75,7 @@ def test_few_labels_have_an_exact_interval():
     truth = np.tile([0, 1], 200)
     shares = powered(truth, 1 - truth, first(400, 20))
     assert shares.methods[1] == EXACT
-    low, high = clopper_pearson(0.5, 20, 0.025)
+    low, high = clopper_pearson(0.5, 20, 0.05)
     assert shares.low[1] == pytest.approx(low)
     assert shares.high[1] == pytest.approx(high)
     assert clopper_pearson(0.5, 20, 0.05) == pytest.approx((0.27196, 0.72804), abs=1e-5)
@@ -147,6 +148,33 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="3 numbers above 0"):
         prediction_powered_shares(read, none, 0 * chance, strata)
     assert np.isnan(prediction_powered_shares(read, none, chance, strata).value).all()
+
+
+# --- rare classes
+
+
+@pytest.mark.faults
+def test_plenty_of_disagreements_do_not_make_a_rare_class_sure():
+    # 150 labels, none of a woman; the classifier calls 15 of these men women.
+    n = 1920
+    drawn = np.arange(n) % 13 == 0
+    read = (np.arange(n) % 130 < 13).astype(int)
+    shares = powered(np.zeros(n, int), read, drawn)
+    assert read[drawn].sum() >= 5
+    assert shares.methods == (EXACT, EXACT)
+    m = int(drawn.sum())
+    assert (shares.low[1], shares.high[1]) == pytest.approx((0, 1 - 0.025 ** (1 / m)))
+    assert (shares.low[0], shares.high[0]) == pytest.approx((0.025 ** (1 / m), 1))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.998])
+def test_rare_and_common_classes_are_covered(share):
+    """Small; the full table is in docs/simulations/shares.md."""
+    table = labelled(25, (share,), (60, 150), (0.8, 0.95))
+    assert table["coverage"].mean() >= 0.92
+    assert (table["no width"] == 0).all()
+    assert (table["width / labels alone"] <= 1.1).all()
 
 
 # --- on pictures that a flawed classifier reads
