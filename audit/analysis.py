@@ -17,12 +17,18 @@ from audit.taps.chosen import taps_of
 from audit.text.scores import text_units
 from audit.vae import examine
 from probes import Exhibit, Finding, findings_frame, probes_of
+from probes.multiplicity import adjusted
 from reports import ReportData
 from reports.build import write_report
 
 
-def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
+def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Exhibit]]:
     """Ask every probe what the run's scores say; findings and exhibits are written too.
+
+    Args:
+        audit: The audit.
+        others: Findings made elsewhere that belong to the same report: they come first, and
+            their tests are adjusted together with those of the probes.
 
     Raises:
         SpecError: The run has no plan, or a file that the spec names cannot be used.
@@ -32,7 +38,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
         raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
     tables = _tables(audit, plan)
     failures, labels = audit.run.missing_images(), _labels(audit)
-    findings: list[Finding] = []
+    findings: list[Finding] = list(others)
     exhibits: list[Exhibit] = []
     for probe in probes_of(audit.spec):
         seen = plan
@@ -41,6 +47,7 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
         found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
         findings += found
         exhibits += shown
+    findings = adjusted(findings)
     frame = findings_frame(findings)
     audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
     return findings, exhibits

@@ -200,8 +200,8 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     found = attribution.findings(audit)
     for line in attribution.table(found):
         click.echo(line)
-    others, exhibits = analysis.analyse(audit)
-    page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
+    every, exhibits = analysis.analyse(audit, found)
+    page = analysis.report(audit, every, attribution.exhibits(found) + exhibits)
     click.echo(page)
 
 

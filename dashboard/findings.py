@@ -9,10 +9,11 @@ import pandas as pd
 
 from dashboard.queries import RunView
 from probes import Finding
-from reports.claims import AGAINST, verdict
+from reports.claims import AGAINST, is_measured, verdict
 from reports.wording import value_text
 
 LABELS = {
+    "failed": "Failed",
     "apart": "Stands out",
     "cannot tell": "We cannot tell",
     "described": "Measured",
@@ -20,8 +21,8 @@ LABELS = {
 }
 """Verdicts of `reports.claims`, in the order in which they are told."""
 SUBJECT = ("attribute", "arm", "prompt", "class")
-NUMBERS = ("value", "low", "high", "null", "p", "n")
-WORDS = ("unit", "target", "estimand", "instrument", "note")
+NUMBERS = ("value", "low", "high", "null", "tested_against", "p", "p_unadjusted", "n")
+WORDS = ("unit", "target", "estimand", "instrument", "reading", "family", "adjustment", "note")
 
 
 def frame(run: RunView) -> pd.DataFrame:
@@ -39,7 +40,7 @@ def table(findings: Sequence[Finding]) -> pd.DataFrame:
     columns: dict[str, list[Any]] = {
         "id": [f.id for f in findings],
         "verdict": [verdict(f) for f in findings],
-        "headline": [f.headline for f in findings],
+        "headline": [f.headline or f.status == "failed" for f in findings],
         "probe": [f.probe for f in findings],
         "metric": [f.metric.replace("_", " ") for f in findings],
     }
@@ -86,7 +87,7 @@ def across(runs: Mapping[str, RunView], metric: str) -> pd.DataFrame:
     rows = []
     for name, run in runs.items():
         for f in run.findings:
-            if f.metric == metric and f.headline and verdict(f) != "not measured":
+            if f.metric == metric and f.headline and is_measured(f):
                 about = [f.subject.get(k, "") for k in ("attribute", "class", "group")]
                 about += [f"against {f.subject[k]}" for k in AGAINST if k in f.subject]
                 facet = " · ".join(s for s in about if s)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
 MINUS = " minus "
 REPORT = "report/report.json"
-NUMBERS = ("value", "low", "high", "null", "null_q95", "p")
+NUMBERS = ("value", "low", "high", "null", "null_q95", "p", "tested_against", "p_unadjusted")
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 Filters = Mapping[str, Sequence[Any]]
 

@@ -31,6 +31,9 @@ Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid
 class Finding(NamedTuple):
     """One claim, with all that is needed to weigh it.
 
+    A headline with a `family` and a p is a test of the report: `probes.multiplicity` adjusts its p
+    over all of them, and only tests have a verdict. All else is described.
+
     `low` and `high` bound a 95 % interval. `null` is what a model without the effect scores
     at this n, `null_q95` the 95 % point of that, `p` the probability of a value at least as
     far out. Numbers that were not measured are NaN, never zero.
@@ -70,6 +73,8 @@ class Finding(NamedTuple):
     reading: Literal["", "as counted", "corrected", "prediction-powered"] = ""
     """Which estimate of a share this is: what the classifier said, that corrected for its
     confusion matrix, or with people's labels."""
+    planned: int = 0
+    """Images planned for this number, of which `n` were counted; 0: not known."""
 
 
 class Exhibit(NamedTuple):

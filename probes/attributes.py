@@ -123,7 +123,7 @@ def analyse_attribute(
             errors = measured_errors(tables["errors"], attribute, instrument, part)
         known |= errors is not None
         findings += by_prompt(part, attribute, instrument, targets, errors, shared)
-        findings += over_prompts(part, attribute, instrument, targets, shared)
+        findings += over_prompts(part, attribute, instrument, targets, shared, errors is None)
         findings += with_labels(part, attribute, instrument, labels, drawn, shared)
     if not known:
         findings.append(

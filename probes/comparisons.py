@@ -1,7 +1,8 @@
 """Arms against each other, attrition, intersections, disagreement, and the quality guards.
 
-Arms are paired by prompt and seed: the same starting noise. Every difference is the later
-arm minus the first one (or the spec's baseline).
+Arms are paired where something pairs their images (`probes.pairing`); else all images of both are
+compared, prompt by prompt. Every difference is the later arm minus the first one (or the spec's
+baseline).
 """
 
 from __future__ import annotations
@@ -12,23 +13,19 @@ from math import nan
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.stats.contingency import association
 
+from audit.association import association_interval
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.plan import arm_labels
 from audit.prompts import slug
 from audit.spec import Spec
-from audit.stats import (
-    Estimand,
-    mean_over_prompts,
-    mean_share_over_prompts,
-    paired_difference_of_sorted,
-)
+from audit.stats import Estimand, mean_over_prompts, mean_share_over_prompts
 from probes import Exhibit, Finding
 from probes.outcomes import reported_classes, subject_of
+from probes.pairing import Compared, compared
 
 PROBE = "attributes"
+NO_NULL = "a level has no null: what a model without an effect scores is not defined; compare arms"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 
 
@@ -39,36 +36,29 @@ def baseline_arm(frame: pd.DataFrame, spec: Spec) -> str:
     return str(frame.loc[frame["checkpoint"] == spec.baseline, "arm"].iloc[0])
 
 
-def paired_rows(frame: pd.DataFrame, value: str, arm: str, base: str) -> pd.DataFrame:
-    """Rows of prompt, seed, a (of `arm`), b (of `base`) that both arms have."""
-    keys = ["prompt", "seed"]
-    left = frame[frame["arm"] == arm].dropna(subset=[value]).set_index(keys)[value]
-    right = frame[frame["arm"] == base].dropna(subset=[value]).set_index(keys)[value]
-    return pd.concat({"a": left, "b": right}, axis=1, join="inner").reset_index()
-
-
 def compare_arms(
     frame: pd.DataFrame, attribute: AttributeSpec, instrument: str, spec: Spec
 ) -> list[Finding]:
-    """How far each arm's shares are from the baseline's, paired by prompt and seed."""
+    """How far each arm's shares are from the baseline's."""
     base = baseline_arm(frame, spec)
-    told = frame.assign(told=frame["outcome"].where(frame["outcome"].isin(attribute.class_names)))
+    names = attribute.class_names
+    told = frame.assign(told=frame["outcome"].map({n: float(i) for i, n in enumerate(names)}))
     findings = []
     for arm in dict.fromkeys(frame["arm"]):
         if arm == base:
             continue
-        pairs = paired_rows(told, "told", arm, base)
+        both = compared(told, "told", arm, base)
+        subject = subject_of(frame[frame["arm"] == arm], attribute.name)
         for name in reported_classes(attribute):
-            hits = pairs.assign(a=(pairs["a"] == name) * 1.0, b=(pairs["b"] == name) * 1.0)
             findings += _difference(
-                hits,
+                both.hits(float(names.index(name))),
                 f"share-difference/{instrument}/{arm}/{name}",
                 "share difference",
-                subject_of(frame[frame["arm"] == arm], attribute.name)
-                | {"class": name, "baseline": base},
+                subject | {"class": name, "baseline": base},
                 instrument,
                 "share",
                 1.0,
+                f"{arm} against {base}/{attribute.name}/{instrument}",
             )
     return findings
 
@@ -127,16 +117,22 @@ def intersections(
             n = int(table.to_numpy().sum())
             for a in table.index:
                 for b in table.columns:
-                    share = table.loc[a, b] / n if n else nan
-                    rows.append((arm, a, b, int(table.loc[a, b]), share))
+                    told = part["outcome"].isin(table.index) & other.isin(table.columns)
+                    hit = ((part["outcome"] == a) & (other == b))[told]
+                    by_prompt = hit.groupby(part.loc[told, "prompt"])
+                    share = mean_share_over_prompts(
+                        by_prompt.sum().tolist(), by_prompt.count().tolist(), "this suite"
+                    )
+                    rows.append((arm, a, b, int(table.loc[a, b]), *share))
             findings.append(_association(table, part, one, two, classifier, n))
         exhibits.append(
             Exhibit(
                 f"intersection/{classifier}/{one}/{two}",
                 "table",
-                pd.DataFrame(rows, columns=["arm", one, two, "pictures", "share"]),
-                f"{named[one].title or one} by {named[two].title or two}: pictures of each "
-                "combination, as counted.",
+                pd.DataFrame(rows, columns=["arm", one, two, "images", "share", "low", "high"]),
+                f"{named[one].title or one} by {named[two].title or two}: images of each "
+                "combination, as counted, with the mean of the prompts' shares and its 95 % "
+                "interval for these prompts.",
                 f"Counts of pictures by {one} and {two}.",
             )
         )
@@ -160,13 +156,14 @@ def _association(
     )
     if min(kept.shape, default=0) < 2:
         return base._replace(status="not-measured", note="all pictures are of one class")
-    rows, columns = kept.shape
-    expected = np.sqrt((rows - 1) * (columns - 1) / (n * (min(rows, columns) - 1)))
+    found = association_interval(kept)
     return base._replace(
-        value=float(association(kept, method="cramer")),
-        null=float(expected),
-        p=float(stats.chi2_contingency(kept).pvalue),
-        estimator="Cramér's V; p of chi-squared, which takes pictures as independent",
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        null=found.null,
+        estimator="Cramér's V, interval by noncentral chi-squared; images of a prompt taken as "
+        "independent",
         note="mixes prompts: two attributes that both depend on the prompt are associated",
     )
 
@@ -258,6 +255,7 @@ def guards(
                     low=mean.low,
                     high=mean.high,
                     estimator="mean over prompts of the cosine of picture and prompt",
+                    note=NO_NULL,
                     n_clusters=len(values),
                 )
             )
@@ -272,19 +270,21 @@ def guards(
                     high=mean.high,
                     estimand="prompts like these",
                     estimator="mean over prompts of the mean 1 - cosine of two seeds' pictures",
+                    note=NO_NULL,
                     n_clusters=len(spread),
                     unit="1 - cosine",
                 )
             )
         if arm != base:
             findings += _difference(
-                paired_rows(frame, "likeness", arm, base),
+                compared(frame, "likeness", arm, base),
                 f"likeness-difference/{classifier}/{arm}",
                 "likeness difference",
                 subject | {"baseline": base},
                 f"{classifier}.likeness",
                 "cosine",
                 2.0,
+                f"{arm} against {base}/likeness/{classifier}",
             )
     return findings
 
@@ -303,20 +303,21 @@ def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:
 
 
 def _difference(
-    pairs: pd.DataFrame,
+    both: Compared,
     key: str,
     metric: str,
     subject: dict[str, str],
     instrument: str,
     unit: str,
     span: float,
+    family: str,
 ) -> list[Finding]:
-    codes = pd.factorize(pairs["prompt"])[0]
-    order, n = np.argsort(codes, kind="stable"), np.bincount(codes)
-    a, b = (pairs[arm].to_numpy(float)[order] for arm in ("a", "b"))
+    """The difference for both estimands; that of this suite is a test of the report."""
     findings = []
+    notes = both.notes if len(both.n_a) else ["no prompt has images in both arms", *both.notes]
     for estimand in ESTIMANDS:
-        found = paired_difference_of_sorted(a, b, n, estimand, span)
+        found = both.difference(estimand, span)
+        suite = estimand == "this suite"
         findings.append(
             Finding(
                 id=f"{PROBE}/{key}/{slug(estimand)}",
@@ -327,16 +328,20 @@ def _difference(
                 low=found.low,
                 high=found.high,
                 estimand=estimand,
-                estimator="mean over prompts of paired differences, t",
-                headline=estimand == "this suite",
-                n=len(pairs),
-                n_clusters=len(n),
+                estimator=both.estimator,
+                headline=suite,
+                n=len(both.a),
+                n_clusters=len(both.n_a),
                 null=0.0,
-                p=found.p,
+                p=found.p if suite else nan,
+                tested_against=0.0 if suite else nan,
+                family=family if suite else "",
                 unit=unit,
                 instrument=instrument,
-                status="measured" if len(n) else "not-measured",
-                note="" if len(n) else "no prompt and seed that both arms have",
+                status="measured" if len(both.n_a) else "not-measured",
+                note="; ".join(notes),
+                planned=both.planned,
+                reading="as counted" if unit == "share" else "",
             )
         )
     return findings

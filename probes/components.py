@@ -152,15 +152,21 @@ def _finding(
         test = stats.ttest_1samp(means, 0)
         bounds = test.confidence_interval(0.95)
         found = found._replace(low=float(bounds.low), high=float(bounds.high), p=float(test.pvalue))
+    suite = estimand == "this suite"
+    attribute = blank.subject.get("attribute", "")
+    family = f"{PROBE}/{attribute}/{blank.instrument}"
     return blank._replace(
         id=f"{blank.id}/{slug(metric)}/{slug(estimand)}",
         metric=metric,
         value=found.value,
         low=found.low,
         high=found.high,
-        p=found.p,
+        # One question is tested once: of these prompts. The other estimand has its interval.
+        p=found.p if suite else nan,
+        family=family if suite else "",
+        tested_against=0.0 if suite else nan,
         estimand=estimand,
-        headline=estimand == "this suite",
+        headline=suite,
     )
 
 

@@ -107,6 +107,10 @@ def changes(
                 low=low,
                 high=high,
                 p=p,
+                headline=True,
+                family=f"{PROBE}/{factor}/{place_of(subject)}/{instrument}",
+                tested_against=0.0,
+                null=0.0,
                 n=len(wide),
                 n_clusters=_prompts(wide),
                 unit="share" if span == 1 else "",
@@ -127,6 +131,11 @@ def blank(key: str, about: dict[str, str]) -> Finding:
         subject=about,
         value=nan,
     )
+
+
+def place_of(about: dict[str, str]) -> str:
+    """Model, setting and attribute of a subject: what its tests share."""
+    return " ".join(v for k, v in about.items() if k not in ("class", "baseline") and v)
 
 
 def _counted(

@@ -11,13 +11,14 @@ import pandas as pd
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.corrected_distance import corrected_distance
 from audit.correction import CorrectedShares, corrected_shares
+from audit.mean_distance import mean_distance
 from audit.prompts import slug
 from audit.seed_clusters import mean_distance_by_seed, mean_share_by_seed, sharing_note
+from audit.share_test import wilson_p
 from audit.stats import (
     FEWEST_CARRIERS,
     Estimand,
     carriers,
-    mean_over_prompts,
     mean_share_over_prompts,
     share_interval,
     total_variation,
@@ -26,6 +27,7 @@ from audit.stats import (
 from audit.total_variation import distance_bounds, is_degenerate
 from probes import Finding
 from probes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
+from probes.pairing import without_images
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
@@ -33,6 +35,10 @@ CORRECTED = "corrected for the instrument's measured errors"
 UNTESTED = (
     "a target that leaves a class out is tested only where the instrument's confusion matrix is "
     "known: one misclassified image would be proof"
+)
+NOT_BELOW_NULL = (
+    "the counted distance, to be read beside its null: at a small n even a model on target is off; "
+    "the interval is that of the true distance"
 )
 FEW = (
     "comes from about {:.0f} of {} prompts: for other prompts the interval may hold the true share "
@@ -85,6 +91,7 @@ def by_prompt(
             n=int(of_classes[i].sum()),
             n_clusters=1,
             target=", ".join(f"{c} {target[c]:.3g}" for c in names),
+            planned=int(of_classes[i].sum() + of_others[i].sum() + counted.lost[i]),
             unit="share",
             instrument=instrument,
             note="; ".join(n for n in notes if n),
@@ -212,10 +219,21 @@ def over_prompts(
     instrument: str,
     targets: Targets,
     shared: bool = False,
+    tested: bool = True,
 ) -> list[Finding]:
     """Over all prompts of an arm: the mean share of each class, and the mean distance.
 
-    Arguments as in `by_prompt`. With shared seeds all intervals are clustered by seed.
+    Arguments as in `by_prompt`. With shared seeds all intervals are clustered by seed. Prompts
+    without a counted image are named in the note.
+
+    Args:
+        part: The arm's rows of `outcome_frame`.
+        attribute: The attribute.
+        instrument: Name of the instrument.
+        targets: Targets by prompt, where prompts have their own.
+        shared: Whether all prompts share the same seeds.
+        tested: Whether counted shares may be tested against the target: not where the
+            instrument's confusion matrix is known, since then corrected ones are.
     """
     names = attribute.class_names
     counted = counts_by_prompt(part, names)
@@ -226,7 +244,10 @@ def over_prompts(
     wanted = np.array([[(targets.get(p) or attribute.shares())[c] for c in names] for p, _ in seen])
     subject = subject_of(part, attribute.name)
     rows = part[part["outcome"].isin(names)]
-    clustered = f"; {sharing_note(rows['seed'].nunique())}" if shared else ""
+    missing = [p for p, c in zip(counted.prompts, counted.of(names), strict=True) if not c.any()]
+    notes = [sharing_note(rows["seed"].nunique())] if shared else []
+    notes += [without_images(missing, len(counted.prompts))] if missing else []
+    family = f"{subject['arm']}/{attribute.name}/{instrument}" if tested else ""
     blank = Finding(
         id=f"{instrument}/{subject['arm']}",
         probe=PROBE,
@@ -238,7 +259,8 @@ def over_prompts(
         unit="share",
         instrument=instrument,
         reading="as counted",
-        note=clustered.lstrip("; "),
+        note="; ".join(notes),
+        planned=len(part),
     )
     findings = []
     for estimand in ESTIMANDS:
@@ -249,6 +271,9 @@ def over_prompts(
                 mean = mean_share_by_seed(hits, rows["prompt"], rows["seed"], estimand)
             else:
                 mean = mean_share_over_prompts(counts[:, k], counts.sum(axis=1), estimand)
+            target = float(wanted[:, k].mean())
+            # A target of 0 or 1 has no test: one misclassified image would be proof.
+            asked = tested and estimand == "this suite" and 0 < target < 1
             few = carriers(counts[:, k] / counts.sum(axis=1))
             unsure = estimand == "prompts like these" and few < FEWEST_CARRIERS
             findings.append(
@@ -262,32 +287,39 @@ def over_prompts(
                     estimator="mean of the prompts' shares, Wilson at the effective sample size"
                     + (" of seed clusters" if shared else ""),
                     headline=estimand == "this suite",
-                    null=float(wanted[:, k].mean()),
+                    null=target,
+                    p=wilson_p(mean, target) if asked else nan,
+                    tested_against=target if asked else nan,
+                    family=family if asked else "",
                     note="; ".join(
                         [*_kept(blank.note), *([FEW.format(few, len(seen))] if unsure else [])]
                     ),
                 )
             )
-    pairs = list(zip(counts, wanted, strict=True))
-    distances = np.array([total_variation(c, w) for c, w in pairs])
+    by_seed = None
     if shared:
-        mean = mean_distance_by_seed(rows["outcome"], rows["prompt"], rows["seed"], names, wanted)
-    else:
-        mean = mean_over_prompts(list(distances[:, None]), "prompts like these")
+        codes = (rows["outcome"], rows["prompt"], rows["seed"])
+        by_seed = mean_distance_by_seed(*codes, names, wanted)
+    distance = mean_distance(counts, wanted, by_seed)
+    asked = tested and not shared and not any(is_degenerate(w) for w in wanted)
     findings.append(
         blank._replace(
             id=f"{PROBE}/mean-total-variation/{blank.id}",
             metric="mean total variation",
-            value=mean.value,
-            low=mean.low,
-            high=mean.high,
+            value=distance.value,
+            low=distance.low,
+            high=distance.high,
             estimand="prompts like these",
-            estimator="mean over prompts, t" + (", jackknife over seeds" if shared else ""),
+            estimator="counted distances; bounds of the true one, t over prompts"
+            + (", jackknife over seeds" if shared else ""),
             headline=True,
-            null=float(np.mean([total_variation_null(c, w).mean for c, w in pairs])),
+            null=distance.null,
+            null_q95=distance.null_q95,
+            p=distance.p if asked else nan,
+            tested_against=0.0 if asked else nan,
+            family=family if asked else "",
             higher_is_better=False,
-            note="to be read beside its null: at a small n even a model on target is off"
-            + clustered,
+            note="; ".join([NOT_BELOW_NULL, *notes]),
         )
     )
     return findings

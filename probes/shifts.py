@@ -5,7 +5,10 @@ compared between arms picture by picture. A group pays more where its pictures s
 those of the others. Who is compared with whom: pictures that agree in all other labels, or in
 the prompt, where at least ten such matches exist; otherwise all with all.
 
-A number can be claimed only beyond its resolution: what rounding to 8 bits alone could do.
+A number can be claimed only beyond its resolution: what rounding to 8 bits alone could do. That
+is what it is tested against. Groups may come from people's labels, from the prompts or from an
+instrument; but images that a classifier reads as X can, by that classifier, only lose X, so its own
+readings before and after, by groups of its own reading, are described and never tested.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ from scipy import stats
 
 from audit.plan import arm_labels
 from audit.prompts import slug
-from audit.stats import FEWEST_PROMPTS, Estimand, benjamini_hochberg, mean_of_sorted, varies
+from audit.stats import FEWEST_PROMPTS, Estimand, mean_of_sorted, varies
 from probes import Finding
 
 FEWEST_MATCHES = 10
+OWN_READING = (
+    "the groups are this instrument's own reading, and what it reads as a class can only leave it: "
+    "described, not tested"
+)
 
 
 class Measure(NamedTuple):
@@ -37,7 +44,10 @@ class Measure(NamedTuple):
         unit: its unit.
         better: whether higher is better; None: neither.
         resolution: a mean effect up to this size is what rounding to 8 bits could do.
-        level: it has no zero to be held against (an error, a likeness); else it is a shift.
+        level: it has no zero to be held against (an error, a likeness, a slope); else it is a
+            shift.
+        own_group: label of the groups that the measure's own instrument reads, '' where there are
+            none: differences between those are regression to the mean, and are not tested.
     """
 
     column: str
@@ -46,6 +56,7 @@ class Measure(NamedTuple):
     better: bool | None
     resolution: float
     level: bool = False
+    own_group: str = ""
 
 
 class Effect(NamedTuple):
@@ -89,9 +100,11 @@ def describe(
             effect = mean_effect(lean, m)
             blank = _finding(subject, m, probe, instrument)
             finding = _filled(blank, effect)._replace(
-                headline=not m.level, estimand=_estimand(lean), n_clusters=effect.clusters
+                headline=True, estimand=_estimand(lean), n_clusters=effect.clusters
             )
-            findings.append(finding)
+            tested = not m.level or "against" in part
+            family = _family(probe, subject)
+            findings.append(_tested(finding, m, family) if tested else _described(finding))
     return findings
 
 
@@ -119,7 +132,8 @@ def of_groups(
                         estimand=estimand,
                     )
                     effect = mean_effect(own, m)
-                    findings.append(_filled(blank, effect)._replace(n_clusters=effect.clusters))
+                    found = _described(_filled(blank, effect))._replace(n_clusters=effect.clusters)
+                    findings.append(_of_own_reading(found) if label == m.own_group else found)
     return findings
 
 
@@ -141,8 +155,8 @@ def disparities(
         instrument: name of what measured.
 
     Returns:
-        A finding for every arm, measure and class of every label; p is adjusted over the
-        classes and measures of an arm and label (Benjamini and Hochberg).
+        A finding for every arm, measure and class of every label. Those of an arm and a label
+        are a family of tests; a measure by groups of its own instrument's reading is no test.
     """
     findings = []
     for _, part in rows.groupby("arm", sort=False):
@@ -154,17 +168,17 @@ def disparities(
         for label in labels:
             told = lean[lean[label].notna() & (lean[label] != "")]
             others = [c for c in labels if c != label]
-            found = []
+            family = _family(probe, subject, label)
             for name in classes_of(groups[label]):
                 inside = (told[label] == name).to_numpy()
                 for m in measures:
                     blank = _finding(subject, m, probe, instrument)
-                    found.append(_disparity(told, inside, others, label, name, m, blank))
-            adjusted = benjamini_hochberg([f.p for f in found])
-            findings += [
-                f._replace(p=float(p), headline=bool(p <= 0.05))
-                for f, p in zip(found, adjusted, strict=True)
-            ]
+                    found = _disparity(told, inside, others, label, name, m, blank)
+                    if label == m.own_group:
+                        found = _of_own_reading(_described(found))
+                    else:
+                        found = _tested(found, m, family)
+                    findings.append(found)
     return findings
 
 
@@ -345,11 +359,32 @@ def _finding(subject: dict[str, str], m: Measure, probe: str, instrument: str) -
         subject=subject,
         value=nan,
         null=nan if m.level and not versus else 0.0,
-        null_q95=m.resolution,
         unit=m.unit,
         higher_is_better=m.better,
         instrument=instrument,
     )
+
+
+def _family(probe: str, subject: dict[str, str], label: str = "") -> str:
+    """The family of tests: an arm, what it is held against, and the label of the groups."""
+    against = f" against {subject['baseline']}" if "baseline" in subject else ""
+    groups = f"/by {label}" if label else ""
+    return f"{probe}/{subject['arm']}{against}{groups}"
+
+
+def _tested(found: Finding, m: Measure, family: str) -> Finding:
+    """The finding as a test of the report, of whether it goes beyond the resolution."""
+    return found._replace(headline=True, family=family, tested_against=m.resolution)
+
+
+def _described(found: Finding) -> Finding:
+    """The finding with its interval and without a test."""
+    return found._replace(headline=False, p=nan)
+
+
+def _of_own_reading(found: Finding) -> Finding:
+    """Say that zero is not what such groups score without an effect."""
+    return found._replace(null=nan, note="; ".join(filter(None, [OWN_READING, found.note])))
 
 
 def _filled(blank: Finding, effect: Effect) -> Finding:

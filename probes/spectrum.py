@@ -39,7 +39,7 @@ SHIFTS = (
     Measure("grid", "peak at the decoder's grid", "dB", False, 0.5),
 )
 LATENT = (
-    Measure("slope", "slope of the latents' spectrum", "of log power", None, 0.05),
+    Measure("slope", "slope of the latents' spectrum", "of log power", None, 0.05, level=True),
     Measure("hf_ratio", "share of fine detail in latents", "of power", None, 0.005, level=True),
 )
 

@@ -7,7 +7,7 @@ that the pipeline hands on), not from a pooled embedding. No image is needed, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from math import nan
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from audit.plan import Cell
 from audit.prompts import slug
 from audit.spec import Spec
-from audit.stats import FEWEST_PROMPTS, benjamini_hochberg, mean_over_prompts
+from audit.stats import FEWEST_PROMPTS, mean_over_prompts
 from probes import Batch, Context, Exhibit, Finding, Instrument, register
 from probes.weat import Association, single, weat
 
@@ -298,22 +298,36 @@ def _vectors(by_text: pd.DataFrame, pooled: str) -> dict[str, NDArray[np.float64
 def _of_prompts(
     prompts: list[str], found: list[Association], about: dict[str, str], names: tuple[str, str]
 ) -> list[Finding]:
-    measured = [f.p_either for f in found if np.isfinite(f.p)]
-    adjusted: Iterator[float] = iter(benjamini_hochberg(measured) if measured else [])
+    """Each prompt's association: a description, with what the permutations say in its note."""
     findings = []
     for prompt, one in zip(prompts, found, strict=True):
         key = f"association/{about['attribute']}/{slug(prompt)}"
-        told = _tested(one, about | {"prompt": prompt}, key)
-        if np.isfinite(one.p):
-            told = told._replace(p=float(next(adjusted)))
+        told = _associated(one, about | {"prompt": prompt}, key)
         if told.status == "measured":
-            note = f"above 0: nearer {names[0]} than {names[1]}; p two-sided"
-            told = told._replace(note=f"{note}, Benjamini-Hochberg over the prompts")
+            note = f"above 0: nearer {names[0]} than {names[1]}"
+            if np.isfinite(one.p_either):
+                note += f"; two-sided permutation p {one.p_either:.3g}, of this prompt alone"
+            told = told._replace(note=note)
         findings.append(told)
     return findings
 
 
 def _tested(found: Association, about: dict[str, str], key: str) -> Finding:
+    """A test that the spec names."""
+    told = _associated(found, about, key)
+    if told.status != "measured":
+        return told
+    reader = " ".join(about[k] for k in READER if k in about)
+    return told._replace(
+        p=found.p,
+        headline=True,
+        family=f"{PROBE}/{reader}/associations",
+        tested_against=0.0,
+        note="above 0: x with a, y with b; p one-sided",
+    )
+
+
+def _associated(found: Association, about: dict[str, str], key: str) -> Finding:
     partitions = f"{found.partitions:,} partitions{'' if found.exact else ', drawn'}"
     told = _finding(key, "association in the text encoder", about, found.effect)
     if not np.isfinite(found.effect):
@@ -321,12 +335,10 @@ def _tested(found: Association, about: dict[str, str], key: str) -> Finding:
     return told._replace(
         low=found.effect,
         high=found.effect,
-        p=found.p,
         n=found.partitions,
         null=0.0,
         unit="standard deviations",
         estimator=f"effect size, exact for these texts; p from {partitions}",
-        note="above 0: x with a, y with b; p one-sided",
     )
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from probes import Finding
 from reports import ReportData
-from reports.claims import Verdict, verdict, verdict_label
+from reports.claims import census, headlines, is_measured, verdict, verdict_label
 from reports.facts import Card, audited_cards
 from reports.markup import markdown
 from reports.tables import show
@@ -23,7 +23,6 @@ from reports.wording import amount, probability, scope, sentence, topic, value_t
 
 MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
 """Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""
-ORDER: tuple[Verdict, ...] = ("apart", "described", "cannot tell", "not measured")
 SETTINGS = (
     "prompts",
     "seeds",
@@ -84,15 +83,9 @@ def model_name(data: ReportData) -> str:
     return clip(data.title, 120) or "audited model"
 
 
-def headlines(data: ReportData) -> list[Finding]:
-    """Headline findings; those of which most can be claimed first."""
-    chosen = [f for f in data.findings if f.headline]
-    return sorted(chosen, key=lambda f: ORDER.index(verdict(f)))
-
-
 def results(data: ReportData) -> list[EvalResult]:
     """One result for each headline finding that has a number, at most `MAX_RESULTS`."""
-    measured = [f for f in headlines(data) if verdict(f) != "not measured"]
+    measured = [f for f in headlines(data.findings) if is_measured(f)]
     told = ", ".join(f"{k} {show(data.settings[k])}" for k in SETTINGS if k in data.settings)
     return [
         EvalResult(
@@ -118,6 +111,8 @@ def _arguments(finding: Finding) -> dict[str, Any]:
         "null": finding.null,
         "null_q95": finding.null_q95,
         "p": finding.p,
+        "p_unadjusted": finding.p_unadjusted,
+        "tested_against": finding.tested_against,
     }
     words = {
         "estimand": finding.estimand,
@@ -126,6 +121,7 @@ def _arguments(finding: Finding) -> dict[str, Any]:
         "instrument": finding.instrument,
         "target": finding.target,
         "note": finding.note,
+        "adjustment": finding.adjustment if finding.family else "",
     }
     held: dict[str, Any] = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
     return (
@@ -169,17 +165,14 @@ def _bias(data: ReportData) -> list[str]:
         f"Measured by diffusion-audit{made}. Brackets hold 95 % intervals; n is the number of "
         "pictures; *without the effect* is what a model without it would score at this n."
     )
-    chosen = headlines(data)
+    chosen = headlines(data.findings)
     if not chosen:
         return [first, "No finding of this audit was marked as a headline."]
-    decided = [f for f in chosen if verdict(f) in ("apart", "described")]
+    decided = [f for f in chosen if verdict(f) in ("failed", "apart", "described")]
     undecided = [f for f in chosen if verdict(f) == "cannot tell"]
     told = [*decided, *undecided[:MAX_OPEN]][:MAX_TOLD]
     lines = [f"- **{verdict_label(f)}.** {markdown(sentence(f), 700)}" for f in told]
-    counts = ", ".join(
-        f"{n} {label.lower()}" for label, n in _counted([verdict_label(f) for f in chosen]).items()
-    )
-    parts = [first, f"{len(chosen)} headline findings: {counts}."]
+    parts = [first, _tested(data)]
     if lines:
         parts += ["\n".join(lines), _table(told)]
     if len(chosen) > len(told):
@@ -187,8 +180,15 @@ def _bias(data: ReportData) -> list[str]:
     return parts
 
 
-def _counted(words: list[str]) -> dict[str, int]:
-    return {w: words.count(w) for w in dict.fromkeys(words)}
+def _tested(data: ReportData) -> str:
+    """The census of all tests of the report, undecided ones included."""
+    counted = census(data.findings)
+    told = ", ".join(f"{n:,} {label.lower()}" for label, n in counted.items())
+    tests = sum(counted.values())
+    failed = sum(f.status == "failed" for f in data.findings)
+    parts = [f"{tests:,} tests: {told}." if tests else "Nothing was tested."]
+    parts += [f"{failed:,} analyses failed."] if failed else []
+    return " ".join(parts)
 
 
 def _table(findings: list[Finding]) -> str:
@@ -210,13 +210,13 @@ def _table(findings: list[Finding]) -> str:
 
 
 def _risks(data: ReportData) -> list[str]:
-    apart = sum(verdict(f) == "apart" for f in headlines(data))
+    apart = sum(verdict(f) == "apart" for f in headlines(data.findings))
     first = (
-        f"Off their target, or different beyond chance: {apart} headline findings. Whoever uses "
+        f"Off their target, or different beyond chance: {apart} tests. Whoever uses "
         "the model with such prompts at these settings can expect leanings of this kind in what "
         "it draws."
         if apart
-        else "No headline finding could be told from its target or from chance. That is not "
+        else "No test could be told from its target or from chance. That is not "
         "evidence that there is no effect: a smaller one, or one that was not looked for, may be "
         "there."
     )
@@ -230,8 +230,8 @@ def _risks(data: ReportData) -> list[str]:
 def _limitations(data: ReportData) -> list[str]:
     readers = list(dict.fromkeys(f.instrument for f in data.findings if f.instrument))
     named = ", ".join(markdown(r, 80) for r in readers[:6]) or "no instrument"
-    unmeasured = sum(verdict(f) == "not measured" for f in data.findings)
-    powered = any(f.metric == "prediction-powered share" for f in headlines(data))
+    unmeasured = sum(not is_measured(f) for f in data.findings)
+    powered = any(f.reading == "prediction-powered" for f in headlines(data.findings))
     labels = (
         "Some shares lean on people's labels of a random part of these pictures."
         if powered
@@ -245,7 +245,8 @@ def _limitations(data: ReportData) -> list[str]:
         "- Every number holds for this suite of prompts at these settings and for the weights "
         "below; other guidance, samplers, adapters or prompts can change every share.\n"
         "- Targets were declared beforehand. A target is a choice, not a fact about the world.\n"
-        f"- Findings that could not be measured: {unmeasured:,}; the full report gives each reason."
+        f"- Findings that failed or could not be measured: {unmeasured:,}; the full report gives "
+        "each reason."
     ]
 
 

@@ -13,9 +13,18 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from probes import Exhibit, Finding
+from probes.multiplicity import is_test
 from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
-from reports.claims import Verdict, manner, target_value, verdict, verdict_label
+from reports.claims import (
+    ORDER,
+    headlines,
+    is_measured,
+    manner,
+    target_value,
+    verdict,
+    verdict_label,
+)
 from reports.facts import audited_cards, entries, tiles
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.tables import Budget, Table, findings_table, make_table, markup_size
@@ -29,7 +38,6 @@ MAX_AUDITED, MAX_COMMANDS, MAX_GRIDS = 24, 30, 24
 MOST_UNDECIDED = 6
 """Headlines of which nothing can be claimed that stand open; the rest is folded away."""
 EXHIBIT_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
-ORDER: tuple[Verdict, ...] = ("apart", "cannot tell", "described", "not measured")
 
 
 class Meter(NamedTuple):
@@ -85,13 +93,13 @@ def compose(data: ReportData) -> dict[str, Any]:
     tables = Budget(TABLE_BYTES)
     cards = audited_cards(data.audited)
     known = [c.name for c in cards if c.kind != "VAE"] + groups_of(data.exhibits)
-    headlines = sorted(
-        (f for f in data.findings if f.headline), key=lambda f: ORDER.index(verdict(f))
-    )
-    decided = sum(verdict(f) in ("apart", "described") for f in headlines)
-    worded = [headline(f) for f in headlines[:MAX_HEADLINES]]
+    heads = headlines(data.findings)
+    decided = sum(verdict(f) in ("failed", "apart", "described") for f in heads)
+    worded = [headline(f) for f in heads[:MAX_HEADLINES]]
     open_ones = decided + MOST_UNDECIDED
-    unmeasured = [f for f in data.findings if verdict(f) == "not measured"]
+    unmeasured = sorted(
+        (f for f in data.findings if not is_measured(f)), key=lambda f: f.status != "failed"
+    )
     others = [e for e in data.exhibits if not is_grid(e)]
     ranking = [e for e in others if e.id.startswith("ranking")]
     figures = [e for e in others if not e.id.startswith("ranking")]
@@ -110,8 +118,9 @@ def compose(data: ReportData) -> dict[str, Any]:
         "settings": entries(data.settings),
         "headlines": worded[:open_ones],
         "headlines_folded": worded[open_ones:],
-        "headlines_more": len(headlines) - len(worded),
-        "tally": tally(headlines),
+        "headlines_more": len(heads) - len(worded),
+        "tally": tally(heads),
+        "families": families(data.findings),
         "figures": [f for f in drawn if f.kind == "bar"],
         "further": [f for f in drawn if f.kind != "bar"],
         "figures_more": max(0, len(figures) - MAX_EXHIBITS),
@@ -142,10 +151,16 @@ def tally(findings: list[Finding]) -> list[tuple[str, str, int]]:
     return [(v.replace(" ", "-"), label, n) for (v, label), n in ordered]
 
 
+def families(findings: list[Finding]) -> list[tuple[str, int]]:
+    """The families of the report's tests, each with how many tests it has."""
+    counts = Counter(f.family for f in findings if is_test(f))
+    return [(clip(name, 160), n) for name, n in counts.items()]
+
+
 def headline(finding: Finding) -> Headline:
     """Word one finding."""
     small = [scope(finding), finding.estimator, finding.instrument]
-    if verdict(finding) != "not measured":
+    if is_measured(finding):
         small.append(finding.note)
     return Headline(
         verdict(finding).replace(" ", "-"),
@@ -160,7 +175,7 @@ def meter(finding: Finding) -> Meter | None:
     """The finding on a scale from 0 to 100 %, where it is a share or a distance of shares."""
     how = manner(finding)
     numbers = (finding.value, finding.low, finding.high)
-    if how not in ("share", "distance") or verdict(finding) == "not measured":
+    if how not in ("share", "distance") or not is_measured(finding):
         return None
     if any(isfinite(x) and not 0 <= x <= 1 for x in numbers):
         return None

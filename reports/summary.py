@@ -9,8 +9,8 @@ import pandas as pd
 
 from probes import Finding
 from reports import ReportData
-from reports.card import SETTINGS, headlines
-from reports.claims import manner, target_value, verdict, verdict_label
+from reports.card import SETTINGS
+from reports.claims import census, headlines, is_measured, manner, target_value, verdict_label
 from reports.grids import read_grid, sheet
 from reports.markup import html, markdown
 from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
@@ -76,7 +76,7 @@ def summary_picture(data: ReportData) -> bytes | None:
 def _drawable(data: ReportData) -> list[dict[str, object]]:
     """Rows of the chart: headline findings that are shares, or else distances of shares."""
     measured = [
-        f for f in headlines(data) if verdict(f) != "not measured" and f.low >= 0 and f.high <= 1
+        f for f in headlines(data.findings) if is_measured(f) and f.low >= 0 and f.high <= 1
     ]
     for how in ("share", "distance"):
         chosen = [f for f in measured if manner(f) == how][:MAX_DRAWN]
@@ -116,12 +116,12 @@ def _rule(table: pd.DataFrame) -> str:
 
 
 def _first(data: ReportData) -> str:
-    chosen = headlines(data)
-    apart = sum(verdict(f) == "apart" for f in chosen)
+    counted = census(data.findings)
+    told = ", ".join(f"{n:,} {label.lower()}" for label, n in counted.items())
     settings = ", ".join(f"{k} {show(data.settings[k])}" for k in SETTINGS if k in data.settings)
     return (
-        f"Measured by diffusion-audit ({settings}). Of {len(chosen)} headline findings {apart} lie "
-        "off their target or differ beyond chance. Brackets hold 95 % intervals."
+        f"Measured by diffusion-audit ({settings}). Of {sum(counted.values()):,} tests: "
+        f"{told or 'none'}. Brackets hold 95 % intervals."
     )
 
 
@@ -134,5 +134,5 @@ def _alt(data: ReportData) -> str:
 
 def _told(data: ReportData) -> list[tuple[str, str]]:
     """(verdict, sentence) of the first headline findings."""
-    measured = [f for f in headlines(data) if verdict(f) != "not measured"]
+    measured = [f for f in headlines(data.findings) if is_measured(f) or f.status == "failed"]
     return [(verdict_label(f), sentence(f)) for f in measured[:MAX_TOLD]]

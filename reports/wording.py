@@ -7,7 +7,6 @@ distances in percentage points.
 
 from __future__ import annotations
 
-import re
 from math import isfinite, isnan
 
 import numpy as np
@@ -19,6 +18,8 @@ from reports.claims import (
     ALPHA,
     Verdict,
     has_interval,
+    is_adjusted,
+    is_measured,
     manner,
     target_shares,
     target_value,
@@ -37,12 +38,15 @@ ATTRIBUTES = {"gender presentation": "perceived gender presentation"}
 AS_COUNTED = ("share", "mean share")
 ARM = ("checkpoint", "vae", "adapters", "negative")
 NAMED = {*ARM, "arm", "prompt", "attribute", "group", "class", *AGAINST}
-ADJUSTED = re.compile(r"benjamini|fdr", re.IGNORECASE)
+MOST_LOST = 0.05
+"""The part of the planned images that may be missing without the sentence saying so."""
 
 
 def sentence(finding: Finding) -> str:
     """The finding as one sentence, ending in what may be claimed of it."""
     claim = verdict(finding)
+    if claim == "failed":
+        return f"Failed: {finding.note or 'no reason was given'} ({topic(finding)})."
     if claim == "not measured":
         return f"{topic(finding)}: not measured: {finding.note or 'no reason was given'}."
     tellers = {"share": _share, "distance": _distance, "difference": _difference, "other": _other}
@@ -96,21 +100,17 @@ def attribute(finding: Finding) -> str:
 
 
 def probability(finding: Finding) -> str:
-    """'p < .001 after Benjamini-Hochberg'; empty where there is no p.
-
-    The correction is named only where the finding's estimator or note names it.
-    """
+    """'p < .001 after Benjamini-Hochberg in two levels'; empty where there is no p."""
     if not isfinite(finding.p):
         return ""
     digits = 3 if finding.p < 0.1 else 2
     p = "p < .001" if finding.p < 0.001 else f"p = {finding.p:.{digits}f}".replace("0.", ".", 1)
-    adjusted = ADJUSTED.search(f"{finding.estimator} {finding.note}")
-    return f"{p} after Benjamini-Hochberg" if adjusted else p
+    return f"{p} after {clip(finding.adjustment, 80)}" if is_adjusted(finding) else p
 
 
 def value_text(finding: Finding) -> str:
     """The value with its unit and interval: '17 % [10 %, 27 %]', '33 points [23, 40]'."""
-    if verdict(finding) == "not measured":
+    if not is_measured(finding):
         return "–"
     value, low, high = (amount(finding, x) for x in (finding.value, finding.low, finding.high))
     unit = "" if manner(finding) == "share" else finding.unit
@@ -149,6 +149,8 @@ def _share(finding: Finding, claim: Verdict) -> str:
         f"{_read(finding)} ({_images(finding)})"
     )
     target = target_value(finding)
+    if claim == "described" and isfinite(target):
+        return f"{told}; the target is {percent(target)}."
     if claim != "apart" or isnan(target):
         held = f"the target ({percent(target)})" if isfinite(target) else "the target"
         return _close(finding, claim, told, held)
@@ -168,7 +170,7 @@ def _distance(finding: Finding, claim: Verdict) -> str:
     about = attribute(finding) or _words(finding.metric)
     told = (
         f"{who(finding)}: {about} {_where(finding)} is {value_text(finding)} from {target} "
-        f"({_images(finding)})"
+        f"({_images(finding)}{_by(finding)})"
     )
     if isfinite(finding.null):
         told += (
@@ -190,15 +192,32 @@ def _difference(finding: Finding, claim: Verdict) -> str:
         of = f" of {attribute(finding)}" if attribute(finding) else ""
         of += f" ({subject['class']})" if "class" in subject and "group" not in subject else ""
         about = f"{_words(finding.metric)}{of}{group(finding)} {_where(finding)} is"
-    told = f"{who(finding)}{against}: {about} {value_text(finding)} (n = {finding.n:,})"
-    return _close(finding, claim, told, "no difference")
+    told = f"{who(finding)}{against}: {about} {value_text(finding)} ({_counted(finding)})"
+    limit = _limit(finding)
+    if claim == "apart" and limit:
+        told = f"{told[:-1]}; tested against a difference of up to {limit})"
+    held = f"a difference of up to {limit}" if limit else "no difference"
+    return _close(finding, claim, told, held)
 
 
 def _other(finding: Finding, claim: Verdict) -> str:
-    told = f"{topic(finding)} is {value_text(finding)} (n = {finding.n:,})"
+    told = f"{topic(finding)} is {value_text(finding)} ({_counted(finding)})"
+    limit = _limit(finding)
+    if limit:
+        if claim == "apart":
+            told = f"{told[:-1]}; tested against a change of up to {limit})"
+        return _close(finding, claim, told, f"a change of up to {limit}")
     if isfinite(finding.null):
         told += f"; without the effect it would be {amount(finding, finding.null)} at this n"
     return _close(finding, claim, told, "that")
+
+
+def _limit(finding: Finding) -> str:
+    """What a change is tested against, with its unit; '' where that is no change at all."""
+    if not isfinite(finding.tested_against) or finding.tested_against == 0:
+        return ""
+    unit = "points" if _in_points(finding) else finding.unit
+    return f"{amount(finding, abs(finding.tested_against))} {unit}".rstrip()
 
 
 def _close(finding: Finding, claim: Verdict, told: str, held_against: str) -> str:
@@ -210,10 +229,12 @@ def _close(finding: Finding, claim: Verdict, told: str, held_against: str) -> st
         return f"{told[:-1]}; {p})." if told.endswith(")") else f"{told} ({p})."
     if not has_interval(finding):
         why = "there is no interval"
-    elif isfinite(finding.p) and finding.p >= ALPHA:
+    elif not isfinite(finding.p):
+        why = "there is no p"
+    elif not is_adjusted(finding):
+        why = "its p is not adjusted for the report's other tests"
+    elif finding.p > ALPHA:
         why = p
-    elif manner(finding) == "distance":
-        why = "chance alone comes as far"
     else:
         why = "the interval contains it"
     return f"{told}. We cannot tell it from {held_against}: {why}."
@@ -222,11 +243,23 @@ def _close(finding: Finding, claim: Verdict, told: str, held_against: str) -> st
 def _read(finding: Finding) -> str:
     name = finding.subject["class"]
     if name in OUTCOMES:
-        return OUTCOMES[name]
-    if name in PLURALS:
-        return f"were read as {PLURALS[name]}"
+        return OUTCOMES[name] + _by(finding)
     about = attribute(finding)
-    return f"were read as {clip(name, 80)}" + (f" ({about})" if about not in ("", name) else "")
+    what = PLURALS.get(name) or clip(name, 80)
+    if name not in PLURALS and about not in ("", name):
+        what += f" ({about})"
+    return f"are {what}{_by(finding)}" if finding.reading else f"were read as {what}"
+
+
+def _by(finding: Finding) -> str:
+    """Whose estimate a share is: ', as classified by X'; '' where the finding does not say."""
+    instrument = clip(finding.instrument or "the instrument", 80)
+    return {
+        "": "",
+        "as counted": f", as classified by {instrument}",
+        "corrected": f", corrected for the confusion matrix of {instrument}",
+        "prediction-powered": f", by {instrument} with people's labels",
+    }[finding.reading]
 
 
 def _where(finding: Finding) -> str:
@@ -239,7 +272,19 @@ def _where(finding: Finding) -> str:
 
 
 def _images(finding: Finding) -> str:
-    return f"{finding.n:,} image{'' if finding.n == 1 else 's'}"
+    return f"{finding.n:,} image{'' if finding.n == 1 else 's'}{_lost(finding)}"
+
+
+def _counted(finding: Finding) -> str:
+    return f"n = {finding.n:,}{_lost(finding)}"
+
+
+def _lost(finding: Finding) -> str:
+    """' of 192 planned; 50 % were not counted', where that is more than `MOST_LOST`."""
+    lost = 1 - finding.n / finding.planned if finding.planned else 0.0
+    if lost <= MOST_LOST:
+        return ""
+    return f" of {finding.planned:,} planned; {percent(lost)} were not counted"
 
 
 def _in_points(finding: Finding) -> bool:

@@ -61,8 +61,9 @@ else:
         for verdict, n in counts.items():
             st.metric(LABELS[verdict], f"{n:,}", width=150)
     st.caption(
-        "of the headline findings. An interval that holds the target, or a p of .05 and more, "
-        "reads 'We cannot tell': never a pass."
+        "of the headline findings. A test whose interval holds what it is tested against, or whose "
+        "adjusted p is above 0.05, reads 'We cannot tell': never a pass. What is no test is "
+        "measured and has no verdict."
     )
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
         verdicts = st.pills(

@@ -119,7 +119,9 @@ def test_arms_are_compared_pair_by_pair():
         assert difference.value == pytest.approx(0.5 / 8)
         assert difference.low < difference.value < difference.high
         assert difference.subject["baseline"] == "a"
-        assert difference.p < 0.05
+        # One question is tested once, of this suite; the other estimand has its interval.
+        suite = difference.estimand == "this suite"
+        assert (difference.p < 0.05) if suite else np.isnan(difference.p)
 
 
 def test_the_same_pictures_under_two_names_differ_by_exactly_nothing():
@@ -127,7 +129,7 @@ def test_the_same_pictures_under_two_names_differ_by_exactly_nothing():
     findings, _ = analysed(plan, scores_of(plan, lambda c, i: 3))
     for difference in pick(findings, "share difference", checkpoint="b"):
         assert difference.value == 0
-        assert difference.p == 1
+        assert difference.p == 1 or difference.estimand == "prompts like these"
         assert difference.low <= 0 <= difference.high
 
 

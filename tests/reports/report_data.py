@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from probes import Exhibit, Finding
+from probes.multiplicity import adjusted
 from reference import world
 from reports import ReportData
 
@@ -48,12 +49,14 @@ def share(checkpoint, prompt, attribute, cls, count, n, target, headline=False):
         value=count / n,
         low=low,
         high=high,
-        estimator="as counted, Wilson; p after Benjamini-Hochberg over the prompts",
+        estimator="as counted, Wilson",
+        family=f"{checkpoint}/{attribute}/{INSTRUMENT}" if headline else "",
+        reading="as counted",
         headline=headline,
         n=n,
         n_clusters=1,
         null=target,
-        p=binomtest(count, n, target).pvalue,
+        p=binomtest(count, n, target).pvalue if headline else np.nan,
         target=f"{100 * target:.0f} %",
         unit="share",
         instrument=INSTRUMENT,
@@ -108,20 +111,21 @@ def fake_report(hostile=False):
             "attributes/distance/skin tone/planted", "attributes", "distance", whole,
             0.314, 0.29, 0.338, estimator="stratified by prompt", headline=True, n=n,
             n_clusters=24, null=0.021, null_q95=0.035, p=1e-9, target=EQUAL, unit="share",
-            instrument=INSTRUMENT,
+            instrument=INSTRUMENT, tested_against=0.0, family="planted/skin tone",
         ),
         Finding(
             "attributes/distance/skin tone/balanced", "attributes", "distance",
             whole | {"checkpoint": one}, 0.024, 0.011, 0.04, estimator="stratified by prompt",
             headline=True, n=n, n_clusters=24, null=0.021, null_q95=0.035, p=0.31,
-            target=EQUAL, unit="share", instrument=INSTRUMENT,
+            target=EQUAL, unit="share", instrument=INSTRUMENT, tested_against=0.0,
+            family="balanced/skin tone",
         ),
         Finding(
             "attributes/share/woman/planted", "attributes", "share",
             {"checkpoint": other, "attribute": "perceived gender presentation", "class": "woman"},
             0.487, 0.37, 0.604, estimand="prompts like these", estimator="t on prompt means",
             headline=True, n=n, n_clusters=24, null=0.5, p=0.82,
-            unit="share", instrument=INSTRUMENT,
+            unit="share", instrument=INSTRUMENT, family="planted/gender",
         ),
         *(f for f in gender if f.headline),
         Finding(
@@ -129,7 +133,8 @@ def fake_report(hostile=False):
             {"checkpoint": one, "vae": "pale", "against": "faithful", "attribute": "skin tone",
              "class": "dark"},
             9.4, 8.1, 10.7, estimator="t on paired prompts", headline=True, n=n // 5,
-            n_clusters=24, null=0.0, null_q95=0.4, p=1e-6, unit="L*", instrument="skin L* v1",
+            n_clusters=24, null=0.0, p=1e-6, unit="L*", instrument="skin L* v1",
+            tested_against=0.4, family="vae/pale",
         ),
         Finding(
             "attributes/difference/woman", "attributes", "difference of shares",
@@ -137,7 +142,7 @@ def fake_report(hostile=False):
              "class": "woman"},
             -0.012, -0.13, 0.107, estimand="prompts like these", estimator="t on paired prompts",
             headline=True, n=2 * n, n_clusters=24, null=0.0, p=0.83, unit="share",
-            instrument=INSTRUMENT,
+            instrument=INSTRUMENT, tested_against=0.0, family="planted against balanced",
         ),
         Finding(
             "attributes/share-corrected/woman/planted", "attributes", "corrected share",
@@ -265,7 +270,7 @@ def fake_report(hostile=False):
         title=f"Occupations {SCRIPT}" if hostile else "Occupations, two checkpoints and two VAEs",
         audited=audited,
         settings=settings,
-        findings=findings,
+        findings=adjusted(findings),
         exhibits=exhibits,
         attrition=attrition,
         provenance={
