@@ -132,7 +132,7 @@ def measured_errors(
         None where the rows say nothing of this attribute and instrument at these settings.
 
     Raises:
-        AuditError: A class or outcome is not declared.
+        AuditError: A class or outcome is not declared, or a class has no labelled image.
     """
     rows = rows[(rows["attribute"] == attribute.name) & (rows["instrument"] == instrument)]
     for setting in [s for s in ARM if s in rows]:
@@ -150,6 +150,12 @@ def measured_errors(
         .fillna(0)
         .to_numpy(int)
     )
+    for name, labelled in zip(names, counts.sum(axis=1), strict=True):
+        if labelled < 1:
+            raise AuditError(
+                f"errors: no labelled image of {name!r} ({attribute.name}, {instrument}); a "
+                "confusion matrix needs at least 1 image of each class"
+            )
     worst, accuracy = "", float("nan")
     if "prompt" in rows:
         right = rows["count"].where(rows["true"] == rows["outcome"], 0)
