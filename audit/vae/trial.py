@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from audit.given.folder import classifier_name, classifier_spec
 from audit.opening import Audit
@@ -28,7 +32,7 @@ COLUMNS = (
 def run(
     images: Path,
     csv: Path | None,
-    vaes: tuple[str, ...],
+    vaes: tuple[str, ...] | Mapping[str, Any],
     out: Path,
     longest: int,
     batch: int,
@@ -36,7 +40,20 @@ def run(
     classifiers: tuple[str, ...],
     say: Say,
 ) -> Audit:
-    """Send the pictures round and measure them; run again to resume.
+    """Send the images round and measure them; run again to resume.
+
+    Args:
+        images: Folder of images, or run directory.
+        csv: Table of labels by file name, or None.
+        vaes: VAEs as on the command line, [NAME=]SOURCE; or by name a source or a loaded VAE: any
+            object with `encode`, from images (n, 3, height, width) in [-1, 1] to latents, and
+            `decode` back.
+        out: Run directory to write to.
+        longest: Longest side in pixels; larger images are scaled down to it.
+        batch: Images per forward, at most.
+        attributes: Attribute sets to measure before and after.
+        classifiers: Classifiers to measure them with, [NAME=]SOURCE.
+        say: Receives progress.
 
     Raises:
         ValueError: Something that the user gave cannot be used.
@@ -48,7 +65,7 @@ def run(
     audit, plan, provenance, loaded = round_trip_audit(
         images.name,
         pictures,
-        named(vaes),
+        dict(vaes) if isinstance(vaes, Mapping) else named(vaes),
         out,
         longest,
         batch,
@@ -57,10 +74,19 @@ def run(
     )
     begin(audit, plan, provenance)
     store_originals(audit, plan, pictures)
-    for line in examine(audit, plan, loaded):
+    for vae in loaded.values():
+        if isinstance(vae, torch.nn.Module):
+            vae.to(audit.device).eval()
+    for line in examine(audit, plan, loaded, say):
         say(line)
     worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
     units = [u for u in units_of(plan) if unmade(audit.run, u)]
+    if units:
+        n = sum(u.rows["trajectory"].nunique() for u in units)
+        say(
+            f"round trip: {n} images by {len(loaded)} VAEs on {audit.device}, "
+            f"{len(units) * len(loaded)} forwards of up to {batch}"
+        )
     progress = Progress("round trip", len(units), say)
     for unit in units:
         outcome = worker(unit)
