@@ -19,8 +19,9 @@ from audit.opening import Audit
 from audit.progress import Say
 from audit.store import Run
 from audit.vae.files import VAE_CLASSES
+from audit.vae.pace import clock
 from audit.vae.precision import precision
-from audit.vae.scale import check_shift, check_vae_scale, settle
+from audit.vae.scale import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from audit.vae.vaes import VaeIdentity, codec, compare, identify
 from probes import Exhibit
 
@@ -32,7 +33,11 @@ MOST_ACTIVATIONS = 4
 
 
 def examine(
-    audit: Audit, plan: pd.DataFrame, vaes: Mapping[str, Any], say: Say = lambda text: None
+    audit: Audit,
+    plan: pd.DataFrame,
+    vaes: Mapping[str, Any],
+    paces: Mapping[str, float],
+    say: Say,
 ) -> list[str]:
     """Examine VAEs that the run has not examined yet.
 
@@ -40,6 +45,7 @@ def examine(
         audit: Audit of the round trips.
         plan: Plan of its cells.
         vaes: VAEs by name, on the device that is used.
+        paces: Seconds per pixel of a round trip, by VAE; without one no time is said.
         say: Receives progress, a line before each VAE.
 
     Returns:
@@ -56,7 +62,7 @@ def examine(
     for number, (name, vae) in enumerate(vaes.items(), 1):
         say(
             f"examine {number}/{len(vaes)} {name}: scaling factor on {len(pictures)} images, "
-            "activations in fp32"
+            f"activations in fp32{_about(paces.get(name), pictures)}"
         )
         one = identify(name, audit.spec.vaes[name], vae, digests[name])
         row: dict[str, Any] = dict(one._asdict())
@@ -110,6 +116,15 @@ def exhibits(run: Run) -> list[Exhibit]:
         "factor against the spread of the latents of these pictures."
     )
     return [Exhibit("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
+
+
+def _about(pace: float | None, pictures: list[NDArray[np.uint8]]) -> str:
+    """The time it takes: all are encoded, a third of a round trip, and some decoded too."""
+    if pace is None or not pictures:
+        return ""
+    pixels = float(np.mean([p.shape[0] * p.shape[1] for p in pictures]))
+    trips = len(pictures) / 3 + RECONSTRUCTED + MOST_ACTIVATIONS
+    return f", about {clock(pace * pixels * trips)}"
 
 
 def _examined(vae: Any, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:

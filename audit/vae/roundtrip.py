@@ -122,7 +122,7 @@ def round_trip_audit(
 def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -> None:
     """Copy the pictures, their masks and labels into the run; what is no image has a reason."""
     longest = audit.run.read_json("provenance.json")["made with"]["longest side"]
-    known = {_cell(p, longest): p for p in pictures}
+    known = {cell_of(p, longest): p for p in pictures}
     for unit, rows in plan[plan["vae"] == ORIGINAL].groupby("unit", sort=False):
         if audit.run.images_path(str(unit), FILE).exists():
             continue
@@ -142,7 +142,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
             records.append(record | {"png": png_bytes(pixels, picture.prompt), "sha256": digest})
         audit.run.write_images(str(unit), FILE, records)
     rows = [
-        (_cell(p, longest), label, value, "given")
+        (cell_of(p, longest), label, value, "given")
         for p in pictures
         for label, value in p.labels.items()
     ]
@@ -259,7 +259,8 @@ def _digest(vae: Any) -> str:
     return canonical_digest([type(vae).__qualname__, *behaviour(vae)])
 
 
-def _cell(picture: Picture, longest: int) -> str:
+def cell_of(picture: Picture, longest: int) -> str:
+    """Id of an original: of its content, and of the side that it is scaled down to."""
     return canonical_digest(["given", picture.digest, longest])
 
 
@@ -280,9 +281,9 @@ def _plan(
     for alike in by_size.values():
         for start in range(0, len(alike), batch):
             part = alike[start : start + batch]
-            unit = canonical_digest([_cell(p, longest) for p in part])[:16]
+            unit = canonical_digest([cell_of(p, longest) for p in part])[:16]
             for picture in part:
-                prompt, own = picture.prompt or NO_PROMPT, _cell(picture, longest)
+                prompt, own = picture.prompt or NO_PROMPT, cell_of(picture, longest)
                 seed = seen[prompt] = seen.get(prompt, -1) + 1
                 base = given_cell(own, prompt, prompts.index(prompt), seed)
                 base = base._replace(unit=unit, vae=ORIGINAL)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from audit.given.folder import classifier_name, classifier_spec
 from audit.opening import Audit
 from audit.plan import units_of
@@ -16,7 +14,15 @@ from audit.progress import Progress, Say
 from audit.run import score, unmade
 from audit.vae.examine import examine
 from audit.vae.originals import pictures_of_folder, pictures_of_run
-from audit.vae.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
+from audit.vae.pace import clock, pace
+from audit.vae.roundtrip import (
+    ORIGINAL,
+    RoundTripWorker,
+    cell_of,
+    round_trip_audit,
+    shrunk_size,
+    store_originals,
+)
 from probes import Finding
 
 COLUMNS = (
@@ -74,18 +80,18 @@ def run(
     )
     begin(audit, plan, provenance)
     store_originals(audit, plan, pictures)
-    for vae in loaded.values():
-        if isinstance(vae, torch.nn.Module):
-            vae.to(audit.device).eval()
-    for line in examine(audit, plan, loaded, say):
-        say(line)
     worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
     units = [u for u in units_of(plan) if unmade(audit.run, u)]
+    paces = {name: pace(way) for name, way in worker.codecs.items()} if units else {}
+    for line in examine(audit, plan, loaded, paces, say):
+        say(line)
     if units:
-        n = sum(u.rows["trajectory"].nunique() for u in units)
+        ids = {str(t) for u in units for t in u.rows["trajectory"]}
+        sizes = [shrunk_size(p.size, longest) for p in pictures if cell_of(p, longest) in ids]
+        seconds = sum(w * h for w, h in sizes) * sum(paces.values())
         say(
-            f"round trip: {n} images by {len(loaded)} VAEs on {audit.device}, "
-            f"{len(units) * len(loaded)} forwards of up to {batch}"
+            f"round trip: {len(ids)} images by {len(loaded)} VAEs on {audit.device}, "
+            f"{len(units) * len(loaded)} forwards of up to {batch}, at least {clock(seconds)}"
         )
     progress = Progress("round trip", len(units), say)
     for unit in units:

@@ -127,10 +127,13 @@ def test_a_copy_differs_by_exactly_nothing(mixed):
 def test_work_is_said_before_it_starts(mixed):
     _, said, _ = mixed
     examined = [line for line in said if line.startswith("examine ")]
-    assert examined[0] == "examine 1/3 light: scaling factor on 11 images, activations in fp32"
+    assert examined[0].startswith(
+        "examine 1/3 light: scaling factor on 11 images, activations in fp32, about 0:0"
+    )
     first = next(n for n, line in enumerate(said) if line.startswith("round trip"))
     assert said[first].startswith("round trip: 11 images by 3 VAEs on cpu, ")
-    assert said[first].endswith(" forwards of up to 4")
+    assert " forwards of up to 4, at least 0:0" in said[first]
+    assert said[first + 1].startswith("round trip 1/")
     assert "again is light under another name" in said
 
 
