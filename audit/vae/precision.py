@@ -80,5 +80,5 @@ def _recorder(name: str, seen: Ranges) -> Callable[..., None]:
 
 def _beyond(values: torch.Tensor, dtype: torch.dtype) -> float:
     """Share of values that a precision cannot hold: what rounds to infinity, or is none."""
-    kept = torch.isfinite(values.to(dtype))
-    return 1 - float(kept.double().mean())
+    lost = ~torch.isfinite(values.to(dtype))
+    return int(lost.sum()) / max(lost.numel(), 1)

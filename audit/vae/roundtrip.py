@@ -34,10 +34,12 @@ from audit.png import png_bytes
 from audit.prompts import Prompt
 from audit.spec import canonical_digest, parse_spec
 from audit.store import Run, sha256
+from audit.vae.files import VAE_CLASSES
 from audit.vae.originals import Picture
 from audit.vae.vaes import Codec, behaviour, codec, load_vae_alone
 
 ORIGINAL = "original"
+CLASSES = tuple(VAE_CLASSES.values())
 
 
 def round_trip_audit(
@@ -155,7 +157,7 @@ class RoundTripWorker:
     def __init__(self, run: Run, vaes: Mapping[str, Any], batch: int, device: str) -> None:
         self.run, self.batch = run, batch
         self.codecs: dict[str, Codec] = {
-            name: codec(vae.to(device).eval() if isinstance(vae, torch.nn.Module) else vae)
+            name: codec(vae.to(device).eval() if isinstance(vae, CLASSES) else vae)
             for name, vae in vaes.items()
         }
 

@@ -236,7 +236,7 @@ def _encoded(vae: Codec, images: Sequence[NDArray[np.uint8]]) -> list[torch.Tens
     """Latents (channels, rows, columns) of each image, in order."""
     found: dict[int, torch.Tensor] = {}
     for part in _forwards(images, range(len(images))):
-        encoded = vae.encode(_tensor([images[n] for n in part])).double().cpu()
+        encoded = vae.encode(_tensor([images[n] for n in part])).cpu().double()
         found |= dict(zip(part, encoded, strict=True))
     return [found[number] for number in range(len(images))]
 

@@ -121,15 +121,16 @@ def verdicts(vae: Remembered, sets: Sequence[Images], true: float, configured: f
     )
 
 
-def systematic() -> None:
-    """Print the first table."""
+def systematic(kinds: Sequence[str]) -> None:
+    """Print the first table, of sets of images by name."""
     named = real()
     true = true_factors(named)
     named["reference"] = Remembered(codec(load_vae_alone("f", "reference:faithful", MODELS)))
     true["reference"] = 0.87808
     print("| images | VAE | fitted / true | log | of it sampling | stated error | judged |")
     print("|---|---|---|---|---|---|---|")
-    for kind, images in image_sets().items():
+    sets = image_sets()
+    for kind, images in ((kind, sets[kind]) for kind in kinds):
         for name, vae in named.items():
             found = check_scale(vae, images, true[name], [])
             off = math.log(found.fitted / true[name])
@@ -140,14 +141,14 @@ def systematic() -> None:
             )
 
 
-def bar(draws: int) -> None:
-    """Print the second table."""
+def bar(draws: int, kinds: Sequence[str]) -> None:
+    """Print the second table, of groups of photographs by name."""
     named = real((*LIGHT, *APPROX))
     print(
         "| photographs | VAEs | n | latents of | configured | named | confirmed | accused | draws |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
-    for kind in ("COLOUR", "SCENES", "EVERY"):
+    for kind in kinds:
         for n in (16, 48):
             sets = [
                 photographs.tiles(getattr(photographs, kind), n, 128, seed) for seed in range(draws)
@@ -181,10 +182,14 @@ def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--part", help="one row of sets of the first table or group of the second")
     arguments = parser.parse_args()
-    systematic()
-    print()
-    bar(arguments.draws)
+    sets, groups = tuple(image_sets()), ("COLOUR", "SCENES", "EVERY")
+    if arguments.part is None or arguments.part in sets:
+        systematic([k for k in sets if arguments.part in (None, k)])
+        print()
+    if arguments.part is None or arguments.part in groups:
+        bar(arguments.draws, [k for k in groups if arguments.part in (None, k)])
 
 
 if __name__ == "__main__":
