@@ -20,7 +20,7 @@ from audit.progress import Say
 from audit.store import Run
 from audit.vae.files import VAE_CLASSES
 from audit.vae.pace import clock
-from audit.vae.precision import precision
+from audit.vae.precision import NAMES, precision
 from audit.vae.scale import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from audit.vae.vaes import VaeIdentity, codec, compare, identify
 from probes import Exhibit
@@ -98,10 +98,10 @@ def exhibits(run: Run) -> list[Exhibit]:
                 "VAE": r["name"],
                 "class": r["kind"],
                 "latents": f"{r['channels']} channels, 1 for {r['pixels']} x {r['pixels']} pixels",
-                "scaling factor": r["scaling_factor"],
+                "scaling factor": _factor(r["scaling_factor"]),
                 "scale from data": r["scale"],
                 "shift": r["shift"],
-                **r["precision"],
+                **{name: r["precision"].get(name, "not checked") for name in NAMES},
                 "kin": r["kin"] or "none of these",
                 "weights": r["normalised"][:16],
                 "encoder": r["encoder"][:16],
@@ -116,6 +116,10 @@ def exhibits(run: Run) -> list[Exhibit]:
         "factor against the spread of the latents of these pictures."
     )
     return [Exhibit("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
+
+
+def _factor(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
 
 
 def _about(pace: float | None, pictures: list[NDArray[np.uint8]]) -> str:

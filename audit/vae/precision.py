@@ -18,6 +18,7 @@ import torch
 from audit.vae.vaes import codec
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 Ranges = dict[str, list[tuple[float, dict[torch.dtype, float]]]]
 """By layer: of every call, the largest absolute value and the share that overflows, by dtype."""
 
@@ -45,13 +46,13 @@ def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, s
         for hook in hooks:
             hook.remove()
     rows: list[dict[str, Any]] = []
-    for dtype in DTYPES:
+    for dtype, name in zip(DTYPES, NAMES, strict=True):
         for layer, calls in seen.items():
             largest = [value for value, _ in calls if not math.isnan(value)]
             rows.append(
                 {
                     "layer": layer,
-                    "dtype": str(dtype).removeprefix("torch."),
+                    "dtype": name,
                     "largest": max(largest, default=math.nan),
                     "nonfinite": sum(share[dtype] for _, share in calls) / len(calls),
                 }

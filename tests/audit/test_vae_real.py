@@ -13,6 +13,7 @@ from audit.plan import units_of
 from audit.planning import begin
 from audit.store import Run
 from audit.vae import trial
+from audit.vae.examine import exhibits
 from audit.vae.files import KNOWN
 from audit.vae.originals import pictures_of_folder
 from audit.vae.precision import precision
@@ -146,7 +147,9 @@ def test_objects_are_named_in_the_run(mixed):
         "again": (4, None, "object:Light"),
         "taef2": (32, None, "object:Taef2"),
     }
-    assert (audit.run.folder / "plan.parquet").exists()
+    table = exhibits(audit.run)[0].table
+    assert list(table["scaling factor"]) == ["none"] * 3
+    assert set(table["float16"]) == {"not checked"}
 
 
 def test_images_of_one_size_after_scaling_share_a_unit(tmp_path):
