@@ -16,19 +16,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.opening import Audit
+from audit.progress import Say
 from audit.store import Run
 from audit.vae.files import VAE_CLASSES
-from audit.vae.scale import check_shift, check_vae_scale, precision, settle
+from audit.vae.pace import clock
+from audit.vae.precision import NAMES, precision
+from audit.vae.scale import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from audit.vae.vaes import VaeIdentity, codec, compare, identify
 from probes import Exhibit
 
 FILE = "vaes.json"
 MOST_PICTURES, MOST_SIDE = 48, 256
 """Pictures for the check of the scaling factor, and the side that they are cropped to."""
+MOST_ACTIVATIONS = 4
+"""Of these, how many are sent through for the range of activations."""
 
 
-def examine(audit: Audit, plan: pd.DataFrame, vaes: Mapping[str, Any]) -> list[str]:
+def examine(
+    audit: Audit,
+    plan: pd.DataFrame,
+    vaes: Mapping[str, Any],
+    paces: Mapping[str, float],
+    say: Say,
+) -> list[str]:
     """Examine VAEs that the run has not examined yet.
+
+    Args:
+        audit: Audit of the round trips.
+        plan: Plan of its cells.
+        vaes: VAEs by name, on the device that is used.
+        paces: Seconds per pixel of a round trip, by VAE; without one no time is said.
+        say: Receives progress, a line before each VAE.
 
     Returns:
         What a user must know at once, one line each: copies, wrong scales, overflows.
@@ -41,7 +59,11 @@ def examine(audit: Audit, plan: pd.DataFrame, vaes: Mapping[str, Any]) -> list[s
     known: list[VaeIdentity] = []
     rows: list[dict[str, Any]] = []
     lines: list[str] = []
-    for name, vae in vaes.items():
+    for number, (name, vae) in enumerate(vaes.items(), 1):
+        say(
+            f"examine {number}/{len(vaes)} {name}: scaling factor on {len(pictures)} images, "
+            f"activations in fp32{_about(paces.get(name), pictures)}"
+        )
         one = identify(name, audit.spec.vaes[name], vae, digests[name])
         row: dict[str, Any] = dict(one._asdict())
         kin = [(other, compare(other, one)) for other in known]
@@ -76,10 +98,10 @@ def exhibits(run: Run) -> list[Exhibit]:
                 "VAE": r["name"],
                 "class": r["kind"],
                 "latents": f"{r['channels']} channels, 1 for {r['pixels']} x {r['pixels']} pixels",
-                "scaling factor": r["scaling_factor"],
+                "scaling factor": _factor(r["scaling_factor"]),
                 "scale from data": r["scale"],
                 "shift": r["shift"],
-                **r["precision"],
+                **{name: r["precision"].get(name, "not checked") for name in NAMES},
                 "kin": r["kin"] or "none of these",
                 "weights": r["normalised"][:16],
                 "encoder": r["encoder"][:16],
@@ -96,6 +118,19 @@ def exhibits(run: Run) -> list[Exhibit]:
     return [Exhibit("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
 
 
+def _factor(value: float | None) -> str:
+    return "none" if value is None else f"{value:g}"
+
+
+def _about(pace: float | None, pictures: list[NDArray[np.uint8]]) -> str:
+    """The time it takes: all are encoded, a third of a round trip, and some decoded too."""
+    if pace is None or not pictures:
+        return ""
+    pixels = float(np.mean([p.shape[0] * p.shape[1] for p in pictures]))
+    trips = len(pictures) / 3 + RECONSTRUCTED + MOST_ACTIVATIONS
+    return f", about {clock(pace * pixels * trips)}"
+
+
 def _examined(vae: Any, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
     fitting = []
     if isinstance(vae, tuple(VAE_CLASSES.values())):
@@ -106,7 +141,8 @@ def _examined(vae: Any, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
         return {"assumed": "", "scale": "cannot tell", "shift": "cannot tell", "precision": {}}
     vae, assumed = settle(vae, fitting)
     scale = check_vae_scale(vae, fitting)
-    tensor = torch.from_numpy(fitting[0].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    some = np.stack([p for p in fitting if p.shape == fitting[0].shape][:MOST_ACTIVATIONS])
+    tensor = torch.from_numpy(some).permute(0, 3, 1, 2).float() / 127.5 - 1
     return {
         "assumed": assumed,
         "scaling_factor": vae.config.scaling_factor,

@@ -4,6 +4,9 @@ The pictures are those of a folder, or of a run (what its first VAE made). The a
 holds them; the arm of a VAE holds decode(encode(picture)) at the mode of the posterior, in
 fp32, clamped to [0, 1] and rounded to 8 bits. A picture larger than `longest` is scaled down
 first; one whose side is no multiple of the VAE's step is padded by its edge and cut again.
+
+A unit holds at most a batch of images of one size and is one forward, never filled up with copies:
+what must be equal between VAEs is the grouping, so that a copy of a VAE differs by exactly 0.
 """
 
 from __future__ import annotations
@@ -34,16 +37,18 @@ from audit.prompts import Prompt
 from audit.run_folder import DiskFullError
 from audit.spec import canonical_digest, parse_spec
 from audit.store import Run, sha256
+from audit.vae.files import VAE_CLASSES
 from audit.vae.originals import Picture
-from audit.vae.vaes import Codec, codec, load_vae_alone
+from audit.vae.vaes import Codec, behaviour, codec, load_vae_alone
 
 ORIGINAL = "original"
+CLASSES = tuple(VAE_CLASSES.values())
 
 
 def round_trip_audit(
     name: str,
     pictures: list[Picture],
-    sources: Mapping[str, str],
+    sources: Mapping[str, Any],
     out: Path,
     longest: int,
     batch: int,
@@ -55,18 +60,26 @@ def round_trip_audit(
     Args:
         name: Of the audit.
         pictures: What is sent round.
-        sources: 'reference:NAME', a folder or a file, by the VAE's name.
+        sources: 'reference:NAME', a folder or a file by the VAE's name, or a loaded VAE: any
+            object with encode and decode, as `audit.vae.vaes.codec` takes it.
         out: Run folder.
         longest: Pictures with a longer side are scaled down to it.
-        batch: Pictures encoded and decoded together.
+        batch: Images encoded and decoded together, at most.
         attributes: Attribute sets to measure before and after.
         classifiers: Those to measure them with.
 
     Raises:
         ValueError: A VAE cannot be loaded, or an attribute or classifier is unknown.
     """
-    vaes = {key: load_vae_alone(key, source, Path.cwd()) for key, source in sources.items()}
-    digests = {key: digest_of(vae) for key, vae in vaes.items()}
+    vaes = {
+        key: load_vae_alone(key, source, Path.cwd()) if isinstance(source, str) else source
+        for key, source in sources.items()
+    }
+    digests = {key: _digest(vae) for key, vae in vaes.items()}
+    sources = {
+        key: source if isinstance(source, str) else f"object:{type(source).__name__}"
+        for key, source in sources.items()
+    }
     prompts = list(dict.fromkeys(p.prompt or NO_PROMPT for p in pictures))
     raw = {
         "name": name,
@@ -99,6 +112,7 @@ def round_trip_audit(
         ],
         "made with": {
             "batch size": batch,
+            "last batch": "as it is",  # it was filled up with copies before
             "device": device,
             "dtype": "float32",
             "longest side": longest,
@@ -113,7 +127,7 @@ def round_trip_audit(
 def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -> None:
     """Copy the pictures, their masks and labels into the run; what is no image has a reason."""
     longest = (audit.run.made_with() or {})["longest side"]
-    known = {_cell(p, longest): p for p in pictures}
+    known = {cell_of(p, longest): p for p in pictures}
     for unit, rows in plan[plan["vae"] == ORIGINAL].groupby("unit", sort=False):
         masks = [audit.run.mask_path(str(t)) for t in rows["trajectory"].unique()]
         held = audit.run.images_path(str(unit), FILE).exists()
@@ -136,7 +150,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
         if not held:
             audit.run.write_images(str(unit), FILE, records)
     rows = [
-        (_cell(p, longest), label, value, "given")
+        (cell_of(p, longest), label, value, "given")
         for p in pictures
         for label, value in p.labels.items()
     ]
@@ -149,7 +163,7 @@ class RoundTripWorker:
     def __init__(self, run: Run, vaes: Mapping[str, Any], batch: int, device: str) -> None:
         self.run, self.batch = run, batch
         self.codecs: dict[str, Codec] = {
-            name: codec(vae.to(device).eval() if isinstance(vae, torch.nn.Module) else vae)
+            name: codec(vae.to(device).eval() if isinstance(vae, CLASSES) else vae)
             for name, vae in vaes.items()
         }
 
@@ -214,7 +228,7 @@ def send(
     Args:
         way: Encodes and decodes; its step is the number of pixels that a latent covers.
         pixels: (n, height, width, 3), uint8 sRGB.
-        batch: Of every forward; the last is padded.
+        batch: Images per forward, at most; the last is as small as what is left.
 
     Returns:
         Images (n, height, width, 3) in [0, 1], and latents (n, channels, rows, columns).
@@ -224,29 +238,42 @@ def send(
     grown = np.pad(pixels, ((0, 0), (0, -height % step), (0, -width % step), (0, 0)), mode="edge")
     images, latents = [], []
     for start in range(0, n, batch):
-        part = grown[start : start + batch]
-        padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
-        tensor = torch.from_numpy(padded).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
-        encoded = way.encode(tensor)
+        part = torch.from_numpy(grown[start : start + batch]).permute(0, 3, 1, 2)
+        encoded = way.encode(part.contiguous().float() / 127.5 - 1)
         drawn = way.decode(encoded).float()
         # Clamping would hide infinity.
         drawn = (drawn.where(drawn.isfinite(), torch.nan) / 2 + 0.5).clamp(0, 1)
-        images.append(drawn[: len(part), :, :height, :width].permute(0, 2, 3, 1).cpu().numpy())
-        latents.append(encoded[: len(part)].float().cpu().contiguous())
+        images.append(drawn[:, :, :height, :width].permute(0, 2, 3, 1).cpu().numpy())
+        latents.append(encoded.float().cpu().contiguous())
     return np.concatenate(images), torch.cat(latents)
 
 
 def shrink(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     """Scale a picture (Lanczos) so that no side is longer; smaller ones stay as they are."""
-    height, width = pixels.shape[:2]
-    scale = longest / max(height, width)
-    if scale >= 1:
+    size = (pixels.shape[1], pixels.shape[0])
+    small = shrunk_size(size, longest)
+    if small == size:
         return pixels
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    return np.asarray(Image.fromarray(pixels).resize(small, Image.Resampling.LANCZOS))
 
 
-def _cell(picture: Picture, longest: int) -> str:
+def shrunk_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """Width and height after `shrink`."""
+    scale = longest / max(*size, 1)
+    if scale >= 1:
+        return size
+    return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+
+
+def _digest(vae: Any) -> str:
+    """Of configuration and weights; of what it does, for an object without weights."""
+    if isinstance(vae, torch.nn.Module) and vae.state_dict():
+        return digest_of(vae)
+    return canonical_digest([type(vae).__qualname__, *behaviour(vae)])
+
+
+def cell_of(picture: Picture, longest: int) -> str:
+    """Id of an original: of its content, and of the side that it is scaled down to."""
     return canonical_digest(["given", picture.digest, longest])
 
 
@@ -257,17 +284,19 @@ def _plan(
     longest: int,
     batch: int,
 ) -> pd.DataFrame:
-    """Originals and round trips; a unit holds pictures of one size."""
+    """Originals and round trips; a unit holds images of one size, once they are scaled down."""
     pictures = list({p.digest: p for p in pictures}.values())
+    by_size: dict[tuple[int, int], list[Picture]] = {}
+    for picture in pictures:
+        by_size.setdefault(shrunk_size(picture.size, longest), []).append(picture)
     seen: dict[str, int] = {}
     cells = []
-    for size in dict.fromkeys(p.size for p in pictures):
-        alike = [p for p in pictures if p.size == size]
+    for alike in by_size.values():
         for start in range(0, len(alike), batch):
             part = alike[start : start + batch]
-            unit = canonical_digest([_cell(p, longest) for p in part])[:16]
+            unit = canonical_digest([cell_of(p, longest) for p in part])[:16]
             for picture in part:
-                prompt, own = picture.prompt or NO_PROMPT, _cell(picture, longest)
+                prompt, own = picture.prompt or NO_PROMPT, cell_of(picture, longest)
                 seed = seen[prompt] = seen.get(prompt, -1) + 1
                 base = given_cell(own, prompt, prompts.index(prompt), seed)
                 base = base._replace(unit=unit, vae=ORIGINAL)

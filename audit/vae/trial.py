@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from audit.attributes import load_attribute
 from audit.errors import AuditError
@@ -14,7 +16,15 @@ from audit.progress import Progress, Say, stopping, until
 from audit.run import score, unmade, working
 from audit.vae.examine import examine
 from audit.vae.originals import pictures_of_folder, pictures_of_run
-from audit.vae.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
+from audit.vae.pace import clock, pace
+from audit.vae.roundtrip import (
+    ORIGINAL,
+    RoundTripWorker,
+    cell_of,
+    round_trip_audit,
+    shrunk_size,
+    store_originals,
+)
 from probes import Finding
 
 COLUMNS = (
@@ -30,7 +40,7 @@ COLUMNS = (
 def run(
     images: Path,
     csv: Path | None,
-    vaes: tuple[str, ...],
+    vaes: tuple[str, ...] | Mapping[str, Any],
     out: Path,
     longest: int,
     batch: int,
@@ -38,7 +48,20 @@ def run(
     classifiers: tuple[str, ...],
     say: Say,
 ) -> Audit:
-    """Send the pictures round and measure them; run again to resume.
+    """Send the images round and measure them; run again to resume.
+
+    Args:
+        images: Folder of images, or run directory.
+        csv: Table of labels by file name, or None.
+        vaes: VAEs as on the command line, [NAME=]SOURCE; or by name a source or a loaded VAE: any
+            object with `encode`, from images (n, 3, height, width) in [-1, 1] to latents, and
+            `decode` back.
+        out: Run directory to write to.
+        longest: Longest side in pixels; larger images are scaled down to it.
+        batch: Images per forward, at most.
+        attributes: Attribute sets to measure before and after.
+        classifiers: Classifiers to measure them with, [NAME=]SOURCE.
+        say: Receives progress.
 
     Raises:
         AuditError: Something that the user gave cannot be used.
@@ -51,7 +74,7 @@ def run(
     audit, plan, provenance, loaded = round_trip_audit(
         images.name,
         pictures,
-        named(vaes),
+        dict(vaes) if isinstance(vaes, Mapping) else named(vaes),
         out,
         longest,
         batch,
@@ -61,10 +84,19 @@ def run(
     with working(audit, say):
         begin(audit, plan, provenance)
         store_originals(audit, plan, pictures)
-        for line in examine(audit, plan, loaded):
-            say(line)
         worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
         units = [u for u in units_of(plan) if unmade(audit.run, u)]
+        paces = {name: pace(way) for name, way in worker.codecs.items()} if units else {}
+        for line in examine(audit, plan, loaded, paces, say):
+            say(line)
+        if units:
+            ids = {str(t) for u in units for t in u.rows["trajectory"]}
+            sizes = [shrunk_size(p.size, longest) for p in pictures if cell_of(p, longest) in ids]
+            seconds = sum(w * h for w, h in sizes) * sum(paces.values())
+            say(
+                f"round trip: {len(ids)} images by {len(loaded)} VAEs on {audit.device}, "
+                f"{len(units) * len(loaded)} forwards of up to {batch}, at least {clock(seconds)}"
+            )
         progress = Progress("round trip", len(units), say)
         with stopping() as stopped:
             for unit in until(units, stopped):

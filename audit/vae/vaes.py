@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from skimage import data
@@ -42,7 +44,8 @@ class VaeIdentity(NamedTuple):
     channels: int
     pixels: int
     """Pixels that a latent covers in each direction."""
-    scaling_factor: float
+    scaling_factor: float | None
+    """None for an object that says nothing of it."""
     shift_factor: float | None
     kind: str
     """Class."""
@@ -146,16 +149,18 @@ def identify(name: str, source: str, vae: Any, exact: str) -> VaeIdentity:
     Args:
         name: In the spec.
         source: Where it came from.
-        vae: Of diffusers, whose own tensor names are the canonical ones.
+        vae: VAE of diffusers, whose own tensor names are the canonical ones, or an object as
+            `codec` takes it; one without weights is identified by what it does.
         exact: Its `models.digest_of`.
     """
-    halves = {"encoder": hashlib.sha256(), "decoder": hashlib.sha256()}
-    for key, tensor in sorted(vae.state_dict().items()):
-        half = "encoder" if key.startswith(("encoder.", "quant_conv.")) else "decoder"
-        rounded = tensor.detach().cpu().to(torch.float16).contiguous()
-        halves[half].update(f"{key}|{tuple(rounded.shape)}|".encode())
-        halves[half].update(rounded.numpy().data)
-    encoder, decoder = (halves[half].hexdigest() for half in ("encoder", "decoder"))
+    encoder, decoder = _weights(vae) if _has_weights(vae) else behaviour(vae)
+    config = getattr(vae, "config", None) or {}
+    known = isinstance(vae, tuple(VAE_CLASSES.values()))
+    way = codec(vae)
+    side = 8 * way.step
+    channels = (
+        config["latent_channels"] if known else way.encode(torch.zeros(1, 3, side, side)).shape[1]
+    )
     return VaeIdentity(
         name,
         source,
@@ -163,12 +168,37 @@ def identify(name: str, source: str, vae: Any, exact: str) -> VaeIdentity:
         canonical_digest([encoder, decoder]),
         encoder,
         decoder,
-        vae.config.latent_channels,
-        spatial_factor(vae),
-        vae.config.scaling_factor,
-        vae.config.get("shift_factor"),
+        channels,
+        way.step,
+        config.get("scaling_factor"),
+        config.get("shift_factor"),
         type(vae).__name__,
     )
+
+
+def _has_weights(vae: Any) -> bool:
+    return isinstance(vae, torch.nn.Module) and bool(vae.state_dict())
+
+
+def _weights(vae: torch.nn.Module) -> tuple[str, str]:
+    """Digests of encoder and decoder, of the weights as fp16."""
+    halves = {"encoder": hashlib.sha256(), "decoder": hashlib.sha256()}
+    for key, tensor in sorted(vae.state_dict().items()):
+        half = "encoder" if key.startswith(("encoder.", "quant_conv.")) else "decoder"
+        rounded = tensor.detach().cpu().to(torch.float16).contiguous()
+        halves[half].update(f"{key}|{tuple(rounded.shape)}|".encode())
+        halves[half].update(rounded.numpy().data)
+    return halves["encoder"].hexdigest(), halves["decoder"].hexdigest()
+
+
+@torch.no_grad()
+def behaviour(vae: Any) -> tuple[str, str]:
+    """Digests of a VAE's latents of two photographs and of the images that it makes of them."""
+    way = codec(vae)
+    latents = way.encode(_cards())
+    found = [x.float().cpu().contiguous() for x in (latents, way.decode(latents))]
+    encoder, decoder = (hashlib.sha256(x.numpy().data).hexdigest() for x in found)
+    return encoder, decoder
 
 
 def compare(a: VaeIdentity, b: VaeIdentity) -> Kinship:
@@ -219,14 +249,20 @@ def same_space(a: Any, b: Any) -> float:
     1 for one encoder, near 0 for VAEs that were trained apart: then one cannot decode the
     other's latents though the shapes agree. Two of scikit-image's photographs, at 128 pixels.
     """
-    card = torch.stack([_card(name) for name in ("astronaut", "coffee")])
-    both = [codec(vae).encode(card).cpu().transpose(0, 1).flatten(1) for vae in (a, b)]
+    cards = _cards()
+    both = [codec(_wide(vae)).encode(cards).cpu().transpose(0, 1).flatten(1) for vae in (a, b)]
     pairs = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(*both, strict=True)]
     return float(torch.stack(pairs).mean())
 
 
-def _card(name: str) -> torch.Tensor:
-    """A photograph, (3, 128, 128) in [-1, 1]."""
-    picture: Any = getattr(data, name)()[:384, :384]
-    small = picture.reshape(128, 3, 128, 3, 3).mean(axis=(1, 3))
-    return torch.from_numpy(small).permute(2, 0, 1).float() / 127.5 - 1
+def _wide(vae: Any) -> Any:
+    """The VAE in fp32: fp16 overflows, and takes a CPU without its arithmetic 100 times as long."""
+    narrow = getattr(vae, "dtype", torch.float32) != torch.float32
+    return copy.deepcopy(vae).float() if narrow else vae
+
+
+def _cards() -> torch.Tensor:
+    """Two photographs, (2, 3, 128, 128) in [-1, 1]."""
+    pictures: list[Any] = [getattr(data, name)()[:384, :384] for name in ("astronaut", "coffee")]
+    small = np.stack([p.reshape(128, 3, 128, 3, 3).mean(axis=(1, 3)) for p in pictures])
+    return torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1

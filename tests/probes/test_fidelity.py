@@ -197,5 +197,5 @@ def test_the_instruments_identity_names_its_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     one = Fidelity().identity()
     assert one == Fidelity().identity()
-    assert one["version"] == "1"
+    assert one["version"] == "2"  # 1 had MS-SSIM's reflected border
     assert one["lpips"] == ""
