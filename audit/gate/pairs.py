@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from audit.attributes import AttributeSpec
+from audit.errors import AuditError
 from audit.gate.baseline import Side, needed_instruments
 from audit.gate.rules import Metric
 from audit.prompts import nearest, slug
@@ -151,7 +152,7 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     """Every metric of the gate, on one grid of prompts and seeds.
 
     Raises:
-        ValueError: A margin names a metric that is not there.
+        AuditError: A margin names a metric that is not there.
     """
     rows = paired.rows
     grid = Grid(rows)
@@ -165,9 +166,10 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
         if f"likeness:{name}" in rows:
             made += _of_likeness(grid, name, gate)
     ids = [m.id for m in made]
+    ids += [f"prompt/{m.id}" for m in made if m.guarded]
     for name in gate.margins:
         if "/" in name and name not in ids:
-            raise ValueError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
+            raise AuditError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
     return made
 
 
@@ -250,12 +252,25 @@ def _of_attribute(
                 span=1.0,
                 varies=varies,
                 unit="share",
+                prompt_margin=gate.margin(f"prompt/{key}"),
+                prompt_targets=targets[:, k],
+                counts=True,
             )
         )
     key = f"not-counted/{instrument}"
     lost = [np.where(grid.both, 1 - s.sum(axis=-1), np.nan) for s in shown]
     made.append(
-        Metric(key, lost[0], lost[1], bad="rise", margin=gate.margin(key), span=1.0, unit="share")
+        Metric(
+            key,
+            lost[0],
+            lost[1],
+            bad="rise",
+            margin=gate.margin(key),
+            span=1.0,
+            unit="share",
+            prompt_margin=gate.margin(f"prompt/{key}"),
+            counts=True,
+        )
     )
     return made
 
@@ -285,6 +300,7 @@ def _of_likeness(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
                 least=least,
                 varies=varies,
                 unit=unit,
+                prompt_margin=gate.margin(f"prompt/{key}") * abs(mean),
             )
         )
     return made
