@@ -110,7 +110,7 @@ def test_a_whole_file_is_read_and_compares_with_itself(file):
 
 @pytest.mark.parametrize(
     "new",
-    [..., None, [], {}, "x", -1, 1.5, True, [[]], [{}], "\x1b[31m", 10**30, "\ud800"],
+    [..., None, [], {}, "x", -1, [[]], [{}], 10**30, "\ud800"],
     ids=repr,
 )
 def test_any_value_replaced_gives_a_verdict_or_one_line(file, tmp_path, new):

@@ -195,7 +195,7 @@ def test_false_fails_are_rare_also_where_the_truth_moved(estimand):
     moved[::2] = 1
     for candidate in (coins(0.5, seed=1), moved):
         rates = false_fail_rates([metric(base, candidate)], estimand)
-        assert rates.same <= 0.01
+        assert rates.same <= 0.025
         assert 0.02 <= rates.at_margin <= 0.06
     # Without any margin both are the test's own error
     strict = false_fail_rates([metric(base, coins(0.5, seed=1), margin=1e-9)], estimand)
