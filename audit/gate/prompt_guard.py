@@ -19,8 +19,11 @@ from scipy import stats
 from audit.gate.evidence import Bad, by_prompt
 
 Floats = NDArray[np.float64]
-EXACT_UP_TO = 200
-"""Seeds of a prompt up to which p is exact; above, that of the score statistic."""
+TABLE_UP_TO = 100
+"""Seeds of a prompt up to which p is looked up in a table of all results."""
+NEAR = 0.01
+"""With more seeds, a p of the score statistic below this is replaced by the exact one: so far out
+the normal approximation can be wrong by a factor of five."""
 NUISANCE = 48
 """Values of the unknown share of cells that get better, over which p is maximal."""
 DETECTED = 0.9
@@ -123,11 +126,35 @@ def p_of_rise(rose: ArrayLike, fell: ArrayLike, n: ArrayLike, margin: float) -> 
     found = np.full(a.shape, nan)
     for one in np.unique(size):
         here = size == one
-        if one > EXACT_UP_TO:
-            found[here] = stats.norm.sf(score(a[here], c[here], int(one), margin))
+        if one > TABLE_UP_TO:
+            found[here] = _of_many(a[here], c[here], int(one), margin)
         elif one > 0:
             found[here] = _exact(int(one), margin)[a[here], c[here]]
     return found
+
+
+def _of_many(rose: NDArray[np.int_], fell: NDArray[np.int_], n: int, margin: float) -> Floats:
+    """P of results with more pairs than a table is made for."""
+    p: Floats = stats.norm.sf(score(rose, fell, n, margin))
+    for a, c in np.unique(np.stack([rose, fell], axis=-1)[p < NEAR], axis=0):
+        p[(rose == a) & (fell == c)] = _exact_one(int(a), int(c), n, margin)
+    return p
+
+
+@lru_cache(maxsize=4096)
+def _exact_one(rose: int, fell: int, n: int, margin: float) -> float:
+    """As `_exact`, of one result: for each number of rises the most falls that are as extreme."""
+    limit = float(score(rose, fell, n, margin)) - 1e-9
+    a = np.arange(n + 1)
+    low, high = np.full(n + 1, -1), n - a  # extreme at `low`, or -1; bisected, since falls lower it
+    while (low < high).any():
+        middle = (low + high + 1) // 2
+        extreme = score(a, np.maximum(middle, 0), n, margin) >= limit
+        low, high = np.where(extreme, middle, low), np.where(extreme, high, middle - 1)
+    falls = np.linspace(0, (1 - margin) / 2, NUISANCE)[:, None]
+    rises = margin + falls
+    tails = stats.binom.cdf(low, n - a, np.minimum(falls / (1 - rises), 1.0))
+    return float(min((stats.binom.pmf(a, n, rises) * tails).sum(axis=1).max(), 1.0))
 
 
 def score(rose: ArrayLike, fell: ArrayLike, n: int, margin: float) -> Floats:
@@ -165,7 +192,7 @@ def unseen(n: int, target: float, margin: float, alpha: float) -> float:
     fewest = stats.binom.isf(half, n, limit) + 1
     missed = stats.binom.cdf(fewest - 1, n, end)
     rise, fall = end * (1 - start), start * (1 - end)
-    if n <= EXACT_UP_TO:
+    if n <= TABLE_UP_TO:
         a, c = np.nonzero(_exact(n, margin) <= half)
         mass = _trinomial(n, a[:, None], c[:, None], rise, fall)
         missed = missed + 1 - mass.sum(axis=0)

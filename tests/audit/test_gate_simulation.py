@@ -118,7 +118,7 @@ def test_one_prompt_that_flips_fails_and_nothing_else_does():
 
 def test_the_guard_holds_its_error_on_its_own_margin():
     rng = np.random.default_rng(3)
-    for n in (8, 30, 80):
+    for n in (8, 30, 80, 150):
         for fall in (0.0, 0.05, 0.3):
             rose, fell, _ = rng.multinomial(n, [0.15 + fall, fall, 0.85 - 2 * fall], 4000).T
             p = p_of_rise(rose, fell, n, 0.15)
