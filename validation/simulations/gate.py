@@ -11,7 +11,7 @@ beta-binomially: all cells of a prompt share its own rate. All by the gate's own
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -202,13 +202,10 @@ def spread(prompts: int, low: float, high: float, mean: float) -> Floats:
     return found
 
 
-def table(trials: int = TRIALS) -> Iterator[str]:
-    """Lines of all tables, in Markdown."""
-    yield from _at_the_margin(trials)
-    yield from _power(trials)
-    yield from _on_target(trials)
-    yield from _guard(trials)
-    yield from _lost(trials)
+def table(trials: int = TRIALS, parts: Iterable[str] = ()) -> Iterator[str]:
+    """Lines of some of the tables (names of `TABLES`; none: all), in Markdown."""
+    for name in parts or TABLES:
+        yield from TABLES[name](trials)
 
 
 def _at_the_margin(trials: int) -> Iterator[str]:
@@ -333,6 +330,14 @@ def _mean(found: list[Rates]) -> Rates:
     return Rates(*np.mean(found, axis=0).tolist())
 
 
+TABLES = {
+    "margin": _at_the_margin,
+    "power": _power,
+    "target": _on_target,
+    "guard": _guard,
+    "lost": _lost,
+}
+
 if __name__ == "__main__":
-    for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS):
+    for line in table(int(sys.argv[1]) if len(sys.argv) > 1 else TRIALS, sys.argv[2:]):
         print(line, flush=True)
