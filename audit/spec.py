@@ -250,6 +250,7 @@ MARGINS = {
     "not-counted": 0.05,
     "likeness": 0.05,
     "diversity": 0.1,
+    "prompt": 0.15,
 }
 """What the gate accepts unless told otherwise; docs/gate.md has the reasons."""
 
@@ -261,7 +262,8 @@ class GateSpec(Strict):
         estimand: the question that the verdict answers.
         margins: how much worse a metric may get, by its kind (such as 'share') or by its full
             id (such as 'share/clip.gender-presentation/woman'), which goes first. Likeness and
-            diversity: as a part of the baseline's own mean.
+            diversity: as a part of the baseline's own mean. 'prompt': how much worse any single
+            prompt may get, in shares and as such a part.
         common: the share of the cells planned by both arms that both must have made; with less
             the verdict is ERROR.
     """

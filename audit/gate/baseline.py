@@ -1,58 +1,23 @@
-"""One arm of a run as the gate sees it, and the small file that keeps it beside a model.
-
-`audit baseline save RUN FILE` writes what a later gate needs: what was planned, what each cell
-scored, the digests of all that took part, and the findings. No images. The file is JSON with the
-sha256 of its own content, so that one cut off or edited is told.
-"""
+"""One arm of a run as the gate sees it, read from the run folder or from a baseline file."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from audit.atomic import write_atomic
 from audit.damage import refuse
 from audit.errors import AuditError
-from audit.plan import ARM
+from audit.gate.baseline_file import load, save
+from audit.gate.side import SETTINGS, Side, needed_instruments
 from audit.prompts import nearest, resolve_prompts, slug
-from audit.spec import Spec, SpecError, canonical_digest, parse_spec, read_own_spec
+from audit.spec import Spec, SpecError, parse_spec, read_own_spec
 from audit.store import Run
 from probes.outcomes import clip_readings, outcome_frame
 
-FORMAT = "diffusion-audit baseline 1"
-SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
-
-
-class Side(NamedTuple):
-    """One arm, with all that decides whether it may be compared.
-
-    Attributes:
-        arm: checkpoint, VAE and, unless none, adapters, by name.
-        cells: one planned cell a row: prompt, seed, cell; made (bool); by classifier
-            'likeness:NAME' and 'cosines:NAME' (with the cells of the same prompt, in the rows'
-            order); by instrument 'outcome:NAME'. NaN or None where there is none.
-        settings: negative, sampler, steps, guidance, width, height.
-        targets: by prompt, attribute and class: the prompts' own.
-        spec: of the run.
-        instruments: name to folder, which holds the digest.
-        made_with: batch size, device, precision, libraries.
-        audited: components of this run with their digests.
-        findings: of this arm; kept for readers, not used by the gate.
-    """
-
-    arm: str
-    cells: pd.DataFrame
-    settings: dict[str, Any]
-    targets: dict[str, dict[str, dict[str, float]]]
-    spec: Spec
-    instruments: dict[str, str]
-    made_with: dict[str, Any]
-    audited: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
+__all__ = ["Side", "load", "needed_instruments", "read_side", "save", "side_of_run"]
 
 
 def read_side(path: Path, arm: str | None = None) -> Side:
@@ -98,54 +63,6 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
         audited=[a for a in provenance["audited"] if a.get("of", a["name"]) == first["checkpoint"]],
         findings=_findings(run, str(first["checkpoint"]), str(first["vae"])),
     )
-
-
-def save(side: Side, path: Path) -> None:
-    """Write a baseline file, whole or not at all."""
-    cells = side.cells.astype(object).where(side.cells.notna(), None)
-    content = side._asdict() | {
-        "format": FORMAT,
-        "cells": {name: cells[name].tolist() for name in cells},
-        "spec": side.spec.model_dump(mode="json"),
-    }
-    # Through JSON once, so that the digest is of what a reader will read.
-    content = json.loads(json.dumps(content))
-    text = json.dumps({"digest": canonical_digest(content), "content": content}, indent=0)
-    write_atomic(path, text.encode() + b"\n")
-
-
-def load(path: Path) -> Side:
-    """Read a baseline file.
-
-    Raises:
-        AuditError: It is cut off, edited, or no baseline file.
-    """
-    again = "save it again with `audit baseline save RUN FILE`"
-    try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
-        content, digest = whole["content"], whole["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise AuditError(
-            f"{path}: no whole baseline file ({type(error).__name__}: {reason}); {again}"
-        ) from None
-    if canonical_digest(content) != digest:
-        raise AuditError(f"{path}: was edited: its digest is not that of its content; {again}")
-    if content.pop("format", None) != FORMAT:
-        raise AuditError(f"{path}: not in the format {FORMAT!r}; {again}")
-    cells = pd.DataFrame(content["cells"])
-    for name in cells:
-        if str(name).startswith("likeness:"):
-            cells[name] = cells[name].astype(float)
-    spec = parse_spec(content["spec"], path)
-    return Side(**(content | {"cells": cells, "spec": spec}))
-
-
-def needed_instruments(spec: Spec) -> list[str]:
-    """The instruments that the gate reads: likeness and every CLIP attribute."""
-    names = [slug(n) for n in spec.classifiers]
-    clip = [a.name for a in spec.attributes if a.instrument == "clip"]
-    return [f"{n}.{kind}" for n in names for kind in ["likeness", *clip]]
 
 
 def _arm_of(plan: pd.DataFrame, spec: Spec, arm: str | None, folder: Path) -> pd.DataFrame:

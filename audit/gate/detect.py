@@ -1,13 +1,14 @@
 """How many seeds and prompts the gate needs, from the variance of a pilot run.
 
 Two things are asked of an n, each with 90 %: that a change of a share by the wanted effect fails,
-and that a candidate in which nothing changed passes on every metric at once. Normal
-approximation; the corrections for several metrics are Bonferroni's, so the n is on the safe side.
+and that a candidate in which nothing changed passes on every metric at once. To fail, a change is
+told from its margin, not from zero: what counts is how far it lies beyond. Normal approximation;
+the corrections for several metrics are Bonferroni's, so the n is on the safe side.
 """
 
 from __future__ import annotations
 
-from math import ceil, inf, log, nan
+from math import ceil, inf, isfinite, nan
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,15 +17,20 @@ from scipy import stats
 
 from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
+from audit.gate.evidence import EITHER_TAIL, TAIL, by_prompt, paired
 from audit.gate.pairs import metrics, pair
-from audit.gate.rules import ALPHA, Metric, pairs_by_prompt
+from audit.gate.prompt_guard import unseen
+from audit.gate.rules import ALPHA, Metric, cells_to_see, prompts_to_see
 from audit.spec import Spec, load_spec
 from audit.stats import FEWEST_PROMPTS
 from audit.store import Run
+from probes.outcomes import clip_readings, reported_classes
 
 POWER = 0.9
 WORST = 0.5
 """Variance of the difference of two unpaired zeros or ones at a share of one half."""
+PROMPTS = 30
+"""Of the example where there is no pilot."""
 
 
 class Need(NamedTuple):
@@ -37,6 +43,8 @@ class Need(NamedTuple):
     """Seeds from which 'nothing changed' passes."""
     prompts: float
     """Prompts, of the spec's seeds, from which both hold for 'prompts like these'."""
+    tested: int = 0
+    """Prompts in the pilot."""
 
     @property
     def seeds(self) -> float:
@@ -57,14 +65,18 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
     """
     spec = load_spec(spec_path)
     seeds = spec.seeds.count
+    shares, family = _planned(spec)
+    for key in shares:
+        _refuse_inside(effect, spec.gate.margin(key), key)
     if Run(folder).read_plan() is None:
-        wanted = min(_error(effect, spec.gate.margin("share"), True, 1, "share"))
+        margin = max(spec.gate.margin(key) for key in shares)
+        wanted = min(_error(effect, margin, True, family))
         cells = ceil(WORST / wanted**2)
         return [
-            f"no pilot in {folder}: supposes one share near one half and no gain from pairing; "
-            "guards and distances are not covered",
-            f"{effect:g} needs {cells:,} cells: prompts times seeds, such as {ceil(cells / 30):,} "
-            "seeds for each of 30 prompts",
+            f"no pilot in {folder}: supposes one share near one half among {family} tests and no "
+            "gain from pairing; guards and distances are not covered",
+            f"{effect:g} needs {cells:,} cells: prompts times seeds, such as "
+            f"{ceil(cells / PROMPTS):,} seeds for each of {PROMPTS} prompts",
         ]
     needs, told = _needs(spec, folder, effect)
     for n in needs:
@@ -79,6 +91,7 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
             f"this suite: {_n(max(n.seeds for n in known))} seeds a prompt decide with {POWER:.0%}",
             f"prompts like these, at {seeds} seeds a prompt: "
             f"{_n(max(FEWEST_PROMPTS, *(n.prompts for n in known)))} prompts",
+            _of_one_prompt(spec, ceil(max(n.seeds for n in known)), needs),
         ]
     return told
 
@@ -103,28 +116,33 @@ def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) ->
         metric: Of the pilot.
         effect: Change of a share to be failed.
         seeds: A prompt, for 'prompts like these'.
-        family: Metrics in the gate.
+        family: Tests in the gate: its metrics and the guard of single prompts.
         alone: The pilot is one arm paired with itself: its own variance, doubled, is used.
     """
-    share = metric.id.startswith("share/")
-    to_fail, to_pass = _error(effect, metric.margin, share, family, metric.id)
-    b, c = pairs_by_prompt(metric, "this suite")
-    if not b or min(map(len, b)) < 2:
+    share = metric.bad == "away from the target"
+    to_fail, to_pass = _error(effect, metric.margin, share, family)
+    if share:
+        _refuse_inside(effect, metric.margin, metric.id)
+    d, both, pairs = paired(metric.baseline, metric.candidate, "this suite", metric.least)
+    if not pairs.any():
         return Need(metric.id, nan, nan, nan)
-    d = b if alone else [y - x for x, y in zip(b, c, strict=True)]
-    factor = 2 if alone else 1
-    within = factor * float(np.mean([x.var(ddof=1) for x in d]))
-    n = len(d)
-    noise = factor * float(np.mean([x.var(ddof=1) / len(x) for x in d]))
-    between = 0.0 if alone or n < 2 else max(0.0, float(np.var([x.mean() for x in d], ddof=1)))
-    between = max(0.0, between - noise)
-    # With no variance in the pilot the gate goes by the number of cells; see paired_difference.
-    cells = log(ALPHA / 2) / log(1 - min(metric.margin / metric.span, 0.999))
+    values = np.where(both, np.nan_to_num(metric.baseline), 0.0) if alone else d
+    kept = pairs > 0
+    means, variances = (x[kept] for x in by_prompt(values, both, pairs))
+    factor, n = 2 if alone else 1, len(means)
+    within = factor * float(variances.mean())
+    noise = factor * float((variances / pairs[kept]).mean())
+    between = 0.0 if alone or n < 2 else max(0.0, float(means.var(ddof=1)) - noise)
+    # With no variance in the pilot the gate goes by the number of cells that do not differ.
     return Need(
         metric.id,
         within / n / to_fail**2 if share else nan,
-        max(metric.least, cells / n, within / n / to_pass**2),
-        max(cells, (between + within / seeds) / min(to_fail, to_pass) ** 2),
+        max(metric.least, cells_to_see(metric.margin, metric.span) / n, within / n / to_pass**2),
+        max(
+            prompts_to_see(metric.margin, metric.span, seeds),
+            (between + within / seeds) / min(to_fail, to_pass) ** 2,
+        ),
+        n,
     )
 
 
@@ -133,25 +151,58 @@ def _needs(spec: Spec, folder: Path, effect: float) -> tuple[list[Need], list[st
     (one, other), said = _pilot(spec, folder)
     pairs = pair(one, other)
     made = metrics(one, pairs, spec.gate)
-    needs = [need(m, effect, spec.seeds.count, len(made), one is other) for m in made]
+    needs = [need(m, effect, spec.seeds.count, len(made) + 1, one is other) for m in made]
     cells, prompts = pairs.attrition.made_by_both, pairs.rows["prompt"].nunique()
     return needs, [f"pilot: {said}; {cells} cells of {prompts} prompts"]
 
 
-def _error(effect: float, margin: float, share: bool, family: int, key: str) -> tuple[float, float]:
+def _error(effect: float, margin: float, share: bool, family: int) -> tuple[float, float]:
     """Standard errors small enough to fail the effect and to pass no effect."""
-    z = stats.norm.ppf
-    sides = 2 if share else 1
-    to_pass = margin / (z(1 - ALPHA / 2) + z(1 - (1 - POWER) / family / sides))
+    z = stats.norm.isf
+    tail, sides = (EITHER_TAIL, 2) if share else (TAIL, 1)
+    to_pass = margin / (z(tail) + z((1 - POWER) / family / sides))
     if not share:
         return inf, float(to_pass)
-    if effect <= margin:
+    return float((effect - margin) / (z(ALPHA / family) + z(1 - POWER))), float(to_pass)
+
+
+def _refuse_inside(effect: float, margin: float, key: str) -> None:
+    if not (isfinite(effect) and margin < effect < 1):
         raise AuditError(
-            f"--detect {effect:g}: lies inside the margin of {key} ({margin:g}), which the gate "
-            "accepts; ask for more, or lower gate.margins"
+            f"--detect {effect:g}: lies inside the margin of {key} ({margin:g}) or on it, which "
+            "the gate accepts; ask for a larger change, below 1, or lower gate.margins"
         )
-    told = effect / (z(1 - ALPHA / 2 / family) + z(POWER))
-    return float(min(told, (effect - margin) / z(POWER))), float(to_pass)
+
+
+def _planned(spec: Spec) -> tuple[list[str], int]:
+    """Ids of the shares that the gate will test, and how many tests it will make in all.
+
+    Raises:
+        AuditError: There will be none.
+    """
+    shares, family = [], 1 + 2 * len(spec.classifiers)  # the guard; likeness and diversity
+    for reading in clip_readings(spec):
+        own = [f"share/{reading.instrument}/{c}" for c in reported_classes(reading.attribute)]
+        shares += own
+        family += len(own) + 2
+    if not shares:
+        raise AuditError(
+            "--detect is a change of a share, and the spec names no classifier or no attribute "
+            "that a classifier scores: the gate would have no share to test"
+        )
+    return shares, family
+
+
+def _of_one_prompt(spec: Spec, seeds: int, needs: list[Need]) -> str:
+    """What the guard of single prompts could not see at so many seeds."""
+    margin = spec.gate.margin("prompt")
+    tests = sum(not n.id.startswith("distance/") for n in needs) * max(n.tested for n in needs)
+    alpha = ALPHA / (len(needs) + 1) / tests
+    missed = unseen(seeds, 0.5, margin, alpha)
+    return (
+        f"a single prompt: at {seeds:,} seeds the guard may miss a move from 0.5 by up to "
+        f"{missed:.2f}"
+    )
 
 
 def _pilot(spec: Spec, folder: Path) -> tuple[tuple[Side, Side], str]:

@@ -166,6 +166,7 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
         if f"likeness:{name}" in rows:
             made += _of_likeness(grid, name, gate)
     ids = [m.id for m in made]
+    ids += [f"prompt/{m.id}" for m in made if m.guarded]
     for name in gate.margins:
         if "/" in name and name not in ids:
             raise AuditError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
@@ -251,12 +252,25 @@ def _of_attribute(
                 span=1.0,
                 varies=varies,
                 unit="share",
+                prompt_margin=gate.margin(f"prompt/{key}"),
+                prompt_targets=targets[:, k],
+                counts=True,
             )
         )
     key = f"not-counted/{instrument}"
     lost = [np.where(grid.both, 1 - s.sum(axis=-1), np.nan) for s in shown]
     made.append(
-        Metric(key, lost[0], lost[1], bad="rise", margin=gate.margin(key), span=1.0, unit="share")
+        Metric(
+            key,
+            lost[0],
+            lost[1],
+            bad="rise",
+            margin=gate.margin(key),
+            span=1.0,
+            unit="share",
+            prompt_margin=gate.margin(f"prompt/{key}"),
+            counts=True,
+        )
     )
     return made
 
@@ -286,6 +300,7 @@ def _of_likeness(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
                 least=least,
                 varies=varies,
                 unit=unit,
+                prompt_margin=gate.margin(f"prompt/{key}") * abs(mean),
             )
         )
     return made

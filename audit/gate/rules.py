@@ -1,43 +1,36 @@
 """The gate's rules: from paired columns, one value a cell, to a verdict. Pure.
 
 A metric is two arrays of values by prompt and seed: the same cells in the baseline and in the
-candidate. Their differences go to `audit.stats.paired_difference`, whose t intervals need values
-that are additive over cells. A share is the mean of zeros and ones. Squared distance from a
-target and diversity are means over pairs of seeds instead (so that they are right on average at
-any n, where a plug-in distance is too large at small n); `audit.gate.pairs.cell_values` shares
-such a mean out to its cells.
+candidate. t intervals on their differences need values that are additive over cells. A share is
+the mean of zeros and ones. Squared distance from a target and diversity are means over pairs of
+seeds instead (so that they are right on average at any n, where a plug-in distance is too large at
+small n); `audit.gate.pairs.cell_values` shares such a mean out to its cells.
 
-One rule for every metric. FAIL: the p adjusted over the family is at most .05 and the estimate
-lies beyond the margin on the bad side. PASS: the bad side's bound of the interval lies inside the
-margin. Otherwise INCONCLUSIVE. ERROR: no pair of cells. Data that cannot vary never passes.
+One rule for every metric. FAIL: worse than the margin, by a one-sided test of 'worse by at most
+the margin', its p adjusted over all metrics and the guard of single prompts by Holm's method, at
+5 %. PASS: the most by which it can be worse (`evidence.bound`) lies inside the margin; since all
+metrics must pass, this needs no adjustment. Otherwise INCONCLUSIVE. ERROR: no pair of cells. Data
+that cannot vary never passes.
 """
 
 from __future__ import annotations
 
-from math import ceil, isnan, nan
-from typing import Any, Literal, NamedTuple
+from math import ceil, isnan, log, nan
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from audit.stats import (
-    FEWEST_PROMPTS,
-    LEVEL,
-    Difference,
-    Estimand,
-    benjamini_hochberg,
-    mean_over_prompts,
-    paired_difference,
-)
+from audit.gate.evidence import TAIL, Bad, Evidence, Floats, design_effect, evidence, paired
+from audit.gate.prompt_guard import p_of_prompts, unseen
+from audit.gate.rates import DRAWS, Rates, false_fail_rates
+from audit.stats import FEWEST_PROMPTS, LEVEL, Estimand
 
-Floats = NDArray[np.float64]
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
-Bad = Literal["rise", "drop", "away from the target"]
 
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "FAIL": 1, "ERROR": 2, "INCONCLUSIVE": 3}
 ALPHA = 1 - LEVEL
-DRAWS = 2000
 MOST = 100_000
 """A number of seeds or prompts above this is not worth naming."""
 
@@ -53,10 +46,13 @@ class Metric(NamedTuple):
         margin: how much worse is accepted, in `unit`; more than 0.
         target: of the mean, where bad is 'away from the target'.
         span: the most by which one cell can move the mean of as many cells as there are,
-            times that number; see `paired_difference`.
+            times that number.
         least: pairs that a prompt needs to be counted.
-        varies: False where the instrument says the same of every picture of both arms.
+        varies: False where the instrument says the same of every image of both arms.
         unit: of the values.
+        prompt_margin: how much worse a single prompt may get, in `unit`; NaN: no guard.
+        prompt_targets: (P,) the prompts' own, where bad is 'away from the target'; None: `target`.
+        counts: whether the values are zeros and ones.
     """
 
     id: str
@@ -69,13 +65,31 @@ class Metric(NamedTuple):
     least: int = 2
     varies: bool = True
     unit: str = ""
+    prompt_margin: float = nan
+    prompt_targets: Floats | None = None
+    counts: bool = False
+
+    @property
+    def aim(self) -> float:
+        """The target where it matters, else NaN."""
+        return self.target if self.bad == "away from the target" else nan
+
+    @property
+    def guarded(self) -> bool:
+        """Whether single prompts are held against a margin of their own."""
+        return not isnan(self.prompt_margin)
+
+    def targets(self) -> Floats:
+        """(P,) the prompts' own targets, or the mean's for all."""
+        own = self.prompt_targets
+        return np.full(len(self.baseline), self.target) if own is None else own
 
 
 class Result(NamedTuple):
     """What one metric says. Differences are candidate minus baseline, with 95 % intervals.
 
-    `worse` and `worse_high` are the difference and its bound on the bad side, with the sign
-    turned so that more is worse: what the margin is held against.
+    `worse` and `worse_high` are the difference and the most by which it can be worse, with the
+    sign turned so that more is worse: what the margin is held against.
     """
 
     id: str
@@ -89,7 +103,9 @@ class Result(NamedTuple):
     low: float
     high: float
     p: float
+    """One-sided, of 'worse by at most the margin'."""
     p_adjusted: float
+    """By Holm's method over all metrics and the guard."""
     worse: float
     worse_high: float
     pairs: int
@@ -100,13 +116,33 @@ class Result(NamedTuple):
     """What 'away from the target' is away from."""
 
 
+class Guarded(NamedTuple):
+    """The prompt that moved most, by the smallest p of all prompts and guarded metrics.
+
+    Attributes:
+        result: of this prompt; PASS or FAIL, never INCONCLUSIVE.
+        metric: which of the metrics it moved on.
+        prompt: its row.
+        unseen: the largest move of a share of one prompt that the guard would miss in more than
+            one of ten runs; NaN where no share is guarded.
+        seeds: fewest pairs of a prompt, which `unseen` is for.
+    """
+
+    result: Result
+    metric: int
+    prompt: int
+    unseen: float
+    seeds: int
+
+
 class Judged(NamedTuple):
     """All metrics under one estimand, and how often this very data would fail by chance."""
 
     verdict: Word
     estimand: Estimand
     results: list[Result]
-    false_fail_rate: float
+    guard: Guarded | None
+    rates: Rates
 
 
 def judge(metrics: list[Metric], estimand: Estimand, common: float, draws: int = DRAWS) -> Judged:
@@ -116,16 +152,22 @@ def judge(metrics: list[Metric], estimand: Estimand, common: float, draws: int =
         metrics: At least one; the same prompts and seeds in all.
         estimand: Which question the intervals answer.
         common: The share of prompts that must be left, each with enough pairs, for a PASS.
-        draws: Of the false-fail rate.
+        draws: Of the false-fail rates.
     """
-    found = [estimate(m, estimand) for m in metrics]
-    adjusted = benjamini_hochberg([f.p for f in found])
+    found = [evidence(m.baseline, m.candidate, estimand, m.least, m.span, m.aim) for m in metrics]
+    own = [float(f.p(m.bad, m.margin)) for m, f in zip(metrics, found, strict=True)]
+    guard = most_moved(metrics)
+    adjusted = holm([*own, guard.result.p if guard else nan])
+    family = int(np.isfinite(adjusted).sum())
     results = [
-        _result(m, f, float(p), estimand, common, len(metrics))
-        for m, f, p in zip(metrics, found, adjusted, strict=True)
+        _result(m, f, p, float(q), estimand, common, family)
+        for m, f, p, q in zip(metrics, found, own, adjusted, strict=False)
     ]
-    rate = false_fail_rate(metrics, estimand, draws)
-    return Judged(overall([r.verdict for r in results]), estimand, results, rate)
+    if guard:
+        guard = _decided(guard, metrics, float(adjusted[-1]), family)
+    words = [r.verdict for r in results] + ([guard.result.verdict] if guard else [])
+    rates = false_fail_rates(metrics, estimand, draws)
+    return Judged(overall(words), estimand, results, guard, rates)
 
 
 def overall(verdicts: list[Word]) -> Word:
@@ -134,35 +176,17 @@ def overall(verdicts: list[Word]) -> Word:
     return next((word for word in order if word in verdicts), "ERROR")
 
 
-def pairs_by_prompt(metric: Metric, estimand: Estimand) -> tuple[list[Floats], list[Floats]]:
-    """Baseline and candidate values of each prompt with enough pairs."""
-    least = metric.least if estimand == "this suite" else 1
-    kept = [~np.isnan(b) & ~np.isnan(c) for b, c in zip(metric[1], metric[2], strict=True)]
-    rows = [i for i, k in enumerate(kept) if k.sum() >= least]
-    return (
-        [metric.baseline[i][kept[i]] for i in rows],
-        [metric.candidate[i][kept[i]] for i in rows],
-    )
+def holm(p: ArrayLike) -> Floats:
+    """P values adjusted by Holm (1979): at most 5 % of gates fail any metric wrongly.
 
-
-def estimate(metric: Metric, estimand: Estimand) -> Difference:
-    """Candidate minus baseline, by `paired_difference`.
-
-    Where every cell differs by one and the same amount, no variance can be had; then the bounds
-    are those of an all-zero difference, moved by the amount, and p is that of a sign test.
+    NaN stays NaN and is no member of the family: a test that was not made.
     """
-    b, c = pairs_by_prompt(metric, estimand)
-    found = paired_difference(c, b, estimand, metric.span)
-    if not b or not isnan(found.p):
-        return found
-    if not _constant(b, c):
-        return found
-    around = paired_difference(b, b, estimand, metric.span)
-    if isnan(around.low):
-        return found
-    units = len(b) * (min(map(len, b)) if estimand == "this suite" else 1)
-    value = found.value
-    return Difference(value, value + around.low, value + around.high, 2.0 ** (1 - units))
+    # Not by statsmodels' multipletests: it collects garbage each time, 0.7 s beside loaded models.
+    adjusted = np.array(p, float)
+    order = np.argsort(adjusted)[: int((~np.isnan(adjusted)).sum())]
+    steps = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
 
 
 def worse_by(delta: ArrayLike, bad: Bad, gap: ArrayLike) -> Floats:
@@ -183,90 +207,88 @@ def worse_by(delta: ArrayLike, bad: Bad, gap: ArrayLike) -> Floats:
     return moved if bad == "rise" else -moved
 
 
-def is_worse(delta: ArrayLike, p_adjusted: ArrayLike, metric: Metric, gap: ArrayLike) -> Any:
-    """The rule of FAIL, for one difference or an array of them."""
-    beyond = worse_by(delta, metric.bad, gap) > metric.margin
-    return (np.nan_to_num(np.asarray(p_adjusted, float), nan=1.0) <= ALPHA) & beyond
+def most_moved(metrics: list[Metric]) -> Guarded | None:
+    """The prompt with the smallest p of 'no worse than its margin', over all guarded metrics.
+
+    Its p is Bonferroni's over prompts and metrics; None where nothing can be tested.
+    """
+    tests: list[tuple[float, float, int, int]] = []
+    for i, m in enumerate(metrics):
+        if not m.guarded:
+            continue
+        both = ~np.isnan(m.baseline + m.candidate)
+        p = p_of_prompts(m.baseline, m.candidate, m.bad, m.prompt_margin, m.targets(), m.counts)
+        base, other = (_means(np.where(both, x, nan)) for x in (m.baseline, m.candidate))
+        worse = worse_by(other - base, m.bad, base - m.targets()) / m.prompt_margin
+        tests += [(float(p[k]), -float(worse[k]), i, k) for k in range(len(p)) if not isnan(p[k])]
+    if not tests:
+        return None
+    p_least, _, i, k = min(tests)
+    m = metrics[i]
+    kept = ~np.isnan(m.baseline[k] + m.candidate[k])
+    mine, theirs = (float(x[k][kept].mean()) for x in (m.baseline, m.candidate))
+    target = float(m.targets()[k])
+    result = Result(
+        id=f"prompt/{m.id}",
+        verdict="PASS",
+        unit=m.unit,
+        bad=m.bad,
+        margin=m.prompt_margin,
+        baseline=mine,
+        candidate=theirs,
+        value=theirs - mine,
+        low=nan,
+        high=nan,
+        p=min(1.0, p_least * len(tests)),
+        p_adjusted=nan,
+        worse=float(worse_by(theirs - mine, m.bad, mine - target)),
+        worse_high=nan,
+        pairs=int(kept.sum()),
+        prompts=1,
+        needs="",
+        note="",
+        target=target,
+    )
+    return Guarded(result, i, k, nan, len(tests))
 
 
-def t_intervals(means: Floats, variances: Floats, n: NDArray[np.int_], estimand: Estimand) -> Any:
-    """`mean_over_prompts` and its p for many data sets at once; a test holds the two together.
+def _decided(guard: Guarded, metrics: list[Metric], p_adjusted: float, family: int) -> Guarded:
+    """The guard's verdict, and what it could not have seen. `seeds` comes in as its tests."""
+    shares = [m for m in metrics if m.guarded and m.bad == "away from the target"]
+    alpha = ALPHA / family / guard.seeds
+    seeds, missed = 0, nan
+    pairs = [(~np.isnan(m.baseline + m.candidate)).sum(axis=1) for m in shares]
+    counted = [n[n > 0] for n in pairs if (n > 0).any()]
+    if counted:
+        seeds = min(int(n.min()) for n in counted)
+        missed = max(
+            unseen(seeds, target, m.prompt_margin, alpha)
+            for m in shares
+            for target in sorted(set(m.targets().round(2).tolist()))
+        )
+    word: Word = "FAIL" if p_adjusted <= ALPHA else "PASS"
+    result = guard.result._replace(verdict=word, p_adjusted=p_adjusted)
+    return guard._replace(result=result, unseen=missed, seeds=seeds)
+
+
+def worst_pairs(metric: Metric, most: int = 4, prompt: int | None = None) -> list[tuple[int, int]]:
+    """(prompt, seed) positions of the cells that speak most for 'worse', worst first.
 
     Args:
-        means: (..., P) mean difference of each prompt.
-        variances: (..., P) variance of the differences, with n - 1.
-        n: (..., P) pairs; prompts with 0 are left out.
-        estimand: Which of the two.
-
-    Returns:
-        value, half width and p, each (...); NaN where nothing varies or prompts are too few.
+        metric: Any metric.
+        most: Pairs at most.
+        prompt: Row whose pairs alone are meant.
     """
-    kept = n > 0
-    prompts = kept.sum(axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.where(kept, means, 0).sum(axis=-1) / prompts
-        if estimand == "this suite":
-            part = np.where(kept, variances / n, 0)
-            squared = part.sum(axis=-1)
-            df = squared**2 / np.where(n > 1, part**2 / (n - 1), 0).sum(axis=-1)
-            error = np.sqrt(squared) / prompts
-        else:
-            off = np.where(kept, means - value[..., None], 0)
-            df = np.where(prompts >= FEWEST_PROMPTS, prompts - 1.0, nan)
-            error = np.sqrt((off**2).sum(axis=-1) / (prompts - 1) / prompts)
-        error = np.where(error > 1e-12, error, nan)
-        half = stats.t.ppf((1 + LEVEL) / 2, df) * error
-        p = 2 * stats.t.sf(np.abs(value) / error, df)
-    return value, half, p
-
-
-def false_fail_rate(
-    metrics: list[Metric], estimand: Estimand, draws: int = DRAWS, seed: int = 0
-) -> float:
-    """How often the rule of FAIL fires when the two arms are swapped at random in this data.
-
-    Swapping changes the signs of paired differences, of all metrics together. What is swapped is
-    what the estimand takes as independent: whole prompts for 'prompts like these', cells for
-    'this suite' (there, whole prompts would turn a true shift of a prompt into noise that no
-    seed has).
-
-    Returns:
-        Share of draws with any FAIL, 0 to 1; NaN where no metric has an interval.
-    """
-    rng = np.random.default_rng(seed)
-    usable = [m for m in metrics if not isnan(estimate(m, estimand).p)]
-    if not usable:
-        return nan
-    least = np.array([m.least if estimand == "this suite" else 1 for m in usable])
-    d = np.stack([m.candidate - m.baseline for m in usable])  # (M, P, S)
-    n = (~np.isnan(d)).sum(axis=-1)
-    n = np.where(n >= least[:, None], n, 0)
-    d = np.nan_to_num(d)
-    some = np.maximum(n, 1)
-    means = np.empty((draws, *n.shape))
-    for prompt in range(d.shape[1]):
-        width = d.shape[2] if estimand == "this suite" else 1
-        signs = rng.integers(0, 2, (draws, width)) * 2.0 - 1
-        part = d[:, prompt] if width > 1 else d[:, prompt].sum(axis=-1, keepdims=True)
-        means[:, :, prompt] = signs @ part.T / some[:, prompt]
-    squares = (d**2).sum(axis=-1) / some
-    variances = np.maximum(squares - means**2, 0) * some / np.maximum(n - 1, 1)
-    value, _, p = t_intervals(means, variances, n, estimand)
-    adjusted = stats.false_discovery_control(np.nan_to_num(p, nan=1.0), axis=-1)
-    failed = np.zeros(draws, bool)
-    for i, metric in enumerate(usable):
-        b, c = pairs_by_prompt(metric, estimand)
-        middle = _mean(b) / 2 + _mean(c) / 2 - metric.target
-        failed |= is_worse(value[:, i], adjusted[:, i], metric, middle - value[:, i] / 2)
-    return float(failed.mean())
-
-
-def worst_pairs(metric: Metric, most: int = 4) -> list[tuple[int, int]]:
-    """(prompt, seed) positions of the cells that speak most for 'worse', worst first."""
     delta = metric.candidate - metric.baseline
+    if prompt is not None:
+        delta = np.where(np.arange(len(delta))[:, None] == prompt, delta, nan)
     if metric.bad == "away from the target":
-        gap = np.nanmean(metric.baseline) if np.isfinite(delta).any() else 0.0
-        towards = np.sign(gap - metric.target) or np.sign(np.nansum(delta))
+        known = np.isfinite(delta)
+        gap = float(metric.baseline[known].mean()) if known.any() else 0.0
+        aim = metric.target if prompt is None else float(metric.targets()[prompt])
+        moved = float(np.nansum(delta))
+        ends = gap - aim + moved / max(int(known.sum()), 1)
+        towards = np.sign(ends) or np.sign(moved)
         delta = delta * towards
     elif metric.bad == "drop":
         delta = -delta
@@ -276,66 +298,88 @@ def worst_pairs(metric: Metric, most: int = 4) -> list[tuple[int, int]]:
     return [(int(i) // width, int(i) % width) for i in order if flat[i] > 0]
 
 
-def _mean(by_prompt: list[Floats]) -> float:
-    return mean_over_prompts(by_prompt, "this suite").value
-
-
 def _result(
     metric: Metric,
-    found: Difference,
+    found: Evidence,
+    p: float,
     p_adjusted: float,
     estimand: Estimand,
     common: float,
     family: int,
 ) -> Result:
-    b, c = pairs_by_prompt(metric, estimand)
-    base = _mean(b)
-    gap = base - metric.target
-    worse = float(worse_by(found.value, metric.bad, gap))
-    worse_high = float(worse_by([found.low, found.high], metric.bad, gap).max())
+    _, both, n = paired(metric.baseline, metric.candidate, estimand, metric.least)
+    prompts, value = int((n > 0).sum()), float(found.value)
+    base, other = (
+        float(_means(np.where(both, x, nan))[n > 0].mean()) if prompts else nan
+        for x in (metric.baseline, metric.candidate)
+    )
+    half = float(found.half(metric.margin))
     blank = Result(
-        metric.id,
-        "INCONCLUSIVE",
-        metric.unit,
-        metric.bad,
-        metric.margin,
-        base,
-        _mean(c),
-        *found,
-        p_adjusted,
-        worse,
-        worse_high,
-        sum(map(len, b)),
-        len(b),
-        "",
-        "",
-        metric.target,
+        id=metric.id,
+        verdict="INCONCLUSIVE",
+        unit=metric.unit,
+        bad=metric.bad,
+        margin=metric.margin,
+        baseline=base,
+        candidate=other,
+        value=value,
+        low=value - half,
+        high=value + half,
+        p=p,
+        p_adjusted=p_adjusted,
+        worse=float(worse_by(value, metric.bad, base - metric.target)),
+        worse_high=float(found.bound(metric.bad, metric.margin)),
+        pairs=int(n.sum()),
+        prompts=prompts,
+        needs="",
+        note="",
+        target=metric.target,
     )
     any_pair = bool((~np.isnan(metric.baseline + metric.candidate)).any())
     if not any_pair and not _too_few_cells(metric):
         return blank._replace(verdict="ERROR", note="no cell was measured in both arms")
-    if is_worse(found.value, p_adjusted, metric, gap):
+    if p_adjusted <= ALPHA:
         return blank._replace(verdict="FAIL")
     if not metric.varies:
         return blank._replace(
-            note="nothing varies: every picture of both arms got the same value, so the "
+            note="nothing varies: every image of both arms got the same value, so the "
             "instrument cannot tell them apart"
         )
-    if isnan(worse_high):
-        needs, note = _no_interval(metric, estimand, len(b))
+    if isnan(blank.worse_high):
+        if prompts and value and not found.error:
+            return blank._replace(
+                note="every cell differs by the same amount: no variance to go by"
+            )
+        needs, note = _no_interval(metric, estimand, prompts)
         return blank._replace(needs=needs, note=note)
-    if found.value and _constant(b, c):
-        return blank._replace(note="every cell differs by the same amount: no variance to go by")
-    left_out = 1 - len(b) / len(metric.baseline)
+    left_out = 1 - prompts / len(metric.baseline)
     if left_out > 1 - common:
         return blank._replace(note=f"{left_out:.0%} of the prompts have too few pairs with a value")
-    if worse_high < metric.margin:
-        return blank._replace(verdict="PASS")
-    return blank._replace(needs=_needs(blank, estimand, family))
+    note = _nothing_seen(found, n, estimand) if found.same else ""
+    if blank.worse_high < metric.margin:
+        return blank._replace(verdict="PASS", note=note)
+    return blank._replace(note=note, needs=_needs(blank, found, estimand, family))
 
 
-def _constant(b: list[Floats], c: list[Floats]) -> bool:
-    return bool(np.ptp(np.concatenate([y - x for x, y in zip(b, c, strict=True)])) < 1e-12)
+def _nothing_seen(found: Evidence, n: NDArray[np.int_], estimand: Estimand) -> str:
+    """What an interval rests on where no cell differs, and what it cannot have seen."""
+    cells, prompts = int(n.sum()), int((n > 0).sum())
+    if estimand == "this suite":
+        return f"none of {cells:,} cells differs: the bound is that of their number"
+    rare = 1 - TAIL ** (1 / prompts)
+    return (
+        f"none of {cells:,} cells differs: the bound is that of {float(found.size):,.0f} "
+        "independent ones, for an intra-prompt correlation of 0.1; a kind of prompt that makes up "
+        f"less than {rare:.0%} of prompts like these, and differs throughout, may be missing "
+        f"among these {prompts}"
+    )
+
+
+def _means(values: Floats) -> Floats:
+    """(P,) means of what is there; NaN for a prompt without anything."""
+    there = ~np.isnan(values)
+    n = there.sum(axis=-1)
+    return np.where(n > 0, np.where(there, values, 0).sum(axis=-1) / np.maximum(n, 1), nan)
 
 
 def _too_few_cells(metric: Metric) -> bool:
@@ -351,15 +395,29 @@ def _no_interval(metric: Metric, estimand: Estimand, prompts: int) -> tuple[str,
     return "", "nothing varies, so there is no interval"
 
 
-def _needs(result: Result, estimand: Estimand, family: int) -> str:
-    """The n at which this estimate would be decided, by the width's 1 / sqrt(n)."""
+def cells_to_see(margin: float, span: float) -> float:
+    """Independent cells of which none differs from which the margin is excluded."""
+    return log(TAIL) / log(1 - min(margin / span, 0.999))
+
+
+def prompts_to_see(margin: float, span: float, seeds: float) -> float:
+    """As `cells_to_see`, in prompts of so many seeds, for 'prompts like these'."""
+    return float(cells_to_see(margin, span) * design_effect(seeds) / seeds)
+
+
+def _needs(result: Result, found: Evidence, estimand: Estimand, family: int) -> str:
+    """The n at which this estimate would be decided: by the bound inside, by the test outside.
+
+    Standard errors shrink as 1 / sqrt(n); the bound of cells that do not differ as 1 / n.
+    """
     room = result.margin - result.worse
-    if room > 0:
+    if found.same:
+        factor = cells_to_see(result.margin, found.span) / float(found.size)
+    elif room > 0:
         factor = ((result.worse_high - result.worse) / room) ** 2
-    else:  # beyond the margin, not yet told from 0 in this family
-        normal = stats.norm.ppf([1 - ALPHA / 2 / family, 1 - ALPHA / 2])
-        wanted = (result.high - result.low) / 2 * normal[0] / normal[1]
-        factor = (wanted / abs(result.value)) ** 2 if result.value else np.inf
+    else:  # beyond the margin, not yet told from it in this family
+        so_far = float(stats.norm.isf(result.p))
+        factor = float(stats.norm.isf(ALPHA / family) / so_far) ** 2 if so_far > 0 else np.inf
     per_prompt = estimand == "this suite"
     now = result.pairs / result.prompts if per_prompt else result.prompts
     unit = "seeds a prompt" if per_prompt else "prompts"

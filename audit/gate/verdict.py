@@ -9,7 +9,7 @@ import html
 import json
 import os
 import re
-from math import isfinite
+from math import isfinite, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
@@ -18,7 +18,8 @@ from audit.atomic import write_atomic
 from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.pairs import Grid, differences, metrics, pair
-from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
+from audit.gate.rates import DRAWS
+from audit.gate.rules import EXIT_CODES, Guarded, Judged, Metric, Result, judge, worst_pairs
 from audit.pictures import Pictures
 from audit.stats import Estimand
 from audit.store import Run
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 ILLEGAL_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-NUMBERS = ("baseline", "candidate", "value", "low", "high", "p_adjusted", "margin")
+NUMBERS = ("baseline", "candidate", "value", "low", "high", "worse_high", "p_adjusted", "margin")
 
 
 def error(message: str) -> dict[str, Any]:
@@ -66,23 +67,25 @@ def decide(baseline: Side, candidate: Side) -> dict[str, Any]:
     grid = Grid(paired.rows)
     rows = [
         mine._asdict()
-        | {
-            "other estimand": {"estimand": other, "verdict": theirs.verdict}
-            | {k: getattr(theirs, k) for k in ("value", "low", "high", "p_adjusted", "needs")},
-            "worst": [grid.cell(*at) for at in worst_pairs(metric)],
-        }
+        | {"other estimand": _beside(theirs, other)}
+        | {"worst": [grid.cell(*at) for at in worst_pairs(metric)]}
         for mine, theirs, metric in zip(chosen.results, judged[other].results, wanted, strict=True)
     ]
+    if chosen.guard:
+        rows.append(_guard_row(chosen.guard, judged[other].guard, other, wanted, grid))
     record = {
         "verdict": chosen.verdict,
-        "message": _message(chosen.results),
+        "message": _message(chosen),
         "estimand": gate.estimand,
-        "false_fail_rate": chosen.false_fail_rate,
+        "false_fail_rate": chosen.rates.same,
+        "false_fail_rate_at_margin": chosen.rates.at_margin,
         "false_fail_draws": DRAWS,
+        "prompt_move_unseen": chosen.guard.unseen if chosen.guard else None,
         "other estimand": {
             "estimand": other,
             "verdict": judged[other].verdict,
-            "false_fail_rate": judged[other].false_fail_rate,
+            "false_fail_rate": judged[other].rates.same,
+            "false_fail_rate_at_margin": judged[other].rates.at_margin,
         },
         "cells": held._asdict() | {"share": held.share},
         "metrics": rows,
@@ -194,20 +197,20 @@ def junit(record: dict[str, Any]) -> bytes:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The verdict as Markdown: a heading, a table of the metrics, what was lost, A/A rate."""
+    """The verdict as Markdown: a heading, a table of the metrics, what was lost, false fails."""
     page = [f"## audit gate: {_escaped(_head(record))}", ""]
     if record["metrics"]:
         page += [
-            "| verdict | metric | baseline | candidate | difference, 95 % | adjusted p | margin | "
-            "needs |",
-            "|---|---|---|---|---|---|---|---|",
+            "| verdict | metric | baseline | candidate | difference, 95 % | worse by at most | "
+            "margin | p of 'within the margin', adjusted | needs |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         for m in record["metrics"]:
             number = {k: _number(m[k]) for k in NUMBERS}
             page.append(
                 f"| {m['verdict']} | {_escaped(m['id'])} | {number['baseline']} | "
-                f"{number['candidate']} | {number['value']} [{number['low']}, {number['high']}] | "
-                f"{number['p_adjusted']} | {number['margin']} | "
+                f"{number['candidate']} | {_difference(number)} | {number['worse_high']} | "
+                f"{number['margin']} | {number['p_adjusted']} | "
                 f"{_escaped(' · '.join(t for t in (m['needs'], m['note']) if t))} |"
             )
         page.append("")
@@ -215,17 +218,51 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join(page) + "\n\n"
 
 
-def _message(results: list[Result]) -> str:
+def _beside(result: Result, estimand: Estimand) -> dict[str, Any]:
+    """What the estimand that was not chosen says of a metric."""
+    kept = ("value", "low", "high", "worse_high", "p_adjusted", "needs")
+    return {"estimand": estimand, "verdict": result.verdict} | {k: getattr(result, k) for k in kept}
+
+
+def _guard_row(
+    guard: Guarded, theirs: Guarded | None, other: Estimand, wanted: list[Metric], grid: Grid
+) -> dict[str, Any]:
+    """The prompt that moved most, as one more row of the metrics."""
+    prompt = grid.prompts[guard.prompt]
+    note = f"the prompt that moved most: {prompt!r}"
+    worst = worst_pairs(wanted[guard.metric], prompt=guard.prompt)
+    return guard.result._asdict() | {
+        "note": f"{note}; {_unseen(guard)}" if _unseen(guard) else note,
+        "prompt": prompt,
+        "other estimand": _beside((theirs or guard).result, other),
+        "worst": [grid.cell(*at) for at in worst],
+    }
+
+
+def _unseen(guard: Guarded) -> str:
+    """What the guard could not have seen, in words; '' where no share is guarded."""
+    if isnan(guard.unseen):
+        return ""
+    return (
+        f"at {guard.seeds} seeds a prompt, a share of one prompt may move by up to "
+        f"{guard.unseen:.2f} unseen"
+    )
+
+
+def _message(judged: Judged) -> str:
+    results = judged.results + ([judged.guard.result] if judged.guard else [])
     failed = [r.id for r in results if r.verdict == "FAIL"]
     if failed:
-        return f"worse beyond its margin: {', '.join(failed)}"
+        return f"worse than its margin: {', '.join(failed)}"
     missing = [r.id for r in results if r.verdict == "ERROR"]
     if missing:
         return f"not measured: {', '.join(missing)}"
     open_ = [r for r in results if r.verdict == "INCONCLUSIVE"]
     if open_:
-        return f"{len(open_)} of {len(results)} metrics are not decided by this much data"
-    return f"all {len(results)} metrics lie inside their margins"
+        return f"{len(open_)} of {len(judged.results)} metrics are not decided by this much data"
+    inside = f"all {len(judged.results)} metrics lie inside their margins"
+    unseen = _unseen(judged.guard) if judged.guard else ""
+    return f"{inside}; {unseen}" if unseen else inside
 
 
 def _notes(baseline: Side, candidate: Side) -> list[str]:
@@ -246,10 +283,11 @@ def _head(record: dict[str, Any]) -> str:
 
 def _sentence(metric: dict[str, Any]) -> str:
     n = {k: _number(metric[k]) for k in NUMBERS}
+    most = "" if metric["worse_high"] is None else f"worse by at most {n['worse_high']}, "
     text = (
-        f"{n['baseline']} -> {n['candidate']}, difference {n['value']} [{n['low']}, {n['high']}], "
-        f"adjusted p {n['p_adjusted']}, worse is: {metric['bad']}, margin {n['margin']}, "
-        f"{metric['pairs']} pairs of {metric['prompts']} prompts"
+        f"{n['baseline']} -> {n['candidate']}, difference {_difference(n)}, worse is: "
+        f"{metric['bad']}, {most}margin {n['margin']}, p of 'within the margin' "
+        f"{n['p_adjusted']} (adjusted), {metric['pairs']} pairs of {metric['prompts']} prompts"
     )
     needs = f"needs {metric['needs']}" if metric["needs"] else ""
     return "; ".join(t for t in (text, needs, metric["note"]) if t)
@@ -269,12 +307,22 @@ def _cells(record: dict[str, Any]) -> list[str]:
 def _rate(record: dict[str, Any]) -> list[str]:
     if not record["metrics"]:
         return []
-    rate = record["false_fail_rate"]
-    told = "cannot be told" if rate is None else f"{rate:.1%}"
-    return [
-        f"A/A: with the arms swapped at random, this very data fails in {told} of "
-        f"{record['false_fail_draws']:,} draws"
+    told = [
+        "cannot be told" if rate is None else f"{rate:.1%}"
+        for rate in (record["false_fail_rate"], record["false_fail_rate_at_margin"])
     ]
+    draws = f"{record['false_fail_draws']:,}"
+    return [
+        f"false FAIL at the margin: with the arms swapped at random and shifted onto the margins, "
+        f"this very data fails in {told[1]} of {draws} draws",
+        f"A/A: with the arms swapped at random, this very data fails in {told[0]} of {draws} draws",
+    ]
+
+
+def _difference(number: dict[str, str]) -> str:
+    """A difference with its interval, where it has one; `number` holds formatted numbers."""
+    bounds = "" if number["low"] == "–" else f" [{number['low']}, {number['high']}]"
+    return number["value"] + bounds
 
 
 def _number(value: float | None) -> str:

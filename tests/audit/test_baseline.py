@@ -248,10 +248,10 @@ def test_the_n_is_that_of_the_variance():
     a, b = ((rng.random((30, 400)) < 0.5) * 1.0 for _ in range(2))
     share = Metric("share/x/y", a, b, "away from the target", 0.05, 0.5, 1.0)
     found = need(share, 0.1, 16, 1, alone=False)
-    # Variance of a cell's difference .5. Pass: (1.96 + 1.645)² .5 / 30 / .05²; fail: by
-    # (1.96 + 1.282)² .5 / 30 / .1², or 1.282² .5 / 30 / (.1 - .05)² where that is more
-    assert found.to_pass == pytest.approx(3.605**2 * 0.5 / 30 / 0.05**2, rel=0.03)
-    assert found.to_fail == pytest.approx(3.242**2 * 0.5 / 30 / 0.1**2, rel=0.03)
+    # Variance of a cell's difference 0.5. Pass: (2.054 + 1.645)² 0.5 / 30 / 0.05²; fail, told
+    # from the margin: (1.645 + 1.282)² 0.5 / 30 / (0.1 - 0.05)²
+    assert found.to_pass == pytest.approx(3.699**2 * 0.5 / 30 / 0.05**2, rel=0.03)
+    assert found.to_fail == pytest.approx(2.926**2 * 0.5 / 30 / 0.05**2, rel=0.03)
     twice = need(share, 0.1, 16, 1, alone=True)
     assert twice.to_pass == pytest.approx(found.to_pass, rel=0.05)
 

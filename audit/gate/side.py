@@ -1,0 +1,48 @@
+"""One arm of a run as the gate sees it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from audit.plan import ARM
+from audit.prompts import slug
+from audit.spec import Spec
+
+SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
+
+
+class Side(NamedTuple):
+    """One arm, with all that decides whether it may be compared.
+
+    Attributes:
+        arm: checkpoint, VAE and, unless none, adapters, by name.
+        cells: one planned cell a row: prompt, seed, cell; made (bool); by classifier
+            'likeness:NAME' and 'cosines:NAME' (with the cells of the same prompt, in the rows'
+            order); by instrument 'outcome:NAME'. NaN or None where there is none.
+        settings: negative, sampler, steps, guidance, width, height.
+        targets: by prompt, attribute and class: the prompts' own.
+        spec: of the run.
+        instruments: name to folder, which holds the digest.
+        made_with: batch size, device, precision, libraries.
+        audited: components of this run with their digests.
+        findings: of this arm; kept for readers, not used by the gate.
+    """
+
+    arm: str
+    cells: pd.DataFrame
+    settings: dict[str, Any]
+    targets: dict[str, dict[str, dict[str, float]]]
+    spec: Spec
+    instruments: dict[str, str]
+    made_with: dict[str, Any]
+    audited: list[dict[str, Any]]
+    findings: list[dict[str, Any]]
+
+
+def needed_instruments(spec: Spec) -> list[str]:
+    """The instruments that the gate reads: likeness and every CLIP attribute."""
+    names = [slug(n) for n in spec.classifiers]
+    clip = [a.name for a in spec.attributes if a.instrument == "clip"]
+    return [f"{n}.{kind}" for n in names for kind in ["likeness", *clip]]
