@@ -1,6 +1,6 @@
 """Damage every kind of file of a run, bit by bit: is it noticed, and does running again mend it?
 
-Each round copies a small run, damages a random third of its files (a flipped bit in three of four,
+Each round copies a small run, damages a random part of its files (a flipped bit in three of four,
 a truncation otherwise), and then
 
 1. reads each damaged file by the run's own reader, which must raise `DamagedError`, and each image
@@ -281,7 +281,7 @@ def main() -> None:
         one, two = Path(temporary) / "one", Path(temporary) / "two"
         one.mkdir()
         two.mkdir()
-        table = simulate([generated(one), round_trips(two)], flips)
+        table = simulate([generated(one), round_trips(two)], flips, share=0.6)
     table.loc["all"] = table.sum()
     print("| file | " + " | ".join(table.columns) + " |")
     print("|---" * (1 + len(table.columns)) + "|")
