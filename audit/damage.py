@@ -68,9 +68,13 @@ def find(run: RunFolder, files: Iterable[Path] | None = None) -> list[Damage]:
     Raises:
         NewerFormatError: A later version of diffusion-audit wrote it.
     """
-    since, strict = _last_check(run), run.format > 1
+    return _damaged(run, _last_check(run), _files(run.folder) if files is None else files)
+
+
+def _damaged(run: RunFolder, since: int, files: Iterable[Path]) -> list[Damage]:
+    strict = run.format > 1
     found = []
-    for path in _files(run.folder) if files is None else files:
+    for path in files:
         try:
             told = path.stat()
             if max(told.st_mtime_ns, told.st_ctime_ns) < since - SLACK:
@@ -119,8 +123,11 @@ def check(run: Run, say: Say) -> list[Damage]:
     if next(_files(run.folder), None) is None:
         return []
     _tidy(run.folder)
-    started = _now(run)
-    found = find(run)
+    since = _last_check(run)
+    # Written again for its time: the file system's clock may be that of another machine.
+    run.write_text(CHECKED, f"{since}\n")
+    started = (run.folder / CHECKED).stat().st_mtime_ns
+    found = _damaged(run, since, _files(run.folder))
     for damage in found:
         set_aside(run, damage, say)
     run.write_text(CHECKED, f"{started}\n")
@@ -151,7 +158,7 @@ def set_aside(run: Run, damage: Damage, say: Say) -> None:
 
 def lost(run: Run, path: Path) -> bool:
     """Whether a file was set aside and has not been made again."""
-    return not path.exists() and (run.folder / ASIDE / path.relative_to(run.folder)).exists()
+    return (run.folder / ASIDE / path.relative_to(run.folder)).exists() and not path.exists()
 
 
 def _restored(run: Run, path: Path) -> str:
@@ -217,10 +224,3 @@ def _last_check(run: RunFolder) -> int:
         return int(run.read_text(CHECKED) or 0)
     except (ValueError, OSError):  # DamagedError is a ValueError
         return 0
-
-
-def _now(run: Run) -> int:
-    """The file system's clock, which may be that of another machine."""
-    path = run.folder / CHECKED
-    run.write_text(CHECKED, "0\n")
-    return path.stat().st_mtime_ns

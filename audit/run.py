@@ -44,13 +44,16 @@ def working(audit: Audit, say: Say) -> Iterator[None]:
     Raises:
         BusyError: Another process works on the same units.
         NewerFormatError: A later version of diffusion-audit wrote the run.
+        DamagedError: A file was not written as it should have been; it is set aside.
     """
     run = audit.run
     with holding(run.folder):
         announce(run, say)
         check(run, say)
         yield
-        check(run, say)
+        found = check(run, say)
+        if found:
+            raise DamagedError(found[0].path, f"{found[0].reason}, right after it was written")
 
 
 def complete(audit: Audit, say: Say) -> None:

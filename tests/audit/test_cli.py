@@ -214,7 +214,7 @@ def test_score_counts_a_picture_of_100k_by_100k_as_missing(tmp_path):
     assert report["attrition"][0]["reason"].startswith("huge.png: more than 64 megapixels")
 
 
-def test_a_full_disk_fails_the_unit_and_the_run_goes_on_later(tmp_path, monkeypatch):
+def test_a_full_disk_stops_the_run_which_goes_on_later(tmp_path, monkeypatch):
     spec = write_spec(tmp_path, seeds=1)
     real, full = os.replace, [True]
 
@@ -225,8 +225,9 @@ def test_a_full_disk_fails_the_unit_and_the_run_goes_on_later(tmp_path, monkeypa
         return real(source, target)
 
     monkeypatch.setattr(os, "replace", replace)
-    said = audit("run", spec, "--out", tmp_path / "run", code=1)
-    assert "disk full; free some space" in said.stderr
+    said = audit("run", spec, "--out", tmp_path / "run", code=2)
+    assert "bytes are needed" in said.stderr
+    assert "free some space and run the same command again" in said.stderr
     again = audit("run", spec, "--out", tmp_path / "run")
     assert "failed" not in again.stderr
     report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())

@@ -16,6 +16,7 @@ from conftest import make, write_spec
 from audit.analysis import analyse
 from audit.atomic import write_atomic
 from audit.opening import reopen
+from audit.run_folder import DiskFullError
 from audit.store import Run
 
 FEW = {"seeds": 6, "batch_size": 3, "vaes": {"own": "own", "pale": "reference:pale"}}
@@ -79,7 +80,7 @@ def test_eight_kills_at_spread_moments(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_fault_at_every_fsync_and_replace(tmp_path, monkeypatch, undisturbed, call):
+def test_faults_at_fsync_and_replace(tmp_path, monkeypatch, undisturbed, call):
     real = getattr(os, call)
     faults = {"at": 0, "count": 0, "hit": False}
 
@@ -91,14 +92,16 @@ def test_a_fault_at_every_fsync_and_replace(tmp_path, monkeypatch, undisturbed, 
         return real(*args, **kwargs)
 
     monkeypatch.setattr(os, call, faulty)
-    tried = 0
-    for at in range(1, 60):
+    tried, at = 0, 1
+    while True:
         faults.update(at=at, count=0, hit=False)
-        with suppress(OSError):
+        with suppress(DiskFullError):
             make(tmp_path, **FEW)
         tried += faults["hit"]
         if not faults["hit"]:
             break
+        # Each try stops at its fault: later ones lie further apart.
+        at = max(at + 1, round(1.3 * at))
     assert tried >= 5
     faults.update(at=0)
     same(make(tmp_path, **FEW), undisturbed)
