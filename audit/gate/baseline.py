@@ -122,7 +122,7 @@ def load(path: Path) -> Side:
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
         content, digest = whole["content"], whole["digest"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         reason = str(error).splitlines()[0]
         raise AuditError(
             f"{path}: no whole baseline file ({type(error).__name__}: {reason}); {again}"
