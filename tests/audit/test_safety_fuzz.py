@@ -18,7 +18,7 @@ from audit.one_line import BUG
 from audit.terminal import ACTIVE
 
 pytestmark = pytest.mark.faults
-FILES = int(os.environ.get("AUDIT_FUZZ", "260"))
+FILES = int(os.environ.get("AUDIT_FUZZ", "240"))
 FIRST = int(os.environ.get("AUDIT_FUZZ_FIRST", "0"))
 
 
@@ -73,12 +73,12 @@ def fuzz(tmp_path, makers, *given, share: int) -> None:
 
 
 def test_specs_tables_classifiers_and_single_files(tmp_path):
-    fuzz(tmp_path, SMALL, share=60)
+    fuzz(tmp_path, SMALL, share=85)
 
 
 def test_pipelines_and_what_is_put_into_them(tmp_path, whole):
-    fuzz(tmp_path, OF_A_PIPELINE, whole, share=25)
+    fuzz(tmp_path, OF_A_PIPELINE, whole, share=6)
 
 
 def test_run_folders(tmp_path, run_folder):
-    fuzz(tmp_path, OF_A_RUN, run_folder, share=15)
+    fuzz(tmp_path, OF_A_RUN, run_folder, share=9)
