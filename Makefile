@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench clean
+# Pinned, as all that is installed: uv here, everything else by hash in requirements.lock.
+UV := uv==0.13.9
+
+.PHONY: demo test check bench lock clean
 
 demo: $(READY)
 	$(BIN)/audit demo
@@ -30,10 +33,20 @@ bench: $(READY)
 
 $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet '$(UV)'
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
+
+# Resolve anew for pyproject.toml, keeping the locked versions where they fit (delete the lock to
+# take the newest). No address of a registry is written: each machine asks its own.
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet '$(UV)'
+	.venv-lock/bin/uv pip compile pyproject.toml --extra dashboard --extra umap --extra dev \
+		--generate-hashes --no-annotate --quiet --custom-compile-command 'make lock' \
+		--output-file requirements.lock
+	rm -rf .venv-lock
 
 clean:
 	rm -rf $(VENV) demo-run synthetic-run

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from math import isfinite
 
-UNSETTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
+UNSETTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufff9-\ufffb\ufffe\uffff\ud800-\udfff"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def quoted(prompt: str, limit: int = 160) -> str:

@@ -64,7 +64,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         WeightsError: One line with the file and the key.
     """
-    for place in (folder, *sorted(p for p in _entries(folder) if p.is_dir())):
+    for place in (folder, *_components(folder)):
         for path in _entries(place):
             if path.name in CONFIGS or path.name.endswith("config.json"):
                 _check_config(path, read_config(path))
@@ -72,6 +72,15 @@ def check_folder(folder: Path) -> None:
                 _check_shards(path, read_config(path))
         if place.name not in NOT_LOADED:
             _check_weights(place)
+
+
+def _components(folder: Path) -> list[Path]:
+    """Folders of a pipeline's components; a folder of anything else has none."""
+    index = folder / "model_index.json"
+    if not index.exists():
+        return []
+    named = [key for key, value in read_config(index).items() if isinstance(value, list)]
+    return [p for p in _entries(folder) if p.name in named and p.is_dir()]
 
 
 def read_config(path: Path) -> dict[str, Any]:

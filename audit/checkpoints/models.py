@@ -290,6 +290,8 @@ def _check_tokenizers(pipe: Any) -> None:
             (len(tokenizer), "vocab_size"),
         ):
             room = getattr(config, key, None)
+            if not isinstance(needs, int | float):
+                raise WeightsError(f"tokenizer{number}: its length is {str(needs)[:40]!a}")
             if type(room) is int and needs > room:
                 raise WeightsError(
                     f"tokenizer{number} gives up to {needs:.6g} tokens or numbers of tokens; the "

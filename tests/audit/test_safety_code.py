@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,22 @@ def test_a_classifier_that_asks_for_code_is_refused(classifier, make, words):
         load_classifier("c", f"local-dir:{classifier}", None)
     assert str(caught.value).startswith("classifiers.c: 'local-dir:")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tokenizer_class": "evil.EvilTokenizer"},
+        {"tokenizer_class": "EvilTokenizer"},
+        {"processor_class": "evil.Evil"},
+        {"custom_code": "evil.py", "tokenizer_type": "evil"},
+    ],
+)
+def test_a_class_that_is_named_is_not_imported(classifier, values):
+    change(classifier / "tokenizer_config.json", **values)
+    with suppress(WeightsError):  # whether the library then takes its own or none
+        load_classifier("c", f"local-dir:{classifier}", None)
+    assert "evil" not in sys.modules
 
 
 def test_audit_score_and_a_spec_refuse_it_in_one_line(tmp_path, classifier, canary):
