@@ -65,9 +65,11 @@ def copies(source: Image.Image, stem: Path) -> None:
 
 
 def findings(run: Path) -> list:
+    """All that is said, numbers to six digits: other batches have other last bits."""
     report = json.loads((run / "report" / "report.json").read_text())
+    keys = ("id", "value", "low", "high", "p", "n", "n_clusters", "note")
     return [
-        {k: f[k] for k in ("id", "value", "low", "high", "p", "n", "n_clusters", "note")}
+        [f"{f[k]:.5f}" if isinstance(f[k], float) else f[k] for k in keys]
         for f in report["findings"]
     ]
 

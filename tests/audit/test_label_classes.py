@@ -150,7 +150,7 @@ def test_labels_that_an_old_version_kept_are_refused_and_can_be_translated(small
 
     shutil.copytree(small_audit.run.folder, tmp_path / "run")
     audit = reopen(tmp_path / "run")
-    cells = audit.run.read_plan()["cell"].iloc[:2]
+    cells = audit.run.read_plan()["cell"].unique()[:2]
     audit.run.append_labels([(c, "world-gender", "F", "") for c in cells])
     with pytest.raises(LabelError, match=r"2 labels of world-gender are no class: 'F' \(2\)"):
         analyse(audit)
