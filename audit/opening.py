@@ -180,7 +180,11 @@ def read_errors(audit: Audit) -> pd.DataFrame | None:
         table.loc[own, "attribute"] = attribute.name
         for column in ("true", "outcome"):
             found = resolve_classes(
-                table.loc[own, column], attribute, {}, f"{where}: column {column!r}", "the file"
+                table.loc[own, column],
+                attribute,
+                {},
+                f"{where}: column {column!r}",
+                "correct the file",
             )
             table.loc[own, column] = table.loc[own, column].map(found)
     settings = [c for c in table if c in ARM]

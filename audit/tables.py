@@ -30,9 +30,10 @@ class TableError(AuditError):
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """A CSV file's columns and rows, as text, spaces at the ends stripped; blank lines skipped.
 
-    The delimiter is the comma, semicolon or tab that divides the heading; where several do, the
-    one that divides all lines into as many values. The encoding is UTF-8, or UTF-16 with its byte
-    order mark. Empty columns without a heading, as spreadsheets leave at the end, are dropped.
+    The delimiter is the comma, semicolon or tab that divides the heading; where several do, one
+    that divides all lines into as many values, and of such the one that gives most columns. The
+    encoding is UTF-8, or UTF-16 with its byte order mark. Empty columns without a heading, as
+    spreadsheets leave at the end, are dropped.
 
     Args:
         path: The file; at most 500 MB.
@@ -109,7 +110,7 @@ def _sniffed(path: Path, text: str) -> tuple[str, list[tuple[int, list[str]]]]:
         except TableError:
             continue  # a quote after a blank that this mark does not take away
     even = [m for m, lines in found.items() if len({len(row) for _, row in lines}) == 1]
-    mark = even[0] if even else max(dividing, key=lambda m: _columns(text, m))
+    mark = max(even or dividing, key=lambda m: _columns(text, m))
     return mark, found.get(mark) or _parsed(path, text, mark)
 
 

@@ -38,7 +38,7 @@ class ClipModel:
 
     def __init__(self, name: str, spec: ClassifierSpec, fit: Fit = "crop") -> None:
         self.name, self.spec, self.fit = name, spec, fit
-        self._last: tuple[tuple[str, ...], torch.Tensor, list[bool]] | None = None
+        self._last: tuple[tuple[str, ...], list[torch.Tensor], list[bool]] | None = None
 
     @cached_property
     def _loaded(self) -> Classifier:
@@ -64,28 +64,30 @@ class ClipModel:
         return mean / mean.norm()
 
     @torch.no_grad()
-    def images(self, batch: Batch, device: str) -> tuple[torch.Tensor, list[bool]]:
-        """Embeddings of a batch's images, (n, width), of length 1; the last batch is kept.
+    def crops(self, batch: Batch, device: str) -> tuple[list[torch.Tensor], list[bool]]:
+        """Embeddings of what stands for each image, (crops, width) of length 1; see `squares`.
 
         With `faces` in the spec it is the largest face that is embedded; the second value says
-        which images have one (all True without).
+        which images have one (all True without). The last batch is kept.
         """
         if self._last is None or self._last[0] != batch.cells:
             model, preprocess, _ = self._loaded
             model.to(device)
             images, found = list(batch.images), [True] * len(batch.images)
             if self.spec.faces:
-                crops = [faces(image) for image in images]
-                found = [bool(c) for c in crops]
-                images = [c[0] if c else i for c, i in zip(crops, images, strict=True)]
+                boxes = [faces(image) for image in images]
+                found = [bool(b) for b in boxes]
+                images = [b[0] if b else i for b, i in zip(boxes, images, strict=True)]
             shown = [squares(i, self.fit, self.spec.pad_colour) for i in images]
             pixels = torch.stack([preprocess(Image.fromarray(s)) for own in shown for s in own])
             embedded = model.encode_image(pixels.to(device), normalize=True).float().cpu()
-            if len(pixels) > len(images):
-                parts = embedded.split([len(own) for own in shown])
-                embedded = torch.cat([_mean_direction(own) for own in parts])
-            self._last = (batch.cells, embedded, found)
+            self._last = (batch.cells, list(embedded.split([len(own) for own in shown])), found)
         return self._last[1], self._last[2]
+
+    def images(self, batch: Batch, device: str) -> tuple[torch.Tensor, list[bool]]:
+        """One embedding for each image, (n, width), of length 1: the mean over its crops."""
+        crops, found = self.crops(batch, device)
+        return torch.cat([_mean_direction(own) for own in crops]), found
 
     @property
     def fitting(self) -> dict[str, Any]:
@@ -177,19 +179,21 @@ class ClipAttribute:
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
         """Rows of cell, 'class:NAME' (summing to 1), nobody, several (NaN: not an outcome)."""
-        shown, found = self.model.images(batch, context.device)
+        crops, found = self.model.crops(batch, context.device)
+        shown = torch.cat(crops)
         classes, beside = self._texts
-        table = pd.DataFrame({"cell": batch.cells})
         probabilities = _softmax(shown, classes, self.model.scale)
+        people = np.full((len(shown), len(_BESIDE)), np.nan)
+        if beside:
+            known = _softmax(shown, torch.stack(list(beside.values())), self.model.scale)
+            people[:, [_BESIDE.index(name) for name in beside]] = known
+        if len(shown) > len(crops):
+            probabilities, people = _over_crops(probabilities, people, [len(c) for c in crops])
+        table = pd.DataFrame({"cell": batch.cells})
         for i, name in enumerate(self.attribute.class_names):
             table[f"class:{name}"] = probabilities[:, i]
         for name in ("nobody", "several"):
-            table[name] = float("nan")
-        if beside:
-            people = _softmax(shown, torch.stack(list(beside.values())), self.model.scale)
-            for i, name in enumerate(beside):
-                if name != "person":
-                    table[name] = people[:, i]
+            table[name] = people[:, _BESIDE.index(name)]
         if not all(found):
             table.loc[[not f for f in found], ["nobody", "several"]] = [1.0, 0.0]
         return table
@@ -204,6 +208,30 @@ def _mean_direction(embedded: torch.Tensor) -> torch.Tensor:
 
 
 _BESIDE = ("person", "nobody", "several")
+
+
+def _over_crops(
+    classes: NDArray[np.float64], people: NDArray[np.float64], sizes: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the crops of each image say together.
+
+    Classes are the mean over crops, weighted by how likely each shows one person: of a wall
+    above somebody nothing is learnt of them. Nobody and several are those of the crop that
+    likeliest shows somebody.
+
+    Args:
+        classes: (crops of all images, classes), summing to 1.
+        people: (crops of all images, person, nobody and several); NaN where it is no outcome.
+        sizes: Number of crops of each image.
+    """
+    ends = np.cumsum(sizes)
+    one, other = [], []
+    for start, end in zip(ends - sizes, ends, strict=True):
+        weight = np.nan_to_num(people[start:end, 0], nan=1.0) + 1e-9
+        one.append((classes[start:end] * weight[:, None]).sum(axis=0) / weight.sum())
+        nobody = np.nan_to_num(people[start:end, _BESIDE.index("nobody")])
+        other.append(people[start + int(nobody.argmin())])
+    return np.stack(one), np.stack(other)
 
 
 def _softmax(shown: torch.Tensor, texts: torch.Tensor, scale: float) -> NDArray[np.float64]:

@@ -82,10 +82,8 @@ def given_audit(
     """
     declared = [load_attribute(a, Path()) for a in attributes]
     found = given.read_folder(folder, csv, declared, label_map)
-    for line in given.warnings_of(found):
-        say(f"warning: {line}")
     images = found.images
-    _check_masks(images, say)
+    warnings = [*given.warnings_of(found), *_of_masks(images)]
     prompts = list(dict.fromkeys(i.prompt or NO_PROMPT for i in images))
     arms = list(dict.fromkeys(_arm(i) for i in images))
     raw: dict[str, Any] = {
@@ -104,6 +102,8 @@ def given_audit(
     for instrument in instruments_of(spec):
         instrument.identity()  # a classifier that cannot be loaded is found out now
     plan, by_cell = _plan(images, spec, prompts)
+    for line in warnings:
+        say(f"warning: {line}")
     device = pick_device(spec.device)
     audit = Audit(
         spec,
@@ -205,7 +205,8 @@ def _arm(image: GivenImage) -> str:
     return image.labels.get("model", FILE)
 
 
-def _check_masks(images: Sequence[GivenImage], say: Say) -> None:
+def _of_masks(images: Sequence[GivenImage]) -> list[str]:
+    """What is to be said of the masks; one that is no image is refused."""
     other = 0
     for image in images:
         if image.mask is None:
@@ -214,10 +215,8 @@ def _check_masks(images: Sequence[GivenImage], say: Say) -> None:
         if size == (0, 0):
             raise GivenError(f"{image.mask}: the mask of {image.name!r} cannot be read as an image")
         other += size != image.header.size
-    if other:
-        say(
-            f"warning: {other} masks have another size than their images: no skin is measured there"
-        )
+    text = f"{other} masks differ in size from their images: no skin is measured there"
+    return [text] if other else []
 
 
 def _plan(

@@ -87,6 +87,7 @@ def read_folder(
     attributes: Sequence[AttributeSpec] = (),
     label_map: Mapping[str, str] = MappingProxyType({}),
     needed: Sequence[str] = ("file", "prompt"),
+    how: str = "translate with --label-map VALUE=CLASS",
 ) -> Folder:
     """All images in a folder and its subfolders.
 
@@ -103,6 +104,7 @@ def read_folder(
             or title. Of other columns, the first spelling of a value is taken for all.
         label_map: class or outcome by value, for values that are no class.
         needed: columns that the table must have.
+        how: what to do about labels that are no class, for the message.
 
     Raises:
         GivenError: No such folder, no images, or a table that does not fit them.
@@ -125,7 +127,7 @@ def read_folder(
         raise GivenError(f"{folder}: no images ({' '.join(suffixes)}){said}")
     rows = _Rows({}, {})
     if csv is not None:
-        rows = _rows(csv, paths, files, attributes, label_map, needed)
+        rows = _rows(csv, paths, files, attributes, label_map, needed, how)
     masks = set(rows.masks.values())
     images = [
         _image(name, paths[name], rows.labels.get(name, {}), rows.masks.get(name))
@@ -267,6 +269,7 @@ def _rows(
     attributes: Sequence[AttributeSpec],
     label_map: Mapping[str, str],
     needed: Sequence[str],
+    how: str,
 ) -> _Rows:
     """The table's rows by file, without the column `file`, values spelled as declared."""
     columns, rows = read_table(csv)
@@ -293,9 +296,7 @@ def _rows(
             continue
         values = {name: row[column] for name, row in out.items() if row[column]}
         if column in declared:
-            found = resolve_classes(
-                values.values(), declared[column], label_map, str(csv), "--label-map VALUE=CLASS"
-            )
+            found = resolve_classes(values.values(), declared[column], label_map, str(csv), how)
         else:
             first: dict[str, str] = {}
             found = {v: first.setdefault(v.casefold(), v) for v in values.values()}

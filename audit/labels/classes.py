@@ -60,7 +60,7 @@ def resolve_classes(
     attribute: AttributeSpec,
     mapping: Mapping[str, str],
     where: str,
-    how: str = "labels: {map: {VALUE: CLASS}}",
+    how: str = "translate with labels: {map: {VALUE: CLASS}}",
 ) -> dict[str, str]:
     """The class of every value; '' for one that is no label.
 
@@ -72,7 +72,7 @@ def resolve_classes(
         attribute: The attribute that they label.
         mapping: Class, outcome or '' (no label) by value, for values that are no class.
         where: What holds the labels, for the message.
-        how: Where a map can be given, for the message.
+        how: What to do about a value that is no class, for the message.
 
     Returns:
         Class or outcome by value as written.
@@ -111,7 +111,7 @@ def resolve_classes(
         raise LabelError(
             f"{where}: {sum(unknown.values())} labels of {attribute.name} are no class: "
             f"{', '.join(quoted)}{f' and {more} more values' if more > 0 else ''}; "
-            f"{_classes(attribute)}; translate with {how}"
+            f"{_classes(attribute)}; {how}"
         )
     return out
 

@@ -47,7 +47,8 @@ def pictures_of_folder(
     Raises:
         AuditError: As `audit.given.images.read_folder`, or a mask that is not there.
     """
-    found = given.read_folder(folder, csv, attributes, needed=("file",))
+    how = "write the classes as declared"
+    found = given.read_folder(folder, csv, attributes, needed=("file",), how=how)
     for line in given.warnings_of(found, prompts=False):
         say(f"warning: {line}")
     pictures = []

@@ -66,11 +66,12 @@ def run(
     Raises:
         AuditError: Something that the user gave cannot be used.
     """
+    warnings: list[str] = []  # said once nothing is refused any more
     if (images / "plan.parquet").exists():
         pictures = pictures_of_run(images)
     else:
         declared = [load_attribute(a, Path()) for a in attributes]
-        pictures = pictures_of_folder(images, csv, declared, say)
+        pictures = pictures_of_folder(images, csv, declared, warnings.append)
     audit, plan, provenance, loaded = round_trip_audit(
         images.name,
         pictures,
@@ -81,6 +82,8 @@ def run(
         attributes,
         fitted(classifiers, [p.size for p in pictures], None),
     )
+    for line in warnings:
+        say(line)
     with working(audit, say):
         begin(audit, plan, provenance)
         store_originals(audit, plan, pictures)

@@ -22,14 +22,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ImageColor
 from scipy import ndimage
 from skimage import data
 
 from audit.attributes import load_attribute
-from audit.spec import ClassifierSpec, Fit
-from probes import Batch
-from probes.clip import ClipModel
+from audit.spec import ClassifierSpec, Fit, Spec
+from probes import Batch, Context
+from probes.clip import ClipAttribute, ClipModel
 from reference.world import GENDERS, ROLES, SIZE, STYLES, TONES, Person, picture
 
 Pixels = NDArray[np.uint8]
@@ -73,15 +73,16 @@ def photograph(name: str) -> Pixels:
     return np.ascontiguousarray(pixels[top : top + side, left : left + side, :3]).astype(np.uint8)
 
 
+GROUNDS = ("#ffffff", "#f5f5f5", "#e6e6e6", "#d2d2d2", "#c8dcff", "#c8ebc8", "#f5e1c8", "#ffd2dc")
+"""White, greys and tints; on all of them the classifier reads square images rightly."""
+
+
 def grounds(height: int, width: int) -> Iterator[tuple[str, Pixels]]:
-    """Grounds that are not white: even, graded, and photographs of surfaces."""
-    for name, colour in (("grey", 128), ("dark", 40)):
-        yield name, np.full((height, width, 3), colour, np.uint8)
-    rows = np.linspace(90, 220, height)[:, None, None]
-    yield "sky", np.broadcast_to(rows * [0.6, 0.8, 1.0], (height, width, 3)).astype(np.uint8)
-    for name in ("brick", "grass", "coffee"):
-        image = Image.fromarray(photograph(name)).resize((max(height, width),) * 2)
-        yield name, np.asarray(image)[:height, :width]
+    """Grounds of one colour."""
+    for colour in GROUNDS:
+        ground = np.empty((height, width, 3), np.uint8)
+        ground[:] = ImageColor.getrgb(colour)
+        yield colour, ground
 
 
 def on_ground(person: Pixels, ground: Pixels, place: float) -> Pixels:
@@ -103,33 +104,34 @@ def classifier(way: Way) -> ClipModel:
     return ClipModel("small", spec, way.fit)
 
 
-def embedded(images: list[Pixels], way: Way) -> torch.Tensor:
-    """The classifier's embeddings of images, fitted in one way."""
-    model = classifier(way)
-    found = []
+def batches(images: list[Pixels]) -> Iterator[Batch]:
+    """Images in batches; a model keeps its last batch by the names of its cells."""
     for start in range(0, len(images), 64):
         part = images[start : start + 64]
-        # A model keeps its last batch by the names of its cells.
         cells = tuple(str(next(NUMBERS)) for _ in part)
-        found.append(model.images(Batch(cells, ("",) * len(part), tuple(part)), "cpu")[0])
-    return torch.cat(found)
+        yield Batch(cells, ("",) * len(part), tuple(part))
+
+
+def embedded(images: list[Pixels], way: Way) -> torch.Tensor:
+    """The classifier's embeddings of images, fitted in one way."""
+    return torch.cat([classifier(way).images(batch, "cpu")[0] for batch in batches(images)])
 
 
 @cache
-def class_texts() -> torch.Tensor:
-    """Embeddings of the classes of the world's gender."""
-    attribute = load_attribute("world-gender", Path())
-    return torch.stack([classifier(WAYS[0]).ensemble(c.prompts) for c in attribute.classes])
+def gender(way: Way) -> ClipAttribute:
+    """The world's gender as the classifier reads it, one way of fitting."""
+    return ClipAttribute(classifier(way), load_attribute("world-gender", Path()))
 
 
-def women(embeddings: torch.Tensor) -> NDArray[np.bool_]:
+def women(images: list[Pixels], way: Way) -> NDArray[np.bool_]:
     """Which images are read as women."""
-    texts = class_texts()
-    read: NDArray[np.bool_] = (embeddings @ texts.T).argmax(dim=1).numpy() == GENDERS.index("woman")
+    context = Context(Spec.model_construct(), "cpu")
+    rows = pd.concat([gender(way).measure(batch, context) for batch in batches(images)])
+    read: NDArray[np.bool_] = (rows["class:woman"] > rows["class:man"]).to_numpy()
     return read
 
 
-def world_table(roles: int = len(ROLES)) -> pd.DataFrame:
+def world_table(roles: int = 4) -> pd.DataFrame:
     """Accuracy and share of women by way, format and place; 'square' is the same without a cut.
 
     Args:
@@ -144,14 +146,14 @@ def world_table(roles: int = len(ROLES)) -> pd.DataFrame:
 
     for ground, pixels in grounds(SIZE, SIZE):
         square = [on_ground(picture(p), pixels, 0) for p in people]
-        add("square", "1:1", "all", ground, women(embedded(square, Way("crop"))))
+        add("square", "1:1", "all", ground, women(square, Way("crop")))
     for kind, (h, w) in FORMATS.items():
         for (ground, pixels), (place, where) in product(
             grounds(round(SIZE * h), round(SIZE * w)), PLACES.items()
         ):
             images = [on_ground(picture(p), pixels, where) for p in people]
             for way in WAYS:
-                add(str(way), kind, place, ground, women(embedded(images, way)))
+                add(str(way), kind, place, ground, women(images, way))
     return pd.DataFrame(rows, columns=["fit", "format", "place", "ground", "right", "women"])
 
 
@@ -203,10 +205,13 @@ def main() -> None:
     square = world[world["fit"] == "square"]
     print(f"square, same grounds: right {square['right'].mean():.3f}")
     print(summary(world, photographs).round(3).to_string())
-    places = world[world["fit"] != "square"].pivot_table(
-        index="fit", columns=["format", "place"], values="right", sort=False
-    )
-    print(places.round(2).to_string())
+    cut = world[world["fit"] != "square"]
+    for columns in (["format", "place"], ["ground"]):
+        table = cut.pivot_table(index="fit", columns=columns, values="right", sort=False)
+        print(table.round(2).to_string())
+    bar = cut[(cut["format"] == "1:2") & (cut["place"] == "end") & (cut["ground"] == "#ffffff")]
+    print("64 x 128, person at the bottom, on white:")
+    print(bar[["fit", "right", "women"]].round(2).to_string(index=False))
 
 
 if __name__ == "__main__":
