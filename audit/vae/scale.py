@@ -28,7 +28,7 @@ from audit.vae.vaes import Codec, codec
 EVIDENCE = math.log(8)
 """Logarithm of the likelihood ratio from which one factor is clearly better than another (Royall
 1997)."""
-FARTHEST = 4.0
+FARTHEST = 5.0
 """Errors of the fitted factor beyond which a known one does not fit at all."""
 FEWEST = 12
 """Different images below which nothing is said."""
