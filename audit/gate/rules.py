@@ -223,7 +223,8 @@ def most_moved(metrics: list[Metric]) -> Guarded | None:
         tests += [(float(p[k]), -float(worse[k]), i, k) for k in range(len(p)) if not isnan(p[k])]
     if not tests:
         return None
-    p_least, _, i, k = min(tests)
+    # Where no p says anything after adjustment, the largest move in units of its margin.
+    p_least, _, i, k = min((min(1.0, p * len(tests)), w, i, k) for p, w, i, k in tests)
     m = metrics[i]
     kept = ~np.isnan(m.baseline[k] + m.candidate[k])
     mine, theirs = (float(x[k][kept].mean()) for x in (m.baseline, m.candidate))
@@ -239,7 +240,7 @@ def most_moved(metrics: list[Metric]) -> Guarded | None:
         value=theirs - mine,
         low=nan,
         high=nan,
-        p=min(1.0, p_least * len(tests)),
+        p=p_least,
         p_adjusted=nan,
         worse=float(worse_by(theirs - mine, m.bad, mine - target)),
         worse_high=nan,

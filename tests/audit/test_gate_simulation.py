@@ -263,7 +263,9 @@ def test_the_gate_fails_one_prompt_that_flips_and_names_it(spec):
     assert guard["candidate"] == 1
     same = decide(before, side(spec, "b,own", other, seed=1))
     guards = [m for m in same["metrics"] if m["id"].startswith("prompt/")]
-    assert [g["verdict"] for g in guards] == ["PASS"]
+    assert [(g["id"], g["verdict"]) for g in guards] == [(f"prompt/{SHARE}", "PASS")]
+    moves = np.abs(other.mean(axis=1) - 0.5) - np.abs(base.mean(axis=1) - 0.5)
+    assert guards[0]["worse"] >= moves.max()
     assert same["verdict"] == "PASS"
     assert same["prompt_move_unseen"] == pytest.approx(0.47, abs=0.02)
     assert "a share of one prompt may move by up to 0.4" in same["message"]
