@@ -18,6 +18,7 @@ from audit.given import images as given
 from audit.given.copies import keep_one_of_each, labels_of
 from audit.given.images import GivenError, GivenImage
 from audit.given.parameters import write_parameters
+from audit.given.pixels import CONVERTED
 from audit.opening import Audit
 from audit.plan import Cell
 from audit.planning import LIBRARIES
@@ -126,6 +127,7 @@ def given_audit(
             "device": "elsewhere",
             "dtype": "",
             "libraries": {name: version(name) for name in LIBRARIES},
+            **_colours(images),
         },
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -203,6 +205,15 @@ def given_cell(digest: str, prompt: str, prompt_index: int, seed: int) -> Cell:
 
 def _arm(image: GivenImage) -> str:
     return image.labels.get("model", FILE)
+
+
+def _colours(images: Sequence[GivenImage]) -> dict[str, str]:
+    """What decides pixels beyond the files: a run from before profiles were converted is another.
+
+    Of images without profiles nothing is said, so that their runs go on.
+    """
+    converted = any(i.header.colour == CONVERTED for i in images)
+    return {"colour profiles": "converted to sRGB"} if converted else {}
 
 
 def _of_masks(images: Sequence[GivenImage]) -> list[str]:

@@ -211,6 +211,7 @@ def _files(folder: Path, csv: Path | None) -> tuple[dict[str, Path], Counter[str
     """Regular files by name, and what is none, counted by kind. Names are composed (NFC)."""
     files: dict[str, Path] = {}
     passed: Counter[str] = Counter()
+    table = None if csv is None else csv.resolve()
 
     def refuse(error: OSError) -> None:
         raise GivenError(f"{error.filename}: cannot be read ({error.strerror})")
@@ -227,7 +228,7 @@ def _files(folder: Path, csv: Path | None) -> tuple[dict[str, Path], Counter[str
                 passed[kind] += 1
             elif not path.is_file():
                 passed["special files"] += 1
-            elif csv is None or not path.samefile(csv):
+            elif path.resolve() != table:
                 if relative in files:
                     raise GivenError(
                         f"{folder}: two files are named {relative!r}, with accents composed "

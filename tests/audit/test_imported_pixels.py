@@ -9,6 +9,7 @@ from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
 from audit.colorimetry import ita
+from audit.given.folder import given_audit
 from audit.given.images import read_folder, warnings_of
 from audit.given.pixels import load_image
 
@@ -156,3 +157,20 @@ def test_a_profile_applies_whatever_the_path(tmp_path):
     (only,) = read_folder(tmp_path).images
     assert only.path == Path(nested / "c.png")
     assert only.header.colour
+
+
+def test_a_run_from_before_profiles_were_converted_is_not_mixed_with(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    values = tuple(map(int, encoded(SKIN, ADOBE_RGB, adobe_curve)))
+    Image.new("RGB", (64, 64), values).save(folder / "a.png")
+
+    def made_with() -> dict:
+        arguments = (folder, None, tmp_path / "run", ["world-gender"], ["reference:balanced"])
+        return given_audit(*arguments, print).provenance["made with"]
+
+    plain = made_with()
+    assert "colour profiles" not in plain
+    data = profile(ADOBE_RGB, adobe_curve)
+    Image.new("RGB", (64, 64), values).save(folder / "a.png", icc_profile=data)
+    assert made_with() == plain | {"colour profiles": "converted to sRGB"}

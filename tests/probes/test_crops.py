@@ -103,7 +103,7 @@ def test_a_person_at_the_bottom_is_read():
 
 
 def test_the_simulation_in_small_prefers_the_default():
-    table = summary(world_table(roles=1), photograph_table())
+    table = summary(world_table(1, ["#e6e6e6"]), photograph_table())
     ways = {name.split()[0]: row for name, row in table.iterrows()}
     assert table["right"].idxmax() == DEFAULT_FIT
     assert ways[DEFAULT_FIT]["lowest"] >= table["lowest"].max() - 0.05

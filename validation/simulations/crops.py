@@ -12,7 +12,7 @@ not how well CLIP reads people.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import count, product
 from pathlib import Path
@@ -77,9 +77,9 @@ GROUNDS = ("#ffffff", "#f5f5f5", "#e6e6e6", "#d2d2d2", "#c8dcff", "#c8ebc8", "#f
 """White, greys and tints; on all of them the classifier reads square images rightly."""
 
 
-def grounds(height: int, width: int) -> Iterator[tuple[str, Pixels]]:
-    """Grounds of one colour."""
-    for colour in GROUNDS:
+def grounds(colours: Sequence[str], height: int, width: int) -> Iterator[tuple[str, Pixels]]:
+    """Grounds of one colour each."""
+    for colour in colours:
         ground = np.empty((height, width, 3), np.uint8)
         ground[:] = ImageColor.getrgb(colour)
         yield colour, ground
@@ -131,11 +131,12 @@ def women(images: list[Pixels], way: Way) -> NDArray[np.bool_]:
     return read
 
 
-def world_table(roles: int = 4) -> pd.DataFrame:
+def world_table(roles: int = 4, colours: Sequence[str] = GROUNDS) -> pd.DataFrame:
     """Accuracy and share of women by way, format and place; 'square' is the same without a cut.
 
     Args:
         roles: How many roles take part, each as man and woman, in five tones and both styles.
+        colours: Grounds.
     """
     people = [Person(*one) for one in product(ROLES[:roles], GENDERS, TONES, STYLES)]
     truth = np.array([p.gender == "woman" for p in people])
@@ -144,12 +145,12 @@ def world_table(roles: int = 4) -> pd.DataFrame:
     def add(way: str, kind: str, place: str, ground: str, read: NDArray[np.bool_]) -> None:
         rows.append((way, kind, place, ground, (read == truth).mean(), read.mean()))
 
-    for ground, pixels in grounds(SIZE, SIZE):
+    for ground, pixels in grounds(colours, SIZE, SIZE):
         square = [on_ground(picture(p), pixels, 0) for p in people]
         add("square", "1:1", "all", ground, women(square, Way("crop")))
     for kind, (h, w) in FORMATS.items():
         for (ground, pixels), (place, where) in product(
-            grounds(round(SIZE * h), round(SIZE * w)), PLACES.items()
+            grounds(colours, round(SIZE * h), round(SIZE * w)), PLACES.items()
         ):
             images = [on_ground(picture(p), pixels, where) for p in people]
             for way in WAYS:
