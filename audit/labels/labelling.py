@@ -334,12 +334,12 @@ def _open(folder: Path) -> tuple[Run, Spec]:
     path = folder / "spec.yaml"
     if not path.exists():
         raise SpecError(f"{folder}: no run here (spec.yaml is missing)")
-    run = Run(folder)
-    _ = run.format  # a later version's is refused
     root = folder.resolve()
     for name in ("labels", "label-samples"):
         if not (folder / name).resolve().is_relative_to(root):
             raise SpecError(f"{folder / name}: points out of the run; labels stay inside it")
+    run = Run(folder)
+    _ = run.format  # a later version's is refused
     return run, parse_spec(read_own_spec(path), path)
 
 
