@@ -20,7 +20,7 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 
-from audit.errors import AuditError
+from audit.errors import AuditError, reason
 from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM, Cell, arm_labels
 from audit.spec import Spec, parse_spec, read_own_spec
@@ -368,7 +368,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return reason(error)
 
 
 __all__ = ["FILTERS", "MINUS", "Filters", "RunError", "RunView"]

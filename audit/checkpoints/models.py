@@ -267,7 +267,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             commit = model_info(spec.source, revision=spec.revision).sha
         except Exception as error:  # of the network, the hub, or the id: all of them are theirs
             raise WeightsError(
-                f"the hub id cannot be reached ({type(error).__name__}: {reason(error, 120)}); "
+                f"the hub id cannot be reached ({reason(error, 120)}); "
                 "name a folder or file that is here"
             ) from None
         with reading("the hub id cannot be fetched", WeightsError):
