@@ -310,7 +310,7 @@ def gate_command(
         code = verdict.exit_code(record)
     except Exception as error:  # Python's own exit code 1 would be read as a regression
         say_bug(error)
-        record = verdict.error(f"{type(error).__name__}: {reason(error)}")
+        record = verdict.error(f"a bug of diffusion-audit: {reason(error)}")
         code = BUG
     verdict.write(record, out, baseline_path, made)
     for line in verdict.lines(record):

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from audit.checksums import DamagedError, NewerFormatError, check_tensors, read_json, read_text
 from audit.damage import find
-from audit.errors import AuditError
+from audit.errors import AuditError, reason
 from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM, Cell, arm_labels
 from audit.run_folder import RunFolder
@@ -385,7 +385,7 @@ def _finding(row: Mapping[str, Any]) -> Finding:
 
 
 def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return reason(error)
 
 
 __all__ = ["FILTERS", "MINUS", "Filters", "RunError", "RunView"]

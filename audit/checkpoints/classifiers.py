@@ -125,11 +125,12 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
     check_folder(folder)
     config = read_config(folder / CONFIG)
     path = str(folder / CONFIG)
-    parts = [config.get("model_cfg"), (config.get("model_cfg") or {}).get("text_cfg")]
-    parts.append((config.get("model_cfg") or {}).get("vision_cfg"))
-    if not all(isinstance(part, dict) for part in parts):
+    model_cfg = config.get("model_cfg")
+    if not isinstance(model_cfg, dict) or not all(
+        isinstance(model_cfg.get(part), dict) for part in ("text_cfg", "vision_cfg")
+    ):
         raise WeightsError(f"{path!r} lacks 'model_cfg' with 'text_cfg' and 'vision_cfg'")
-    text, vision = dict(parts[1] or {}), dict(parts[2] or {})
+    text, vision = dict(model_cfg["text_cfg"]), model_cfg["vision_cfg"]
     settings = text.get("tokenizer_kwargs") or {}
     _check_towers(path, text, vision, settings)
     changed: dict[str, Any] = {}

@@ -121,8 +121,7 @@ def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]
     except Exception as error:
         # The converters look some names up without asking, and cut some tensors up.
         raise WeightsError(
-            f"{str(path)!r} lacks parts of its {component} ({type(error).__name__}: "
-            f"{reason(error)}); {WHOLE}"
+            f"{str(path)!r} lacks parts of its {component} ({reason(error)}); {WHOLE}"
         ) from None
     return {name: found[name.removeprefix("text_model.")] for name in expected}
 

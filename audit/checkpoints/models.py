@@ -258,7 +258,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             info = model_info(spec.source, revision=spec.revision)
         except Exception as error:  # of the network, the hub, or the id: all of them are theirs
             raise WeightsError(
-                f"the hub id cannot be reached ({type(error).__name__}: {reason(error, 120)}); "
+                f"the hub id cannot be reached ({reason(error, 120)}); "
                 "name a folder or file that is here"
             ) from None
         files = [sibling.rfilename for sibling in info.siblings or ()]

@@ -27,6 +27,7 @@ from PIL import Image
 from audit.checkpoints.models import digest_of, pick_device
 from audit.checksums import DamagedError
 from audit.damage import lost
+from audit.errors import reason as one_line
 from audit.executors import Outcome
 from audit.given.folder import FILE, NO_PROMPT, given_cell
 from audit.opening import Audit
@@ -180,7 +181,7 @@ class RoundTripWorker:
             except (DiskFullError, DamagedError):
                 raise
             except (RuntimeError, OSError, ValueError) as error:
-                reason = f"{rows['vae'].iloc[0]}: {str(error).splitlines()[0]}"
+                reason = f"{rows['vae'].iloc[0]}: {one_line(error)}"
                 self.run.write_failure(unit.id, reason)
                 return Outcome(unit.id, False, made, reason)
         return Outcome(unit.id, True, made)
