@@ -1,3 +1,3 @@
 """The harness: from a spec to a plan, images, scores, findings and reports."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

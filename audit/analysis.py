@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from audit.errors import one_line
 from audit.opening import NEEDED, Audit, read_table
 from audit.pictures import Pictures, difference_grid, grid_exhibits
 from audit.spec import SpecError
+from audit.store import Run
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from audit.text.scores import text_units
@@ -19,6 +22,9 @@ from audit.vae import examine
 from probes import Exhibit, Finding, findings_frame, probes_of
 from reports import ReportData
 from reports.build import write_report
+
+STEP = "analysis"
+"""Folder of the run's `failures` for tracebacks of probes."""
 
 
 def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
@@ -38,9 +44,15 @@ def analyse(audit: Audit) -> tuple[list[Finding], list[Exhibit]]:
         seen = plan
         if "asked" in plan:
             seen = plan[plan["asked"].isin(["", probe.name])].reset_index(drop=True)
-        found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
+        try:
+            found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
+        except Exception as error:
+            findings.append(_failed(audit.run, probe.name, error))
+            continue
+        audit.run.clear_traceback(STEP, probe.name)
         findings += found
         exhibits += shown
+    findings += _failed_instruments(audit.run)
     frame = findings_frame(findings)
     audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
     return findings, exhibits
@@ -71,7 +83,7 @@ def report_data(
     plan, whole = audit.run.read_plan(), audit.run.read_cells()
     assert plan is not None
     assert whole is not None
-    provenance = audit.run.read_json("provenance.json")
+    provenance = audit.run.provenance() or {}
     spec = audit.spec
     return ReportData(
         title=spec.name,
@@ -133,6 +145,44 @@ def attrition_table(audit: Audit, plan: pd.DataFrame) -> pd.DataFrame:
         reason = max(set(why), key=why.count) if why else ""
         rows.append((f"{checkpoint} · {vae}", len(part), len(part) - len(lost), len(lost), reason))
     return pd.DataFrame(rows, columns=["arm", "planned", "made", "failed", "reason"])
+
+
+def _failed(run: Run, probe: str, error: Exception) -> Finding:
+    """A probe that raised: its exception in one line, and where the traceback is."""
+    reason = one_line(error)
+    path = run.write_traceback(STEP, probe, f"{reason}\n\n{traceback.format_exc()}")
+    note = f"{reason} (traceback: {path.relative_to(run.folder)})"
+    return Finding(
+        f"{probe}/{STEP}", probe, STEP, {}, float("nan"), status="failed", headline=True, note=note
+    )
+
+
+def _failed_instruments(run: Run) -> list[Finding]:
+    """A finding for each instrument that raised on some of the run's units."""
+    found = []
+    for name, folder in (run.read_json("instruments.json") or {}).items():
+        files = run.tracebacks(folder)
+        if not files:
+            continue
+        reason = files[0].read_text(encoding="utf-8").splitlines()[0]
+        note = (
+            f"it failed on {len(files)} files of images, for example {files[0].stem}: {reason} "
+            f"(traceback: {files[0].relative_to(run.folder)})"
+        )
+        found.append(
+            Finding(
+                f"{name}/measurement",
+                name,
+                "measurement",
+                {},
+                float("nan"),
+                instrument=name,
+                status="failed",
+                headline=True,
+                note=note,
+            )
+        )
+    return found
 
 
 def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:

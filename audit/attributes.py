@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
 from audit.colorimetry import MONK_SWATCHES
+from audit.errors import AuditError
 from audit.prompts import SUITES, Texts, nearest, slug
 from audit.schema import Described
+from audit.yaml_files import read_yaml, shown
 
 OUTCOMES = ("nobody", "several", "cannot tell")
 """What an image can be besides a class; no class may be named so."""
@@ -82,21 +83,21 @@ class AttributeSpec(Described, BaseModel):
     @classmethod
     def _slugged(cls, name: str) -> str:
         if not slug(name):
-            raise ValueError("name: is empty")
+            raise AuditError("name: is empty")
         return slug(name)
 
     @model_validator(mode="after")
     def _consistent(self) -> AttributeSpec:
         names = self.class_names
         if len(names) < 2:
-            raise ValueError(f"{self.name}: {list(names)} is not two classes or more")
+            raise AuditError(f"{self.name}: {list(names)} is not two classes or more")
         for i, name in enumerate(names):
             if name in names[:i]:
-                raise ValueError(f"{self.name}: class {name!r} is there twice")
+                raise AuditError(f"{self.name}: class {name!r} is there twice")
             if name in OUTCOMES or not name.strip():
-                raise ValueError(f"{self.name}: a class cannot be named {name!r}")
+                raise AuditError(f"{self.name}: a class cannot be named {name!r}")
         if self.instrument == "colorimetry" and len(names) != len(MONK_SWATCHES):
-            raise ValueError(
+            raise AuditError(
                 f"{self.name}: colorimetry tells {len(MONK_SWATCHES)} classes, not {len(names)}"
             )
         if self.instrument == "clip":
@@ -104,7 +105,7 @@ class AttributeSpec(Described, BaseModel):
         if isinstance(self.target, dict):
             self.shares(self.target)
             if not self.target_source.strip():
-                raise ValueError(
+                raise AuditError(
                     f"{self.name}: target_source is missing; say where the target comes from"
                 )
         return self
@@ -114,12 +115,12 @@ class AttributeSpec(Described, BaseModel):
         beside = {"person": self.person, "nobody": self.nobody, "several": self.several}
         for name, prompts in [(c.name, c.prompts) for c in self.classes] + list(beside.items()):
             if not prompts and name not in beside:
-                raise ValueError(f"{self.name}: class {name!r} has no prompts for CLIP")
+                raise AuditError(f"{self.name}: class {name!r} has no prompts for CLIP")
             for prompt in prompts:
                 if not prompt.strip():
-                    raise ValueError(f"{self.name}: {name!r} has an empty prompt")
+                    raise AuditError(f"{self.name}: {name!r} has an empty prompt")
                 if prompt in owner:
-                    raise ValueError(
+                    raise AuditError(
                         f"{self.name}: prompt {prompt!r} is in {owner[prompt]!r} and {name!r}"
                     )
                 owner[prompt] = name
@@ -137,7 +138,7 @@ class AttributeSpec(Described, BaseModel):
                 be left out; it gets what the others leave.
 
         Raises:
-            ValueError: An unknown class, more than one left out, a share outside 0 to 1, or a
+            AuditError: An unknown class, more than one left out, a share outside 0 to 1, or a
                 sum that is not 1.
         """
         names = self.class_names
@@ -146,17 +147,17 @@ class AttributeSpec(Described, BaseModel):
             return dict.fromkeys(names, 1 / len(names))
         for name, share in wanted.items():
             if name not in names:
-                raise ValueError(
+                raise AuditError(
                     f"{self.name}: target names no class {name!r}; {nearest(name, names)}"
                 )
             if not 0 <= share <= 1:
-                raise ValueError(f"{self.name}: target of {name!r} is {share}, not from 0 to 1")
+                raise AuditError(f"{self.name}: target of {name!r} is {share}, not from 0 to 1")
         left_out = [name for name in names if name not in wanted]
         total = sum(wanted.values())
         if len(left_out) > 1:
-            raise ValueError(f"{self.name}: target leaves out {', '.join(map(repr, left_out))}")
+            raise AuditError(f"{self.name}: target leaves out {', '.join(map(repr, left_out))}")
         if total > 1 + TOLERANCE or (not left_out and total < 1 - TOLERANCE):
-            raise ValueError(f"{self.name}: target shares sum to {total:g}, not 1")
+            raise AuditError(f"{self.name}: target shares sum to {total:g}, not 1")
         return {name: wanted.get(name, max(0.0, 1 - total)) for name in names}
 
 
@@ -175,30 +176,30 @@ def load_attribute(name_or_mapping: str | Mapping[str, Any], base_dir: Path) -> 
         base_dir: the spec's folder.
 
     Raises:
-        ValueError: One line with the key, the value and what would be right.
+        AuditError: One line with the key, the value and what would be right.
     """
     if isinstance(name_or_mapping, Mapping):
         return _checked(name_or_mapping, f"attribute {name_or_mapping.get('name', '')!r}")
+    if not isinstance(name_or_mapping, str):
+        raise AuditError(
+            f"attributes: {shown(name_or_mapping)} is a {type(name_or_mapping).__name__}; name an "
+            "attribute, a YAML file, or give the attribute's own keys"
+        )
     if name_or_mapping.endswith((".yaml", ".yml")):
         return _from_file(base_dir / name_or_mapping)
     path = SUITES / "attributes" / f"{name_or_mapping}.yaml"
     known = sorted(other.stem for other in path.parent.glob("*.yaml"))
     if name_or_mapping not in known:
-        raise ValueError(
+        raise AuditError(
             f"attributes: no attribute {name_or_mapping!r}; {nearest(name_or_mapping, known)}"
         )
     return _from_file(path)
 
 
 def _from_file(path: Path) -> AttributeSpec:
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as YAML ({' '.join(str(error).split())})"
-        ) from None
+    loaded = read_yaml(path)
     if not isinstance(loaded, dict):
-        raise ValueError(f"{path}: holds {type(loaded).__name__}, not keys and values")
+        raise AuditError(f"{path}: holds {type(loaded).__name__}, not keys and values")
     return _checked(loaded, str(path))
 
 
@@ -212,10 +213,10 @@ def _checked(values: Mapping[str, Any], where: str) -> AttributeSpec:
     if first["type"] == "extra_forbidden":
         model = AttributeClass if len(first["loc"]) > 1 else AttributeSpec
         unknown = str(first["loc"][-1])
-        raise ValueError(f"{where}: unknown key {key!r}; {nearest(unknown, model.model_fields)}")
+        raise AuditError(f"{where}: unknown key {key!r}; {nearest(unknown, model.model_fields)}")
     if first["type"] == "missing":
-        raise ValueError(f"{where}: {key} is missing")
+        raise AuditError(f"{where}: {key} is missing")
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] != "value_error":
-        message = f"{key}: {message}, not {first['input']!r}"
-    raise ValueError(f"{where}: {message}")
+        message = f"{key}: {message}, not {shown(first['input'])}"
+    raise AuditError(f"{where}: {message}")

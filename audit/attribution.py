@@ -11,7 +11,7 @@ from audit.opening import Audit, open_audit
 from audit.planning import begin, plan_audit
 from audit.progress import Say
 from audit.prompts import nearest
-from audit.run import generate, score
+from audit.run import generate, score, working
 from audit.spec import CheckpointSpec, Loras, Spec, SpecError, Strength
 from probes import Exhibit, Finding
 from probes.components import COMPONENTS, attribute_share, combinations
@@ -58,11 +58,12 @@ def run(spec_path: Path, a: str, b: str, folder: Path, say: Say) -> Audit:
     """Make and measure all eight combinations; run again to resume."""
     audit = open_audit(spec_path, folder)
     audit = audit._replace(spec=mixed(audit.spec, a, b))
-    plan, provenance = plan_audit(audit, say)
-    provenance |= {"exchanged": {"A": a, "B": b}}
-    begin(audit, plan, provenance)
-    generate(audit, plan, say)
-    score(audit, plan, say)
+    with working(audit, say):
+        plan, provenance = plan_audit(audit, say)
+        provenance |= {"exchanged": {"A": a, "B": b}}
+        begin(audit, plan, provenance)
+        generate(audit, plan, say)
+        score(audit, plan, say)
     return audit
 
 
@@ -70,7 +71,7 @@ def findings(audit: Audit) -> list[Finding]:
     """Shapley values of every class of every attribute by every classifier."""
     plan = audit.run.read_plan()
     assert plan is not None
-    names = audit.run.read_json("provenance.json")["exchanged"]
+    names = (audit.run.provenance() or {})["exchanged"]
     folders = audit.run.read_json("instruments.json")
     tables = {n: audit.run.read_scores(f, set(plan["unit"])) for n, f in folders.items()}
     found: list[Finding] = []

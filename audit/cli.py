@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 import click
 
 from audit import __version__
+from audit.errors import AuditError, reason
 from audit.labels.commands import labels_group
-from audit.one_line import one_line_errors
+from audit.one_line import BUG, Commands, one_line_errors, say_bug
+from audit.progress import stoppable
 from audit.report_command import report_command
+from audit.terminal import out as put
+from audit.terminal import say
 from dashboard.command import dashboard_command, export_command
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def say(text: str) -> None:
-    """One line to stderr, where progress and warnings go."""
-    click.echo(text, err=True)
-
-
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(__version__, prog_name="audit")
 def main() -> None:
     """Audit text-to-image models: which bias, how sure, and which part carries it."""
@@ -39,6 +37,7 @@ main.add_command(export_command)
 @click.argument("spec", type=FILE)
 @click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -run.")
 @click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
+@stoppable
 @one_line_errors
 def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     """Make what SPEC asks for, measure it, and write the report. Run again to resume."""
@@ -48,27 +47,31 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     if low_memory:
         speed = audit.spec.speed.model_copy(update={"low_memory": True})
         audit = audit._replace(spec=audit.spec.model_copy(update={"speed": speed}))
-    click.echo(work(audit))
+    put(work(audit))
 
 
 def work(audit: Any) -> Path:
     """Plan, generate, score, analyse and report one audit; returns the report's path."""
     from audit import analysis
-    from audit.progress import Stopped
     from audit.run import complete
 
-    try:
-        complete(audit, say)
-    except Stopped:
-        say(f"stopped; what was made is in {audit.run.folder}: run the same command to go on")
-        sys.exit(130)
-    page = analysis.report(audit, *analysis.analyse(audit))
-    failed = audit.run.failures()
-    if failed:
-        say(f"{len(failed)} units failed, for example: {next(iter(failed.values()))}")
-        click.echo(page)
-        sys.exit(1)
+    complete(audit, say)
+    findings, exhibits = analysis.analyse(audit)
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
     return page
+
+
+def end(audit: Any, findings: Any, page: Path) -> None:
+    """End with exit code 1, after the report's path, where a part of an audit failed."""
+    from audit.run import problems
+
+    failed = problems(audit, findings)
+    for line in failed:
+        say(line)
+    if failed:
+        put(page)
+        sys.exit(1)
 
 
 @main.command("plan")
@@ -87,7 +90,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
         from audit.gate import detect as detection
 
         for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
-            click.echo(line)
+            put(line)
         return
     from audit import estimate
     from audit.opening import open_audit
@@ -96,7 +99,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
     plan, _ = plan_audit(audit, say)
     for line in estimate.lines(audit, plan):
-        click.echo(line)
+        put(line)
 
 
 @main.command("score")
@@ -119,6 +122,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     show_default=True,
     help="open_clip ARCHITECTURE:TAG, hf-hub:…, local-dir:…",
 )
+@stoppable
 @one_line_errors
 def score_command(
     folder: Path,
@@ -131,13 +135,17 @@ def score_command(
     from audit import analysis
     from audit.given import folder as folders
     from audit.planning import begin
-    from audit.run import score
+    from audit.run import score, working
 
     audit, plan, provenance = folders.given_audit(folder, csv, out, attributes, classifiers, say)
-    begin(audit, plan, provenance)
-    folders.store_images(audit, plan, folder, csv)
-    score(audit, plan, say)
-    click.echo(analysis.report(audit, *analysis.analyse(audit)))
+    with working(audit, say):
+        begin(audit, plan, provenance)
+        folders.store_images(audit, plan, folder, csv)
+        score(audit, plan, say)
+    findings, exhibits = analysis.analyse(audit)
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
+    put(page)
 
 
 @main.command("vae")
@@ -155,6 +163,7 @@ def score_command(
 @click.option("--batch", default=4, show_default=True, help="Pictures a forward.")
 @click.option("--attribute", "attributes", multiple=True, help="Also measure it before and after.")
 @click.option("--classifier", "classifiers", multiple=True, help="As in `audit score`.")
+@stoppable
 @one_line_errors
 def vae_command(
     images: Path,
@@ -173,8 +182,10 @@ def vae_command(
     audit = trial.run(images, csv, vaes, out, longest, batch, attributes, classifiers, say)
     findings, exhibits = analysis.analyse(audit)
     for line in trial.table(findings):
-        click.echo(line)
-    click.echo(analysis.report(audit, findings, exhibits))
+        put(line)
+    page = analysis.report(audit, findings, exhibits)
+    end(audit, findings, page)
+    put(page)
 
 
 @main.command("attribute")
@@ -182,6 +193,7 @@ def vae_command(
 @click.argument("a")
 @click.argument("b")
 @click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -attribute.")
+@stoppable
 @one_line_errors
 def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     """Say which component of checkpoint B of SPEC carries its difference from checkpoint A.
@@ -190,19 +202,15 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     decodes for every picture).
     """
     from audit import analysis, attribution
-    from audit.progress import Stopped
 
-    try:
-        audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
-    except Stopped:
-        say("stopped; run the same command to go on")
-        sys.exit(130)
+    audit = attribution.run(spec, a, b, out or Path(f"{spec.stem}-attribute"), say)
     found = attribution.findings(audit)
     for line in attribution.table(found):
-        click.echo(line)
+        put(line)
     others, exhibits = analysis.analyse(audit)
     page = analysis.report(audit, found + others, attribution.exhibits(found) + exhibits)
-    click.echo(page)
+    end(audit, others, page)
+    put(page)
 
 
 @main.command("show")
@@ -216,19 +224,20 @@ def show_command(run_folder: Path, cell: str, save: Path | None, again: bool) ->
     from audit import show
 
     for line in show.lines(run_folder, cell, save, again):
-        click.echo(line)
+        put(line)
 
 
 @main.command("convert")
 @click.argument("file", type=FILE)
 @click.option("--out", type=FILE, help="Default: beside FILE, ending in .safetensors.")
+@click.option("--key", help="Where a training checkpoint keeps the weights, such as `model`.")
 @one_line_errors
-def convert_command(file: Path, out: Path | None) -> None:
+def convert_command(file: Path, out: Path | None, key: str | None) -> None:
     """Write FILE's tensors (.ckpt, .pt, .pth, .bin) as safetensors; nothing in it is run."""
     from audit.checkpoints import convert
 
-    for line in convert.lines(convert.convert(file, out)):
-        click.echo(line)
+    for line in convert.lines(convert.convert(file, out, key)):
+        put(line)
 
 
 @main.group("baseline")
@@ -247,7 +256,7 @@ def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None
 
     side = baseline.side_of_run(run_folder, arm)
     baseline.save(side, file)
-    click.echo(f"{file}: {side.arm}, {len(side.cells)} cells, {file.stat().st_size / 1e3:,.0f} kB")
+    put(f"{file}: {side.arm}, {len(side.cells)} cells, {file.stat().st_size / 1e3:,.0f} kB")
 
 
 @main.command("gate")
@@ -258,6 +267,8 @@ def baseline_save_command(run_folder: Path, file: Path, arm: str | None) -> None
 @click.option("--run", "folder", type=FOLDER, help="Run folder of a CANDIDATE that is a spec.")
 @click.option("--out", type=FOLDER, default=Path("gate"), show_default=True)
 @click.option("--allow-inconclusive", is_flag=True, help="Exit 0, not 3, where undecided.")
+@stoppable
+@one_line_errors
 def gate_command(
     baseline_path: Path,
     candidate_path: Path,
@@ -283,18 +294,22 @@ def gate_command(
         else:
             after = baseline.read_side(candidate_path, candidate_arm)
         record = verdict.decide(before, after)
-    except (ValueError, OSError) as error:
-        record = verdict.error(str(error))
+        code = verdict.exit_code(record, allow_inconclusive)
+    except (AuditError, OSError) as error:
+        record = verdict.error(reason(error, 2000))
+        code = verdict.exit_code(record)
     except Exception as error:  # Python's own exit code 1 would be read as a regression
-        traceback.print_exc()
-        record = verdict.error(f"{type(error).__name__}: {error}")
+        say_bug(error)
+        record = verdict.error(f"{type(error).__name__}: {reason(error)}")
+        code = BUG
     verdict.write(record, out, baseline_path, made)
     for line in verdict.lines(record):
-        click.echo(line)
-    sys.exit(verdict.exit_code(record, allow_inconclusive))
+        put(line)
+    sys.exit(code)
 
 
 @main.command("schema")
+@one_line_errors
 def schema_command() -> None:
     """Print the spec's JSON schema, for editors."""
     from audit.spec import spec_schema
@@ -303,6 +318,7 @@ def schema_command() -> None:
 
 
 @main.command("doctor")
+@one_line_errors
 def doctor_command() -> None:
     """Say what this machine has: libraries, device, memory, disk, reference models."""
     from audit import doctor
@@ -310,19 +326,20 @@ def doctor_command() -> None:
     healthy = True
     for ok, text in doctor.checks():
         healthy &= ok
-        click.echo(f"{'ok ' if ok else 'BAD'} {text}")
+        put(f"{'ok ' if ok else 'BAD'} {text}")
     sys.exit(0 if healthy else 1)
 
 
 @main.command("demo")
 @click.option("--out", type=FOLDER, default=Path("demo-run"), show_default=True)
+@stoppable
 @one_line_errors
 def demo_command(out: Path) -> None:
     """Audit two reference models, one with a planted bias, and write the report."""
     import reference
     from audit.opening import open_audit
 
-    click.echo(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))
+    put(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))
 
 
 @main.command("validate")
@@ -330,6 +347,7 @@ def demo_command(out: Path) -> None:
     "--quick", is_flag=True, help="Fewer seeds; without attribution, the gate and the inside."
 )
 @click.option("--out", type=FOLDER, default=Path("validate-run"), show_default=True)
+@stoppable
 @one_line_errors
 def validate_command(quick: bool, out: Path) -> None:
     """Check the instruments on models whose bias is known; exit 1 where one fails its bar."""
@@ -351,7 +369,7 @@ def validate_command(quick: bool, out: Path) -> None:
         parts.append(inside_validation.run(out / "inside", say))
     for check in chain(*parts):
         passed &= check.passed
-        click.echo(check.line())
+        put(check.line())
     sys.exit(0 if passed else 1)
 
 

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from audit.errors import AuditError
+
 Floats = NDArray[np.float64]
 
 SHARE_PRIOR = 0.5
@@ -59,15 +61,15 @@ def _checked(table: ErrorTable) -> Floats:
     counts = np.asarray(table.counts, float)
     k = len(table.classes)
     if counts.shape != (k, len(table.outcomes)) or table.outcomes[:k] != table.classes:
-        raise ValueError(
+        raise AuditError(
             f"error table {counts.shape} of classes {table.classes!r} and outcomes "
             f"{table.outcomes!r}: one row a class, and the outcomes must begin with the classes"
         )
     if not (counts >= 0).all():
-        raise ValueError(f"error table {counts.tolist()!r}: counts must be 0 or more")
+        raise AuditError(f"error table {counts.tolist()!r}: counts must be 0 or more")
     for name, row in zip(table.classes, counts, strict=True):
         if row.sum() == 0:
-            raise ValueError(f"error table: no labelled image of {name!r}; at least 1 is needed")
+            raise AuditError(f"error table: no labelled image of {name!r}; at least 1 is needed")
     return counts
 
 

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import numpy as np
 import pandas as pd
 import torch
@@ -21,39 +20,13 @@ from numpy.typing import NDArray
 from audit.checkpoints import models
 from audit.checkpoints.adapters import Adapters, Lora
 from audit.checkpoints.families import family
+from audit.errors import AuditError
+from audit.samplers import sampler
 from audit.spec import Spec, strengths
 from audit.taps import store as taps
 from audit.taps.steps import switching
 from audit.text import embeddings
 from audit.text.weighting import Piece, pieces, token_weights, weigh
-
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++ 2m karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-}
-
-
-def sampler(own: Any, name: str) -> Any:
-    """The scheduler of that name, on the checkpoint's own noise schedule.
-
-    Raises:
-        ValueError: The checkpoint follows a flow, which only its own sampler does.
-    """
-    if name == "own":
-        return own
-    if own is None or "beta_start" not in own.config:
-        kind = type(own).__name__
-        raise ValueError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
-    class_name, changes = SCHEDULERS[name]
-    return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
 class Extras(NamedTuple):
@@ -91,7 +64,7 @@ class Generator:
         extras: LoRAs, embeddings, prompt weights.
 
     Raises:
-        ValueError: The pipeline takes no such extras.
+        AuditError: The pipeline takes no such extras.
     """
 
     def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
@@ -100,7 +73,7 @@ class Generator:
         self.batch_size = batch_size
         self.own_scheduler = getattr(pipe, "scheduler", None)
         if extras.weighting != "none" and not self.family.weighting:
-            raise ValueError(
+            raise AuditError(
                 f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
                 "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )
@@ -191,6 +164,7 @@ class Generator:
         """Images (n, height, width, 3) in [0, 1]; NaN where the decoder overflowed."""
         padded = latents[_padded(list(range(len(latents))), self.batch_size)]
         drawn = models.decode(vae, padded)[: len(latents)].float()
+        drawn = drawn.where(drawn.isfinite(), torch.nan)  # clamping would hide infinity
         return (drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -140,6 +140,7 @@ def make_plan(
     arms: Mapping[str, Arm],
     previous: pd.DataFrame | None = None,
     wishes: Sequence[Wishes] = (),
+    held: Mapping[str, str] = {},
 ) -> pd.DataFrame:
     """All cells of a spec, with their units.
 
@@ -149,6 +150,7 @@ def make_plan(
         arms: Digests of what each checkpoint loads to.
         previous: The run's plan so far: what is in it keeps its unit.
         wishes: What probes want beyond the grid.
+        held: Unit by cell of the images that the run holds, where its plan is lost.
     """
     grid = pd.DataFrame(list(_cells(spec, prompts, arms)), columns=Cell._fields)
     own = set(grid["trajectory"])
@@ -160,7 +162,7 @@ def make_plan(
     ]
     plan = pd.concat([grid, pd.DataFrame(wanted, columns=Cell._fields)]) if wanted else grid
     plan = plan.drop_duplicates(["cell", *ARM, "asked", "second_text"], ignore_index=True)
-    known: dict[str, str] = {}
+    known = {t: held[c] for t, c in zip(plan["trajectory"], plan["cell"], strict=True) if c in held}
     if previous is not None:
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
     plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]

@@ -13,14 +13,16 @@ import yaml
 from audit.checkpoints import models
 from audit.checkpoints.adapters import digest_of_lora
 from audit.checkpoints.families import Other
-from audit.generate import Generator, extras_of, sampler
+from audit.errors import AuditError, reason
+from audit.generate import Generator, extras_of
 from audit.opening import Audit, read_table
 from audit.plan import Arm, make_plan, text_of
 from audit.progress import Say
+from audit.samplers import ignored_settings, sampler
 from audit.spec import SpecError
 from audit.taps.chosen import taps_of
 from audit.text.embeddings import digest_of_embedding
-from audit.text.weighting import looks_weighted
+from audit.text.notation import warnings_of
 from probes import instruments_of, probes_of
 
 ON_LAYERS = ("attention", "activations", "guidance")
@@ -72,11 +74,18 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
             side = generator.family.side() if not audit.spec.sizes else 0
             for level in audit.spec.adapters:
                 generator.adapt(level)  # one that does not fit is found out now
-        except ValueError as error:
+        except AuditError as error:
             raise SpecError(f"checkpoints.{name}: {error}") from None
         for sentence in generator.family.not_measured:
             say(f"{name}: not measured: {sentence}")
-        _warn_of_long_prompts(audit, name, generator, say)
+        _warn_of_prompts(audit, name, generator, say)
+        ignored = ignored_settings(generator.own_scheduler)
+        if ignored and "own" in names:
+            say(
+                f"warning: {name}: its {type(generator.own_scheduler).__name__} does not know "
+                f"{', '.join(ignored)} of its own settings, which have no effect; name another "
+                "sampler"
+            )
         arms[name] = Arm(
             digests=checkpoint.digests,
             schedulers={
@@ -103,7 +112,9 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     loras = any(one["kind"] == "LoRA" for one in added)
     libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
     wishes = [probe.cells for probe in probes_of(audit.spec)]
-    plan = make_plan(audit.spec, audit.prompts, arms, audit.run.read_cells(), wishes)
+    previous = audit.run.read_cells()
+    held = audit.run.units_by_cell() if previous is None else {}
+    plan = make_plan(audit.spec, audit.prompts, arms, previous, wishes, held)
     provenance = {
         "spec": audit.spec.digest(),
         "base": str(audit.base),
@@ -125,19 +136,20 @@ def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
 
     Raises:
         SpecError: The run was made with another batch size, device, precision or library.
+        DamagedError: What the run was made with is lost.
     """
-    before = audit.run.read_json("provenance.json")
-    if before is not None and before["made with"] != provenance["made with"]:
+    before = audit.run.made_with()
+    if before is not None and before != provenance["made with"]:
         changed = [
-            f"{key} {before['made with'].get(key)} -> {value}"
+            f"{key} {before.get(key)} -> {value}"
             for key, value in provenance["made with"].items()
-            if before["made with"].get(key) != value
+            if before.get(key) != value
         ]
         raise SpecError(
             f"{audit.run.folder}: made with another set-up ({'; '.join(changed)}), which changes "
             "pixels; use another run folder, or the old set-up"
         )
-    audit.run.write_json("provenance.json", provenance)
+    audit.run.write_provenance(provenance)
     dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     audit.run.write_text("spec.yaml", dumped)
     audit.run.write_plan(plan)
@@ -172,15 +184,15 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
         for key, source in sources:
             try:
                 digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
-            except (OSError, ValueError) as error:
-                raise SpecError(f"{key}: {error}") from None
+            except (AuditError, OSError) as error:
+                raise SpecError(f"{key}: {reason(error)}") from None
             digests[source] = digest
             name = key.split(".")[1]
             named.append({"kind": kind, "name": name, "source": source, "digest": digest})
     return digests, named
 
 
-def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
+def _warn_of_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
     readers = generator.family.readers()
     if not readers:
         return
@@ -188,12 +200,10 @@ def _warn_of_long_prompts(audit: Audit, name: str, generator: Generator, say: Sa
     texts = [
         text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
     ]
-    for text in dict.fromkeys([*texts, *audit.spec.negatives.values()]):
-        if audit.spec.weighting == "none" and looks_weighted(text):
-            say(
-                f"warning: {text[:60]!r} is read as written, brackets and numbers too; to have "
-                "them weigh words, set weighting: a1111"
-            )
+    texts += audit.spec.negatives.values()
+    for line in warnings_of(texts, audit.spec.weighting, audit.spec.embeddings):
+        say(f"warning: {line}")
+    for text in dict.fromkeys(texts):
         ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image, PngImagePlugin
 
 from audit.given.parameters import write_parameters
 from audit.store import Run, sha256
+
+NAN_LATENTS = "NaN in the latents: the denoiser overflowed; try bfloat16 or float32"
 
 
 def png_bytes(pixels: NDArray[np.uint8], parameters: str) -> bytes:
@@ -24,7 +27,12 @@ def png_bytes(pixels: NDArray[np.uint8], parameters: str) -> bytes:
 
 
 def write_images(
-    run: Run, unit: str, file: str, rows: pd.DataFrame, images: NDArray[np.float32]
+    run: Run,
+    unit: str,
+    file: str,
+    rows: pd.DataFrame,
+    images: NDArray[np.float32],
+    sound: Sequence[bool],
 ) -> None:
     """Write one unit's pictures by one VAE, each with its settings, or why there is none.
 
@@ -34,10 +42,11 @@ def write_images(
         file: Of the VAE.
         rows: Of the plan.
         images: (rows, height, width, 3) in [0, 1]; NaN where the decoder overflowed.
+        sound: Whether the latents of each row are finite.
     """
     records: list[dict[str, Any]] = []
-    for row, image in zip(rows.itertuples(), images, strict=True):
-        reason = _unusable(image)
+    for row, image, finite in zip(rows.itertuples(), images, sound, strict=True):
+        reason = _unusable(image) if finite else NAN_LATENTS
         if reason:
             records.append({"cell": row.cell, "png": None, "sha256": None, "reason": reason})
             continue

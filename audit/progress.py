@@ -7,13 +7,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 Say = Callable[[str], None]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Stopped(Exception):
-    """Ctrl-C was pressed: stopped between two batches."""
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C was pressed, or the process was asked to end (SIGTERM).
+
+    Attributes:
+        code: Exit code, 128 and the signal's number: 130 or 143.
+    """
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.code = 128 + number
 
 
 class Progress:
@@ -44,26 +54,74 @@ class Progress:
             self.say(text)
 
 
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """While open, the first Ctrl-C only asks to stop between batches; the second is itself."""
-    pressed: list[int] = []
+class Stopping:
+    """Whether it is asked to stop; false until then."""
 
-    def on_interrupt(number: int, frame: Any) -> None:
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> bool:
+        """Whether a signal has come."""
+        return self.number > 0
+
+    def check(self) -> None:
+        """Stop where it was asked.
+
+        Raises:
+            Stopped: It was.
+        """
+        if self.number:
+            raise Stopped(self.number)
+
+
+@contextmanager
+def stopping() -> Iterator[Stopping]:
+    """While open, the first Ctrl-C or SIGTERM only asks to stop; the second stops at once."""
+    asked = Stopping()
+
+    def on_signal(number: int, frame: Any) -> None:
+        if asked():
+            raise Stopped(number)
+        asked.number = number
         sys.stderr.write("\nstopping after this batch; press Ctrl-C again to stop at once\n")
 
+    with _handling(on_signal):
+        yield asked
+
+
+def stoppable(command: F) -> F:
+    """Have Ctrl-C and SIGTERM end a command alike: what is written is kept, exit 130 or 143."""
+
+    def at_once(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with _handling(at_once):
+                return command(*args, **kwargs)
+        except Stopped as stopped:
+            sys.stderr.write("stopped; what is written is kept: run the same command to go on\n")
+            sys.exit(stopped.code)
+
+    return wrapped  # type: ignore[return-value]
+
+
+@contextmanager
+def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle both signals, where this is the main thread: elsewhere they are not ours."""
+    before = {}
     try:
-        before = signal.signal(signal.SIGINT, on_interrupt)
-    except ValueError:  # not the main thread: Ctrl-C is somebody else's to handle
-        yield lambda: False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, handler)
+    except ValueError:
+        yield
         return
     try:
-        yield lambda: bool(pressed)
+        yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def until(items: list[Any], stopped: Callable[[], bool]) -> Iterator[Any]:

@@ -25,13 +25,15 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, product
+from math import prod
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from audit.errors import AuditError
 from audit.schema import Described
+from audit.yaml_files import read_yaml
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -43,6 +45,12 @@ Texts = Annotated[
     ),
 ]
 """Several texts; one text alone may be written without brackets."""
+MOST_PROMPTS = 100_000
+"""Prompts of one audit; a suite has some hundred."""
+LONGEST_PROMPT = 20_000
+"""Characters of one prompt; text encoders read some hundred words."""
+NEAREST_OF = 2_000
+"""Words among which the nearest is looked for: comparing takes time for each."""
 
 
 class Prompt(NamedTuple):
@@ -103,11 +111,11 @@ class PromptsSpec(Described, BaseModel):
         ]
         if given not in (["list"], ["template"], ["csv"], ["template", "csv"], ["suite"]):
             found = " and ".join(given) or "none of them"
-            raise ValueError(f"prompts: give one of list, template, csv or suite, not {found}")
+            raise AuditError(f"prompts: give one of list, template, csv or suite, not {found}")
         if self.slots and given != ["template"]:
-            raise ValueError(f"prompts: slots go with a template, not with {' and '.join(given)}")
+            raise AuditError(f"prompts: slots go with a template, not with {' and '.join(given)}")
         if self.groups and given not in (["list"], ["template"]):
-            raise ValueError(
+            raise AuditError(
                 f"prompts: groups go with list or template; of a {given[-1]}, use column 'group'"
             )
         return self
@@ -132,7 +140,7 @@ def resolve_prompts(spec: PromptsSpec, base_dir: Path) -> list[Prompt]:
         base_dir: the spec's folder; a table's path is relative to it.
 
     Raises:
-        ValueError: One line with the key, the value and what would be right: unknown, unused
+        AuditError: One line with the key, the value and what would be right: unknown, unused
             or empty slots, an unreadable table, a missing column, the same prompt twice,
             no prompts at all.
     """
@@ -156,14 +164,16 @@ def suite_names() -> list[str]:
 def load_suite(name: str) -> Suite:
     """A built-in suite by its name."""
     if name not in suite_names():
-        raise ValueError(f"prompts.suite: no suite {name!r}; {nearest(name, suite_names())}")
-    text = (SUITES / "prompts" / f"{name}.yaml").read_text(encoding="utf-8")
-    return Suite.model_validate(yaml.safe_load(text))
+        raise AuditError(f"prompts.suite: no suite {name!r}; {nearest(name, suite_names())}")
+    return Suite.model_validate(read_yaml(SUITES / "prompts" / f"{name}.yaml"))
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
     """'the nearest is X' among the valid words, for an error message."""
-    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0)
+    words = list(valid)
+    if len(words) > NEAREST_OF or len(word) > 200:
+        return f"there are {len(words):,}, the first is {words[0][:80]!r}" if words else ""
+    close = difflib.get_close_matches(word, [w[:200] for w in words], n=1, cutoff=0)
     return f"the nearest is {close[0]!r}" if close else "there are none"
 
 
@@ -192,7 +202,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """A CSV file's columns and rows, as text, spaces at the ends stripped; blank lines skipped.
 
     Raises:
-        ValueError: The file cannot be read, has no rows, names a column twice or has a row of
+        AuditError: The file cannot be read, has no rows, names a column twice or has a row of
             another length than its heading.
     """
     try:
@@ -200,17 +210,17 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
             reader = csv.reader(file, strict=True, skipinitialspace=True)
             lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
+        raise AuditError(f"{path}: cannot be read as CSV in UTF-8 ({error})") from None
     lines = [(number, row) for number, row in lines if any(row)]
     if len(lines) < 2:
-        raise ValueError(f"{path}: no rows; a heading and at least one row are needed")
+        raise AuditError(f"{path}: no rows; a heading and at least one row are needed")
     (_, columns), *body = lines
     twice = [column for i, column in enumerate(columns) if column in columns[:i]]
     if twice:
-        raise ValueError(f"{path}: column {twice[0]!r} is there twice")
+        raise AuditError(f"{path}: column {twice[0]!r} is there twice")
     for number, row in body:
         if len(row) != len(columns):
-            raise ValueError(
+            raise AuditError(
                 f"{path}: line {number} has {len(row)} values for {len(columns)} columns; "
                 "quote values that hold commas"
             )
@@ -222,13 +232,13 @@ def _pieces(template: str) -> list[tuple[str, str, bool]]:
     try:
         parsed = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"template {template!r}: {error}; write {{{{ for a brace") from None
+        raise AuditError(f"template {template!r}: {error}; write {{{{ for a brace") from None
     pieces = []
     for text, name, spec, conversion in parsed:
         article = name == "a" and bool(spec)
         slot = (spec if article else name) or ""
         if conversion or (spec and not article) or (name is not None and not slot):
-            raise ValueError(f"template {template!r}: write slots as {{name}} or {{a:name}}")
+            raise AuditError(f"template {template!r}: write slots as {{name}} or {{a:name}}")
         pieces.append((text, slot, article))
     return pieces
 
@@ -247,16 +257,19 @@ def _from_template(templates: Sequence[str], slots: Mapping[str, Sequence[str]])
     for template, names in zip(templates, wanted, strict=True):
         for name in names:
             if name not in slots:
-                raise ValueError(
+                raise AuditError(
                     f"template {template!r}: slot {name!r} has no values in slots; "
                     f"{nearest(name, slots)}"
                 )
     for name, values in slots.items():
         used = set(chain(*wanted))
         if name not in used:
-            raise ValueError(f"slots.{name}: no template uses it; {nearest(name, used)}")
+            raise AuditError(f"slots.{name}: no template uses it; {nearest(name, used)}")
         if not values or not all(value.strip() for value in values):
-            raise ValueError(f"slots.{name}: {list(values)} is empty or holds an empty value")
+            raise AuditError(f"slots.{name}: {list(values)} is empty or holds an empty value")
+    _refuse_too_many(
+        sum(prod(len(slots[name]) for name in dict.fromkeys(names)) for names in wanted)
+    )
     prompts = []
     for pieces, names in zip(parsed, wanted, strict=True):
         crossed = {
@@ -271,15 +284,15 @@ def _from_template(templates: Sequence[str], slots: Mapping[str, Sequence[str]])
 def _from_table(path: Path, templates: Sequence[str] | None) -> list[Prompt]:
     columns, rows = read_table(path)
     if templates is not None and "prompt" in columns:
-        raise ValueError(f"{path}: has a column 'prompt', so leave out template")
+        raise AuditError(f"{path}: has a column 'prompt', so leave out template")
     texts = ["{prompt}"] if templates is None else templates
     parsed = [_pieces(text) for text in texts]
     for slot in dict.fromkeys(slot for pieces in parsed for _, slot, _ in pieces if slot):
         if slot not in columns:
-            raise ValueError(f"{path}: no column {slot!r}; {nearest(slot, columns)}")
+            raise AuditError(f"{path}: no column {slot!r}; {nearest(slot, columns)}")
         for row in rows:
             if not row[slot]:
-                raise ValueError(f"{path}: no value for {slot!r} in the row {list(row.values())}")
+                raise AuditError(f"{path}: no value for {slot!r} in the row {list(row.values())}")
     targets = {
         column: _target_of(column, path) for column in columns if column.startswith("target:")
     }
@@ -299,7 +312,7 @@ def _from_table(path: Path, templates: Sequence[str] | None) -> list[Prompt]:
 def _target_of(column: str, path: Path) -> tuple[str, str]:
     parts = [part.strip() for part in column.split(":")]
     if len(parts) != 3 or not all(parts):
-        raise ValueError(f"{path}: column {column!r} must be named target:<attribute>:<class>")
+        raise AuditError(f"{path}: column {column!r} must be named target:<attribute>:<class>")
     return slug(parts[1]), parts[2]
 
 
@@ -316,25 +329,39 @@ def _shares(
         except ValueError:
             share = float("nan")
         if not 0 <= share <= 1:
-            raise ValueError(f"{path}: {column!r} is {row[column]!r}; a share is from 0 to 1")
+            raise AuditError(f"{path}: {column!r} is {row[column]!r}; a share is from 0 to 1")
         shares.setdefault(attribute, {})[name] = share
     for attribute, classes in shares.items():
         if sum(classes.values()) > 1 + 1e-6:
-            raise ValueError(f"{path}: target shares of {attribute!r} in {classes} exceed 1")
+            raise AuditError(f"{path}: target shares of {attribute!r} in {classes} exceed 1")
     return shares
+
+
+def _refuse_too_many(count: int) -> None:
+    if count > MOST_PROMPTS:
+        raise AuditError(
+            f"prompts: {count:,} prompts; at most {MOST_PROMPTS:,} are audited at once: name fewer "
+            "values of the slots, or split the spec"
+        )
 
 
 def _check(prompts: Sequence[Prompt]) -> None:
     if not prompts:
-        raise ValueError("prompts: the list is empty; at least one prompt is needed")
+        raise AuditError("prompts: the list is empty; at least one prompt is needed")
+    _refuse_too_many(len(prompts))
     seen = set()
     for prompt in prompts:
         if not prompt.text:
-            raise ValueError("prompts: '' is an empty prompt")
+            raise AuditError("prompts: '' is an empty prompt")
+        if len(prompt.text) > LONGEST_PROMPT:
+            raise AuditError(
+                f"prompts: {prompt.text[:60]!r} … has {len(prompt.text):,} characters; at most "
+                f"{LONGEST_PROMPT:,} are audited, of which a text encoder reads far fewer"
+            )
         if prompt.text in seen:
-            raise ValueError(f"prompts: {prompt.text!r} is there twice")
+            raise AuditError(f"prompts: {prompt.text!r} is there twice")
         if re.search(r"^Negative prompt:", prompt.text, re.MULTILINE):
-            raise ValueError(f"prompts: {prompt.text!r} holds a negative; use negatives for it")
+            raise AuditError(f"prompts: {prompt.text!r} holds a negative; use negatives for it")
         seen.add(prompt.text)
 
 
@@ -345,12 +372,12 @@ def _grouped(prompts: Sequence[Prompt], groups: Mapping[str, Sequence[str]]) -> 
     for group, members in groups.items():
         for member in members:
             if member not in valid:
-                raise ValueError(
+                raise AuditError(
                     f"groups.{group}: {member!r} is no prompt and no slot's value; "
                     f"{nearest(member, sorted(valid))}"
                 )
             if member in group_of:
-                raise ValueError(
+                raise AuditError(
                     f"groups.{group}: {member!r} is in the group {group_of[member]!r} as well"
                 )
             group_of[member] = group
@@ -358,6 +385,6 @@ def _grouped(prompts: Sequence[Prompt], groups: Mapping[str, Sequence[str]]) -> 
     for prompt in prompts:
         named = {group_of[w] for w in (prompt.text, *prompt.slots.values()) if w in group_of}
         if len(named) > 1:
-            raise ValueError(f"groups: {prompt.text!r} is in several: {', '.join(sorted(named))}")
+            raise AuditError(f"groups: {prompt.text!r} is in several: {', '.join(sorted(named))}")
         out.append(prompt._replace(group=named.pop()) if named else prompt)
     return out

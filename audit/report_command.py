@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from audit.one_line import one_line_errors
+from audit.terminal import out, say
 
 FORMATS = ("html", "card", "json", "csv")
 
@@ -62,12 +64,18 @@ def report_command(
     from reports.splice import splice_file
 
     audit = reopen(run_folder)
-    data = analysis.report_data(audit, *analysis.analyse(audit), grids)
+    findings, exhibits = analysis.analyse(audit)
+    data = analysis.report_data(audit, findings, exhibits, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):
-        click.echo(path)
+        out(path)
     if into is not None:
         warning = splice_file(into, card.metadata(data), card.prose(data))
-        click.echo(into)
+        out(into)
         if warning:
-            click.echo(f"warning: {warning}", err=True)
+            say(f"warning: {warning}")
+    failed = [f for f in findings if f.status == "failed"]
+    for finding in failed:
+        say(f"{finding.probe}: failed: {finding.note}")
+    if failed:
+        sys.exit(1)

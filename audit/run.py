@@ -7,7 +7,9 @@ the same command again goes on where the last one stopped.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
@@ -15,18 +17,40 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from audit.checksums import DamagedError
+from audit.damage import Damage, announce, check, lost, set_aside
+from audit.errors import one_line
 from audit.executors import Executor, InProcess
+from audit.locks import holding
+from audit.names import file_name
 from audit.opening import Audit
 from audit.plan import Unit, units_of
 from audit.planning import begin, plan_audit
-from audit.progress import Progress, Say, Stopped, stopping, until
+from audit.progress import Progress, Say, stopping, until
+from audit.run_folder import DiskFullError
 from audit.spec import canonical_digest
 from audit.store import Run
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from audit.text.scores import score_texts
 from audit.worker import GenerateWorker
-from probes import Batch, Context, Instrument, instruments_of
+from probes import Batch, Context, Finding, Instrument, instruments_of
+
+
+@contextmanager
+def working(audit: Audit, say: Say) -> Iterator[None]:
+    """Work on a run alone, with its damaged files set aside before and what is written checked.
+
+    Raises:
+        BusyError: Another process works on the same units.
+        NewerFormatError: A later version of diffusion-audit wrote the run.
+    """
+    run = audit.run
+    with holding(run.folder):
+        announce(run, say)
+        check(run, say)
+        yield
+        check(run, say)
 
 
 def complete(audit: Audit, say: Say) -> None:
@@ -34,11 +58,14 @@ def complete(audit: Audit, say: Say) -> None:
 
     Raises:
         Stopped: Ctrl-C; what is done is kept.
+        BusyError: Another process works on the same units.
+        DiskFullError: No space is left; what is done is kept.
     """
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    generate(audit, plan, say)
-    score(audit, plan, say)
+    with working(audit, say):
+        plan, provenance = plan_audit(audit, say)
+        begin(audit, plan, provenance)
+        generate(audit, plan, say)
+        score(audit, plan, say)
 
 
 def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | None = None) -> None:
@@ -46,6 +73,7 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
 
     Raises:
         Stopped: Ctrl-C; what is done is kept.
+        DiskFullError: No space is left; what is done is kept.
     """
     watched = taps_of(audit.spec)
     units = [
@@ -54,37 +82,53 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:
-        workers.append(GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype))
+        workers.append(
+            GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype, say)
+        )
         return workers[-1]
 
     progress = Progress("generate", len(units), say)
+    before = audit.run.written
     try:
         with stopping() as stopped:
             outcomes = (executor or InProcess()).run(make_worker, until(units, stopped))
             for outcome in outcomes:
                 progress.step(outcome.unit, outcome.images, outcome.reason)
+        for worker in workers:
+            worker.flush()
+    except DiskFullError as full:
+        each = (audit.run.written - before) / (progress.done + 1)
+        rest = round(each * (len(units) - progress.done))
+        raise DiskFullError(full.path, full.needed, full.why, rest) from None
     finally:
         for worker in workers:
             worker.close()
-    if stopped():
-        raise Stopped
+    stopped.check()
 
 
 def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     """Measure all images with all instruments that have not measured them yet.
 
+    An instrument that raises on a unit has failed there: the traceback is kept below the run's
+    `failures`, the other instruments and units go on, and the next run tries again.
+
     Raises:
         Stopped: Ctrl-C; what is done is kept.
+        DiskFullError: No space is left; what is done is kept.
     """
     instruments = instruments_of(audit.spec)
     if not instruments:
         return
-    folders = {i.name: f"{i.name}@{canonical_digest(i.identity())[:12]}" for i in instruments}
+    folders = {
+        i.name: f"{file_name(i.name)}@{canonical_digest(i.identity())[:12]}" for i in instruments
+    }
     audit.run.write_json("instruments.json", folders)
     context = Context(audit.spec, audit.device)
     for instrument in instruments:
         if "text" in instrument.needs:
-            score_texts(audit, folders[instrument.name], say)
+            folder = folders[instrument.name]
+            with attempt(audit.run, folder, "text", say):
+                score_texts(audit, folder, say)
     instruments = [i for i in instruments if "text" not in i.needs]
     tapped = {t.name: taps.folder(t) for t in taps_of(audit.spec)}
     work = [
@@ -102,13 +146,75 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     with stopping() as stopped:
         for unit, vae, missing in until(work, stopped):
             needs = frozenset().union(*(i.needs for i in missing))
-            batch = read_batch(audit.run, unit, vae, needs, tapped)
+            try:
+                batch = read_batch(audit.run, unit, vae, needs, tapped)
+            except DamagedError as error:  # since all files were checked
+                set_aside(audit.run, Damage(error.path, error.reason), say)
+                for instrument in missing:
+                    name = f"{unit.id}-{vae}"
+                    audit.run.write_traceback(folders[instrument.name], name, str(error))
+                progress.step(unit.id, 0, "a file is damaged; run the same command again")
+                continue
             for instrument in missing if batch.cells else ():  # all of them may have failed
-                rows = instrument.measure(batch, context)
-                audit.run.write_scores(folders[instrument.name], unit.id, vae, rows)
+                folder = folders[instrument.name]
+                with attempt(audit.run, folder, f"{unit.id}-{vae}", say):
+                    rows = instrument.measure(batch, context)
+                    audit.run.write_scores(folder, unit.id, vae, rows)
             progress.step(unit.id, len(batch.cells), "")
-    if stopped():
-        raise Stopped
+    stopped.check()
+
+
+@contextmanager
+def attempt(run: Run, step: str, name: str, say: Say) -> Iterator[None]:
+    """Do what another's code may fail at: an exception is kept with its traceback, and said.
+
+    Args:
+        run: The run.
+        step: As of `Run.write_traceback`.
+        name: As of `Run.write_traceback`.
+        say: Where the failure is said.
+
+    Raises:
+        DiskFullError: It ends everything.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        reason = one_line(error)
+        path = run.write_traceback(step, name, f"{reason}\n\n{traceback.format_exc()}")
+        say(f"{step.split('@')[0]} failed: {reason} (traceback: {path})")
+    else:
+        run.clear_traceback(step, name)
+
+
+def problems(audit: Audit, findings: Sequence[Finding]) -> list[str]:
+    """What of an audit failed, one line each: such a run ends with exit code 1.
+
+    Args:
+        audit: The audit.
+        findings: What was found.
+    """
+    lines = []
+    failed = audit.run.failures()
+    if failed:
+        lines.append(f"{len(failed)} units failed, for example: {next(iter(failed.values()))}")
+    plan = audit.run.read_cells()
+    if plan is not None:
+        missing = audit.run.missing_images()
+        # An imported file that is no image, and its round trips, or a step that a sampler does not
+        # have, is no failure.
+        lost_files = (plan["kind"] == "given") & plan["cell"].isin(missing["cell"])
+        tried = ~plan["trajectory"].isin(plan.loc[lost_files, "trajectory"])
+        if "step" in plan:
+            tried &= plan["step"] < 0
+        missing = missing[missing["cell"].isin(plan.loc[tried, "cell"])]
+        if len(missing):
+            reason = missing["reason"].iloc[0]
+            lines.append(f"{len(missing)} images are missing, for example: {reason}")
+    lines += [f"{f.probe}: failed: {f.note}" for f in findings if f.status == "failed"]
+    return lines
 
 
 def read_batch(
@@ -165,9 +271,13 @@ def _pixels(run: Run, unit: str, vae: str, cells: set[str]) -> dict[str, NDArray
 
 
 def unmade(run: Run, unit: Unit) -> bool:
-    """Whether an images file of the unit is still missing."""
+    """Whether a file of the unit is still missing: of its images, or one that was damaged."""
     files = unit.rows["vae_file"].unique()
-    return any(not run.images_path(unit.id, file).exists() for file in files)
+    if any(not run.images_path(unit.id, file).exists() for file in files):
+        return True
+    latents = [unit.id, *(f"{unit.id}-{file}" for file in files)]
+    masks = [run.mask_path(str(t)) for t in unit.rows["trajectory"].unique()]
+    return any(lost(run, path) for path in [*map(run.latents_path, latents), *masks])
 
 
 def _fitting(instruments: list[Instrument], unit: Unit, vae: str) -> list[Instrument]:

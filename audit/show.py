@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from audit.atomic import write_atomic
 from audit.opening import Audit, reopen
 from audit.plan import FACTS
 from audit.spec import SpecError
-from audit.store import sha256, write_atomic
+from audit.store import sha256
 from audit.worker import GenerateWorker
 
 
@@ -35,7 +36,10 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
     text = [f"cell {row['cell']}"] + [f"  {key}: {row[key]}" for key in FACTS]
     png = audit.run.image(str(row["unit"]), str(row["vae_file"]), str(row["cell"]))
     if png is None:
-        reason = audit.run.failures().get(str(row["unit"]), "not made yet")
+        missing = audit.run.missing_images().set_index("cell")["reason"]
+        reason = missing.get(str(row["cell"])) or audit.run.failures().get(
+            str(row["unit"]), "not made yet"
+        )
         return [*text, f"  picture: missing ({reason})"]
     stored = sha256(np.asarray(Image.open(io.BytesIO(png))).tobytes())
     text.append(f"  pixels: sha256 {stored}")

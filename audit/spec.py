@@ -21,14 +21,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from audit.attributes import AttributeSpec, load_attribute
 from audit.errors import AuditError
 from audit.inside import AttentionSpec, DosesSpec, LatentsSpec, TextSpec, TrajectorySpec
-from audit.prompts import PromptsSpec, nearest
+from audit.prompts import PromptsSpec, nearest, slug
 from audit.schema import ONE_ALONE, Described
+from audit.yaml_files import LARGEST, read_yaml, shown
 
 SAMPLERS = (
     "own",
@@ -43,6 +43,10 @@ SAMPLERS = (
     "unipc",
     "lcm",
 )
+
+
+LARGEST_SIDE = 8192
+"""Of a generated image, in pixels."""
 
 
 class SpecError(AuditError):
@@ -163,7 +167,7 @@ class SeedsSpec(Strict):
     """
 
     count: Annotated[int, Field(ge=1)]
-    start: Annotated[int, Field(ge=0)] = 0
+    start: Annotated[int, Field(ge=0, le=10**15)] = 0
     shared: bool = False
 
 
@@ -232,7 +236,7 @@ class GateSpec(Strict):
         for name in value:
             kind = name.split("/")[0]
             if kind not in MARGINS:
-                raise ValueError(f"{name!r}: {kind!r} is no metric; {nearest(kind, MARGINS)}")
+                raise AuditError(f"{name!r}: {kind!r} is no metric; {nearest(kind, MARGINS)}")
         return value
 
     def margin(self, metric: str) -> float:
@@ -333,7 +337,7 @@ class Spec(Strict):
     def _known_samplers(cls, value: list[str]) -> list[str]:
         for name in value:
             if name not in SAMPLERS:
-                raise ValueError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
+                raise AuditError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
         return value
 
     @field_validator(
@@ -353,29 +357,52 @@ class Spec(Strict):
     @classmethod
     def _names_are_words(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not name.strip() or any(c in name for c in "()[]<>|:, "):
-                raise ValueError(f"{name!r}: a name is one word without brackets, as in a prompt")
+            # diffusers names textual inversions with angle brackets: '<cat-toy>'.
+            plain = name[1:-1] if name.startswith("<") and name.endswith(">") else name
+            if not plain.strip() or any(c in plain for c in "()[]<>|:, "):
+                raise AuditError(f"{name!r}: a name is one word as in a prompt: 'x' or '<x>'")
         if len({name.casefold() for name in value}) < len(value):
-            raise ValueError(f"{list(value)}: case does not tell names in a prompt apart")
+            raise AuditError(f"{list(value)}: case does not tell names in a prompt apart")
         return value
 
     @field_validator("sizes")
     @classmethod
     def _sizes_of_eight(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
         for width, height in value:
-            if width % 8 or height % 8 or min(width, height) < 8:
-                raise ValueError(f"{width} x {height}: width and height must be multiples of 8")
+            if (
+                width % 8
+                or height % 8
+                or min(width, height) < 8
+                or max(width, height) > LARGEST_SIDE
+            ):
+                raise AuditError(
+                    f"{width} x {height}: width and height must be multiples of 8, at most "
+                    f"{LARGEST_SIDE}"
+                )
         return value
 
     def model_post_init(self, context: Any) -> None:
         """Check what spans several keys."""
         if self.baseline is not None and self.baseline not in self.checkpoints:
             known = tuple(self.checkpoints)
-            raise ValueError(
+            raise AuditError(
                 f"baseline: {self.baseline!r} is no checkpoint; {nearest(self.baseline, known)}"
             )
         if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
-            raise ValueError("attributes: name at least one classifier to measure them with")
+            raise AuditError("attributes: name at least one classifier to measure them with")
+        self._refuse_double_names()
+
+    def _refuse_double_names(self) -> None:
+        """Instruments are named by classifier and attribute, spelled as `slug` does."""
+        seen: dict[str, str] = {}
+        attributes = [a.name for a in self.attributes]
+        kinds = ["likeness", *attributes]
+        names = [(f"attributes: {a!r}", a) for a in attributes]
+        names += [(f"classifiers.{c}", f"{slug(c)}.{k}") for c in self.classifiers for k in kinds]
+        for what, name in names:
+            if name in seen:
+                raise AuditError(f"{what} and {seen[name]} would both be {name!r}: rename one")
+            seen[name] = what
 
     def digest(self) -> str:
         """sha256 of the spec's canonical JSON."""
@@ -394,15 +421,12 @@ def load_spec(path: Path) -> Spec:
     Raises:
         SpecError: One line naming the file, the key, the value and what would be right.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read ({error})") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f" line {place.line + 1}" if place else ""
-        raise SpecError(f"{path}:{line} is not YAML: {getattr(error, 'problem', error)}") from None
-    return parse_spec(raw, path)
+    return parse_spec(read_yaml(path, SpecError), path)
+
+
+def read_own_spec(path: Path) -> Any:
+    """The plain data of the spec that a run folder keeps: the whole of it, with all defaults."""
+    return read_yaml(path, SpecError, largest=8 * LARGEST)
 
 
 def parse_spec(raw: Any, path: Path) -> Spec:
@@ -413,13 +437,13 @@ def parse_spec(raw: Any, path: Path) -> Spec:
         return Spec.model_validate(raw, context={"base": path.parent})
     except ValidationError as error:
         raise SpecError(f"{path}: {_one_line(error)}") from None
-    except ValueError as error:
+    except AuditError as error:
         raise SpecError(f"{path}: {error}") from None
 
 
 def _one_line(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "spec"
+    key = ".".join(str(part)[:80] for part in first["loc"]) or "spec"
     if first["type"] == "extra_forbidden":
         valid = _fields_at(tuple(first["loc"][:-1]))
         return f"{key}: unknown key; {nearest(str(first['loc'][-1]), valid)}"
@@ -428,7 +452,7 @@ def _one_line(error: ValidationError) -> str:
         return f"{key}: missing"
     if first["type"] == "value_error":
         return message if message.startswith(f"{key}:") else f"{key}: {message}"
-    return f"{key}: {message}, not {first['input']!r}"
+    return f"{key}: {message}, not {shown(first['input'])}"
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:

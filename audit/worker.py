@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,14 @@ from numpy.typing import NDArray
 
 from audit.checkpoints import models
 from audit.checkpoints.families import Other
+from audit.checksums import DamagedError
+from audit.damage import Damage, set_aside
 from audit.executors import Outcome
 from audit.generate import Generator, extras_of
 from audit.plan import Unit
 from audit.png import write_images
+from audit.progress import Say
+from audit.run_folder import DiskFullError, free_bytes
 from audit.spec import Spec
 from audit.store import Run
 from audit.taps import store as taps
@@ -36,9 +39,19 @@ class GenerateWorker:
         base: Folder that the spec's paths are relative to.
         device: 'cpu', 'cuda' or 'mps'.
         dtype: Of the weights.
+        say: Where it is said that a file was damaged.
     """
 
-    def __init__(self, run: Run, spec: Spec, base: Path, device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        run: Run,
+        spec: Spec,
+        base: Path,
+        device: str,
+        dtype: torch.dtype,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.say, self.largest = say, 0
         self.run, self.spec, self.base = run, spec, base
         self.device, self.dtype = device, dtype
         self.taps = taps_of(spec)
@@ -77,16 +90,39 @@ class GenerateWorker:
 
     def __call__(self, unit: Unit) -> Outcome:
         """Make one unit; a failure is an outcome with a reason, not an exception."""
+        self._refuse_full_disk()
         self.run.clear_failure(unit.id)
+        before = self.run.written
         try:
-            return Outcome(unit.id, True, self._make(unit))
+            made = self._make(unit)
+            self.largest = max(self.largest, self.run.written - before)
+            return Outcome(unit.id, True, made)
+        except DiskFullError:
+            raise
+        except DamagedError as error:  # since all files were checked
+            set_aside(self.run, Damage(error.path, error.reason), self.say)
+            return self(unit)
         except (RuntimeError, OSError, ValueError) as error:
             return self._failed(unit, error)
 
     def close(self) -> None:
         """Wait for the last write."""
-        self.flush()
-        self.writer.shutdown(wait=True)
+        try:
+            self.flush()
+        finally:
+            self.writer.shutdown(wait=True)
+
+    def _refuse_full_disk(self) -> None:
+        """Stop before a unit is denoised that could not be kept.
+
+        Raises:
+            DiskFullError: The last write failed, or a unit as large as those before has no room.
+        """
+        if self.writing is not None and self.writing[1].done():
+            self.flush()
+        folder = self.run.folder / "images"
+        if self.largest > free_bytes(folder):
+            raise DiskFullError(folder, self.largest, "too little space for the next batch")
 
     def _make(self, unit: Unit) -> int:
         rows = unit.rows
@@ -105,6 +141,7 @@ class GenerateWorker:
         # A tap that was added later can only follow a denoising that is done again.
         if not held or missing:
             latents = generator.denoise(trajectories, missing)
+            self.flush()  # a disk that is full by now takes no further file
             for tap in missing:
                 taps.write(self.run, tap, unit.id, ids)
         if held:
@@ -129,7 +166,8 @@ class GenerateWorker:
                     self.run.write_images(unit.id, file, records)
                     continue
             images = self._decode(generator, vae, chosen)
-            self._write_behind(unit, file, group, images)
+            sound = torch.isfinite(chosen).flatten(1).all(dim=1).tolist()
+            self._write_behind(unit, file, group, images, sound)
             made += len(images)
         return made
 
@@ -144,14 +182,23 @@ class GenerateWorker:
             vae.to("cpu")
 
     def _write_behind(
-        self, unit: Unit, file: str, rows: pd.DataFrame, images: NDArray[np.float32]
+        self,
+        unit: Unit,
+        file: str,
+        rows: pd.DataFrame,
+        images: NDArray[np.float32],
+        sound: list[bool],
     ) -> None:
         self.flush()
-        future = self.writer.submit(write_images, self.run, unit.id, file, rows, images)
+        future = self.writer.submit(write_images, self.run, unit.id, file, rows, images, sound)
         self.writing = (unit, future)
 
     def flush(self) -> None:
-        """Wait for the write under way; where it failed, its unit's failure is noted."""
+        """Wait for the write under way; where it failed, its unit's failure is noted.
+
+        Raises:
+            DiskFullError: It failed for want of space.
+        """
         if self.writing is not None:
             unit, future = self.writing
             self.writing = None
@@ -164,11 +211,8 @@ class GenerateWorker:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
             reason = f"out of memory at batch size {self.spec.batch_size}; try a smaller one"
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            reason = "disk full; free some space and run the same command again"
         try:
             self.run.write_failure(unit.id, reason)
-        except OSError as second:
-            # A full disk may refuse even this note; the outcome still carries the reason.
+        except OSError as second:  # the outcome still carries the reason
             reason += f" (and the failure could not be noted: {second.strerror})"
         return Outcome(unit.id, False, 0, reason)

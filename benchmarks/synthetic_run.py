@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from audit.attributes import AttributeSpec
+from audit.damage import check
 from audit.given.parameters import write_parameters
 from audit.plan import Arm, make_plan, units_of
 from audit.prompts import Prompt
@@ -70,7 +71,7 @@ def make(
     plan = make_plan(spec, [Prompt(t, {}, "", {}) for t in texts], arms)
     run.write_text("spec.yaml", yaml.safe_dump(spec.model_dump(mode="json"), allow_unicode=True))
     run.write_plan(plan)
-    run.write_json("provenance.json", {"base": str(folder), "audited": [], "made with": {}})
+    run.write_provenance({"base": str(folder), "audited": [], "made with": {}})
     names = ["small.likeness", "fidelity", "skin", *(f"small.{a.name}" for a in spec.attributes)]
     run.write_json("instruments.json", {name: f"{name}@0" for name in names})
     rng = np.random.default_rng(0)
@@ -102,6 +103,7 @@ def make(
         images=lambda cell: None,
     )
     run.write_json("report/report.json", as_json(data))
+    check(run, lambda text: None)
     return run
 
 

@@ -32,6 +32,12 @@ page = st.navigation(
 )
 parts.choose_run()
 try:
+    damaged = parts.view().damaged
+    if damaged:
+        st.warning(
+            f"{len(damaged)} files of this run are damaged and left out: "
+            f"{plain(', '.join(damaged[:5]))}. Run the command that made the run again."
+        )
     page.run()
     history.show_history(parts.view())
 except RunError as error:

@@ -13,6 +13,9 @@ from typing import Any
 
 import click
 
+from audit.one_line import one_line_errors
+from audit.terminal import out, say
+
 ADDRESS = "127.0.0.1"
 OPTIONS: dict[str, Any] = {
     "server.address": ADDRESS,
@@ -53,13 +56,14 @@ class Wrong(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print it as the other commands do."""
-        click.echo(f"error: {self.message}", err=True)
+        say(f"error: {self.message}")
 
 
 @click.command("dashboard")
 @click.argument("runs", metavar="RUN [RUN …]", type=RUN, nargs=-1, required=True)
 @click.option("--gate", "gates", type=FILE, multiple=True, help="A gate.json to show; repeatable.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
+@one_line_errors
 def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int) -> None:
     """Look at one run or several in the browser, on this machine only. Ctrl-C ends it."""
     if find_spec("streamlit") is None:
@@ -69,19 +73,18 @@ def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int
             raise Wrong(
                 f"--gate {file}: no such file; `audit gate … --out DIR` writes DIR/gate.json"
             )
+    check_runs(runs)
     with listening(port) as held:
-        check_runs(runs)
         serve([str(r.resolve()) for r in runs], [str(g.resolve()) for g in gates], held)
 
 
 def check_runs(runs: tuple[Path, ...]) -> None:
-    """Refuse folders that cannot be shown, in one line."""
-    from dashboard.files import RunError
-    from dashboard.queries import RunView
+    """Refuse folders that hold no run, in one line, before anything slow is loaded."""
+    from dashboard.files import RunError, index
 
     for folder in runs:
         try:
-            RunView(folder).close()
+            index(folder)
         except RunError as error:
             raise Wrong(str(error)) from None
 
@@ -111,9 +114,16 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
 
     from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
     from dashboard.access import TokenGate, new_token
+    from dashboard.files import RunError
     from dashboard.label_routes import label_routes
+    from dashboard.queries import RunView
 
-    first = parts.open_view(runs[0])
+    try:
+        first = parts.open_view(runs[0])
+        for other in runs[1:]:
+            RunView(Path(other)).close()
+    except RunError as error:
+        raise Wrong(str(error)) from None
     first.made()
     findings.frame(first)
     os.environ[parts.RUNS] = json.dumps({"runs": runs, "gates": gates})
@@ -129,10 +139,8 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=2,
     )
-    click.echo(f"http://{ADDRESS}:{port}/?token={token}")
-    click.echo(
-        "Whoever has this address can see the runs and write labels. Ctrl-C ends it.", err=True
-    )
+    out(f"http://{ADDRESS}:{port}/?token={token}")
+    say("Whoever has this address can see the runs and write labels. Ctrl-C ends it.")
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[held])
 
@@ -142,6 +150,7 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
 @click.argument("file", type=FILE)
 @click.option("--side", type=click.IntRange(16, 512), default=96, show_default=True)
 @click.option("--no-pictures", is_flag=True, help="Leave the thumbnails out.")
+@one_line_errors
 def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -> None:
     """Write RUN as one Parquet FILE for other viewers: settings, outcomes, scores, x, y, image.
 
@@ -157,4 +166,4 @@ def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -
     except (RunError, OSError) as error:
         raise Wrong(str(error)) from None
     size = file.stat().st_size / 1e6
-    click.echo(f"{file}: {rows:,} pictures, {columns} columns, {size:,.1f} MB")
+    out(f"{file}: {rows:,} pictures, {columns} columns, {size:,.1f} MB")

@@ -7,13 +7,13 @@ scored, its place on the map (x, y), and a thumbnail in the layout of Hugging Fa
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from audit.atomic import replacing
 from audit.plan import ARM
 from dashboard import maps, outcomes
 from dashboard.pictures import thumbnail
@@ -53,10 +53,11 @@ def export(folder: Path, file: Path, side: int) -> tuple[int, int]:
     schema = plain.schema.remove_metadata()
     if side:
         schema = schema.append(pa.field("image", IMAGE))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with (
+            replacing(file) as whole,
+            pq.ParquetWriter(whole, schema, compression="zstd") as writer,
+        ):
             for start in range(0, len(cells), ROWS):
                 part = plain.slice(start, ROWS).replace_schema_metadata()
                 if side:
@@ -70,9 +71,7 @@ def export(folder: Path, file: Path, side: int) -> tuple[int, int]:
                     ]
                     part = part.append_column("image", pa.array(images, IMAGE))
                 writer.write_table(part)
-        os.replace(temporary, file)
     finally:
-        temporary.unlink(missing_ok=True)
         view.close()
     return len(cells), len(schema)
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from audit.damage import PATTERNS
 from audit.errors import AuditError
+
+K = TypeVar("K")
 
 
 class RunError(AuditError):
@@ -79,6 +83,35 @@ def index(folder: Path) -> Files:
             "`audit run SPEC --out FOLDER` makes one"
         )
     return files
+
+
+def checked(files: Files) -> list[Path]:
+    """The files that hold a checksum."""
+    top = [path for name, path in files.top.items() if name in PATTERNS]
+    lists = [*files.scores.values(), *files.attention.values(), files.labels]
+    alone = (files.images, files.latents, files.failures)
+    return [*top, *chain(*lists), *chain(*(held.values() for held in alone))]
+
+
+def without(files: Files, left_out: set[Path]) -> Files:
+    """The index without some files."""
+
+    def alone(held: dict[K, Path]) -> dict[K, Path]:
+        return {key: path for key, path in held.items() if path not in left_out}
+
+    def several(held: dict[str, list[Path]]) -> dict[str, list[Path]]:
+        kept = {key: [p for p in paths if p not in left_out] for key, paths in held.items()}
+        return {key: paths for key, paths in kept.items() if paths}
+
+    return files._replace(
+        top=alone(files.top),
+        images=alone(files.images),
+        scores=several(files.scores),
+        latents=alone(files.latents),
+        attention=several(files.attention),
+        labels=[p for p in files.labels if p not in left_out],
+        failures=alone(files.failures),
+    )
 
 
 def stamp(folder: Path) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from audit.checksums import DamagedError, check_tensors
+from audit.run_folder import RunFolder
 from dashboard.queries import RunView
 
 MOST = 20_000
@@ -130,7 +132,7 @@ def _latents(view: RunView) -> tuple[list[str], NDArray[np.float32]]:
     cells: list[str] = []
     parts: list[NDArray[np.float32]] = []
     rows = sample(view, "trajectory", MOST).drop_duplicates("trajectory")
-    room = BYTES
+    room, strict = BYTES, RunFolder(view.folder).format > 1
     for unit, part in rows.groupby("unit", sort=False):
         path = view.files.latents.get(str(unit))
         if path is None or room <= 0:
@@ -140,12 +142,14 @@ def _latents(view: RunView) -> tuple[list[str], NDArray[np.float32]]:
                 held = set(file.keys())
                 for row in part.itertuples():
                     if row.trajectory in held:
-                        vector = file.get_tensor(row.trajectory).astype(np.float32).ravel()
+                        array = file.get_tensor(row.trajectory)
+                        check_tensors([(row.trajectory, array)], file.metadata(), path, strict)
+                        vector = array.astype(np.float32).ravel()
                         if parts and len(vector) != len(parts[0]):
                             continue  # another size of picture has no place on this plane
                         cells.append(str(row.cell))
                         parts.append(vector)
                         room -= vector.nbytes
-        except (OSError, SafetensorError, TypeError):
+        except (OSError, SafetensorError, TypeError, DamagedError):
             continue  # removed, cut short, or bfloat16, which numpy does not know
     return cells, np.stack(parts) if parts else np.zeros((0, 1), np.float32)

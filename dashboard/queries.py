@@ -6,7 +6,6 @@ from the plan or from a reader reaches SQL as a parameter.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -19,12 +18,16 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
-import yaml
 
+from audit.checksums import DamagedError, NewerFormatError, check_tensors, read_json, read_text
+from audit.damage import find
+from audit.errors import AuditError
 from audit.heat import HEAT, map_at, overlaid, place_of
 from audit.plan import ARM, Cell, arm_labels
-from audit.spec import Spec, SpecError, parse_spec
-from dashboard.files import Files, RunError, index
+from audit.run_folder import RunFolder
+from audit.spec import Spec, parse_spec, read_own_spec
+from audit.store import read_images
+from dashboard.files import Files, RunError, checked, index, without
 from dashboard.pictures import difference
 from probes import Exhibit, Finding
 
@@ -55,6 +58,7 @@ class RunView:
     def __init__(self, folder: Path) -> None:
         self.files: Files = index(folder)
         self.folder = self.files.root
+        self.damaged = self._leave_out_damaged()
         self._lock = RLock()
         self._made: dict[str, str] = {}
         self.cache: dict[str, pd.DataFrame] = {}
@@ -73,6 +77,18 @@ class RunView:
                 "older version; run the same `audit run` command again to bring it up to date"
             )
         self._add_arms()
+
+    def _leave_out_damaged(self) -> list[str]:
+        """Names of damaged files; but for the plan, what they held is shown as missing."""
+        try:
+            found = {d.path for d in find(RunFolder(self.folder), checked(self.files))}
+        except NewerFormatError as error:
+            raise RunError(str(error)) from None
+        plan = self.files.top["plan.parquet"]
+        if plan in found:
+            raise RunError(str(DamagedError(plan, "its checksum does not hold")))
+        self.files = without(self.files, found)
+        return sorted(p.relative_to(self.folder).as_posix() for p in found)
 
     def _add_arms(self) -> None:
         names = self._db.execute("SELECT DISTINCT unit, vae_file FROM planned").df()
@@ -140,7 +156,7 @@ class RunView:
             return ""
         if reason in self.files.failures:
             try:
-                return self.files.failures[reason].read_text(encoding="utf-8").strip()[:200]
+                return read_text(self.files.failures[reason].read_bytes()).strip()[:200]
             except OSError:
                 return "not made yet"
         return "not made yet" if SAFE.fullmatch(reason) else reason
@@ -193,13 +209,11 @@ class RunView:
             if path is None:
                 continue
             try:
-                table = pq.read_table(
-                    path, columns=["cell", "png"], filters=[("cell", "in", list(part["cell"]))]
-                )
-            except (OSError, ValueError):
-                continue  # removed, or cut short by a full disk
-            known = zip(table["cell"].to_pylist(), table["png"].to_pylist(), strict=True)
-            found |= {cell: png for cell, png in known if png}
+                found |= read_images(path, list(part["cell"]), RunFolder(self.folder))
+            except (OSError, ValueError) as error:
+                if isinstance(error, DamagedError):  # since the run was opened
+                    self.damaged.append(path.relative_to(self.folder).as_posix())
+                continue  # removed, or damaged
         for cell in wanted:
             one, _, other = cell.partition(MINUS)
             if other and one in found and other in found:
@@ -222,8 +236,11 @@ class RunView:
             try:
                 with safe_open(path, "numpy") as file:
                     if key in file.keys():  # noqa: SIM118
-                        return map_at(file.get_tensor(key), place[1])
-            except (OSError, SafetensorError):
+                        array = file.get_tensor(key)
+                        strict = RunFolder(self.folder).format > 1
+                        check_tensors([(key, array)], file.metadata(), path, strict)
+                        return map_at(array, place[1])
+            except (OSError, SafetensorError, DamagedError):
                 continue
         return None
 
@@ -297,10 +314,10 @@ class RunView:
     def _spec(self) -> tuple[Spec | None, str]:
         path = self.files.top.get("spec.yaml")
         if path is None:
-            return None, "spec.yaml is missing"
+            return None, "spec.yaml is missing or damaged"
         try:
-            return parse_spec(yaml.safe_load(path.read_text(encoding="utf-8")), path), ""
-        except (OSError, ValueError, yaml.YAMLError, SpecError) as error:
+            return parse_spec(read_own_spec(path), path), ""
+        except (OSError, AuditError) as error:
             return None, _first(error)
 
     def json(self, name: str) -> Any:
@@ -309,7 +326,7 @@ class RunView:
         if path is None:
             return None
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return read_json(path.read_bytes(), path)
         except (OSError, ValueError):
             return None
 

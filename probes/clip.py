@@ -12,14 +12,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import open_clip
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import reference
 from audit.attributes import AttributeSpec
+from audit.checkpoints.classifiers import Classifier, load_classifier
 from audit.checkpoints.models import digest_of
 from audit.prompts import slug
 from audit.spec import ClassifierSpec
@@ -40,20 +39,8 @@ class ClipModel:
         self._last: tuple[tuple[str, ...], torch.Tensor, list[bool]] | None = None
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any, Any]:
-        source = self.spec.model
-        if source.startswith("reference:"):
-            folder = reference.component("classifier", source.removeprefix("reference:"))
-            source = f"local-dir:{folder}"
-        try:
-            model, preprocess = open_clip.create_model_from_pretrained(
-                source, pretrained=self.spec.pretrained, return_transform=True
-            )
-            tokenizer = open_clip.get_tokenizer(source)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"classifiers.{self.name}: {self.spec.model!r}: {reason}") from None
-        return model.eval(), preprocess, tokenizer
+    def _loaded(self) -> Classifier:
+        return load_classifier(self.name, self.spec.model, self.spec.pretrained)
 
     @cached_property
     def digest(self) -> str:

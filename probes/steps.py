@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from audit.errors import AuditError
 from audit.inside import SwitchSpec
 from audit.plan import ARM, Cell, arm_labels, text_of
 from audit.prompts import nearest, slug
@@ -68,7 +69,7 @@ class StepsProbe:
         """Predicted pictures by the first VAE, and what the spec's switches need.
 
         Raises:
-            ValueError: A switch's first prompt is none of the suite's.
+            AuditError: A switch's first prompt is none of the suite's.
         """
         own = plan[plan["vae"] == next(iter(spec.vaes))]
         for row in own.itertuples(index=False):
@@ -85,7 +86,7 @@ class StepsProbe:
         for switch in spec.trajectory.switches:
             prompts = list(dict.fromkeys(own["prompt"]))
             if switch.first not in prompts:
-                raise ValueError(
+                raise AuditError(
                     f"trajectory.switches: {switch.first!r} is no prompt of this suite; "
                     f"{nearest(switch.first, prompts)}"
                 )

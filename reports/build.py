@@ -22,7 +22,9 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from audit.store import write_atomic
+from audit import checksums
+from audit.atomic import write_atomic
+from audit.terminal import plain_json
 from reports import ReportData
 from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
@@ -61,7 +63,9 @@ def write_report(
                 picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
                 write_atomic(folder / "grids" / file_name(exhibit.id), picture)
     if "json" in formats:
-        write_atomic(folder / "report.json", json_text(as_json(data)).encode())
+        values = as_json(data) | {checksums.KEY: checksums.BLANK.decode()}
+        text = plain_json(json_text(values))
+        write_atomic(folder / "report.json", checksums.seal(text.encode()))
     if "card" in formats:
         write_card(data, folder)
     if "csv" in formats:

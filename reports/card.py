@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from audit.errors import AuditError
 from probes import Finding
 from reports import ReportData
 from reports.claims import Verdict, verdict, verdict_label
@@ -40,11 +41,11 @@ def only(data: ReportData, checkpoint: str) -> ReportData:
     """The report of one checkpoint of several: what is said of others alone is left out.
 
     Raises:
-        ValueError: The run has no such checkpoint.
+        AuditError: The run has no such checkpoint.
     """
     names = dict.fromkeys(str(one.get("name")) for one in data.audited if one.get("kind") != "VAE")
     if checkpoint not in names:
-        raise ValueError(f"--checkpoint {checkpoint!r}: this run has {', '.join(names)}")
+        raise AuditError(f"--checkpoint {checkpoint!r}: this run has {', '.join(names)}")
     attrition = data.attrition
     if "arm" in attrition:
         arms = attrition["arm"].astype(str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
+from audit.terminal import plain
 from reports.text import clip
 
 ACTIVE = re.compile(r"([\\`*_{}\[\]|~$#])")
@@ -29,7 +30,8 @@ def html(text: object, limit: int = 400) -> str:
 
 
 def spreadsheet(value: object) -> object:
-    """A value of a CSV; text that a spreadsheet would take for a formula gets a leading quote."""
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value
+    """A value of a CSV; a formula's text gets a leading quote, control characters are escaped."""
+    if not isinstance(value, str):
+        return value
+    safe = plain(value, keep="\n\t")
+    return f"'{safe}" if value.startswith(FORMULA) else safe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from audit.store import write_atomic
+from audit.atomic import write_atomic
 from probes import Finding
 from reports import ReportData
 from reports.grids import file_name

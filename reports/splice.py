@@ -12,10 +12,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
 from huggingface_hub import ModelCard
 
-from audit.store import write_atomic
+from audit.atomic import write_atomic
+from audit.errors import AuditError, reading
+from audit.yaml_files import parse_yaml
 
 BLOCK = re.compile(rb"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
 """The YAML block as the hub finds it."""
@@ -34,16 +35,16 @@ def splice_file(path: Path, metadata: str, prose: str) -> str:
     """Splice into a file, which must be there; returns a warning or ''.
 
     Raises:
-        ValueError: The file cannot be read as a card, or its markers do not pair up.
+        AuditError: The file cannot be read as a card, or its markers do not pair up.
     """
     try:
         original = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"--into {path}: cannot be read ({error.strerror})") from None
+        raise AuditError(f"--into {path}: cannot be read ({error.strerror})") from None
     try:
         spliced = splice(original, metadata, prose)
     except ValueError as error:
-        raise ValueError(f"--into {path}: {error}") from None
+        raise AuditError(f"--into {path}: {error}") from None
     write_atomic(path.resolve(), spliced.text)
     return f"{path}: {spliced.warning}" if spliced.warning else ""
 
@@ -52,12 +53,12 @@ def splice(original: bytes, metadata: str, prose: str) -> Spliced:
     """A README with metadata (YAML of `model-index`, or '') and prose between its markers.
 
     Raises:
-        ValueError: It is not UTF-8, its YAML block is no mapping, or markers do not pair up.
+        AuditError: It is not UTF-8, its YAML block is no mapping, or markers do not pair up.
     """
     try:
         original.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8 (byte {error.start})") from None
+        raise AuditError(f"is not UTF-8 (byte {error.start})") from None
     newline = b"\r\n" if b"\r\n" in original else b"\n"
     text, warning = _with_metadata(original, _lines(metadata, newline), newline)
     block = BLOCK.match(text)
@@ -71,7 +72,8 @@ def splice(original: bytes, metadata: str, prose: str) -> Spliced:
     else:
         gap = newline if rest.endswith((b"\n", b"\r")) or not rest else 2 * newline
         rest = rest + gap + marked + newline
-    ModelCard((head + rest).decode(), ignore_metadata_errors=False)
+    with reading("would not be a model card"):
+        ModelCard((head + rest).decode(), ignore_metadata_errors=False)
     return Spliced(head + rest, warning)
 
 
@@ -87,14 +89,9 @@ def _with_metadata(original: bytes, metadata: bytes, newline: bytes) -> tuple[by
     if place:
         after = original[begin + place[1] :]
         return original[: begin + place[0]] + marked + after, ""
-    try:
-        held = yaml.safe_load(inside)
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"its YAML block cannot be read ({' '.join(str(error).split())[:200]})"
-        ) from None
+    held = parse_yaml(inside, "its YAML block")
     if held is not None and not isinstance(held, dict):
-        raise ValueError(f"its YAML block is a {type(held).__name__}, not keys and values")
+        raise AuditError(f"its YAML block is a {type(held).__name__}, not keys and values")
     if "model-index" in (held or {}):
         return original, (
             "has a model-index of its own, which is left as it is; the audit's results are in "
@@ -116,7 +113,7 @@ def _between(text: bytes, markers: tuple[bytes, bytes]) -> tuple[int, int] | Non
         return None
     if len(begin) != 1 or len(end) != 1 or end[0] < begin[0]:
         words = " and ".join(m.decode() for m in markers)
-        raise ValueError(
+        raise AuditError(
             f"holds {len(begin)} and {len(end)} of the markers {words}; one of each is needed, "
             "in this order, or none"
         )

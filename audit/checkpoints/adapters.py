@@ -3,7 +3,8 @@
 A LoRA adds a low-rank change to the weights of the denoiser and of the text encoders; each of
 the two sides has a strength of its own. The layers run beside the weights (peft), which stay as
 they were: at strength 0, and with no LoRA, an image is that of the checkpoint bit for bit.
-Layouts: kohya's ('lora_unet_…', 'lora_te_…') and those of diffusers and peft.
+Layouts: kohya's ('lora_unet_…', 'lora_te_…'), those of diffusers, and peft's own
+(`audit.checkpoints.peft_layout`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import torch
 from safetensors.torch import load_file
 
+from audit.checkpoints import peft_layout
+from audit.checkpoints.rehearsal import quiet_libraries
 from audit.checkpoints.weights import (
     Header,
     WeightsError,
@@ -27,10 +29,16 @@ from audit.checkpoints.weights import (
     seems_to_be,
     some,
 )
+from audit.errors import reading
+from audit.spec import canonical_digest
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 _DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")
 _OLD_DOWN = re.compile(r"_lora\.down\.weight$")
+_UP = re.compile(
+    r"\.(lora_up|lora_B|lora\.up|lora_linear_layer\.up)(\.default)?\.weight$"
+    r"|_lora\.up\.weight$|\.alpha$"
+)
 _CONTEXT = re.compile(r"attn2[._](processor\.)?to_k[._]")
 _KOHYA = ("lora_unet_", "lora_te")
 _OTHER_KINDS = (
@@ -86,13 +94,20 @@ class Adapters:
 def digest_of_lora(path: Path) -> str:
     """Exact digest of a LoRA file: names, dtypes, shapes and bytes, and peft's settings.
 
+    Settings of peft's own layout, which lie beside the file, are part of it.
+
     Raises:
         WeightsError: Unreadable, no LoRA, or a tensor that holds NaN or infinity.
     """
     header = read_header(path)
     _check_kind(header)
-    refuse_not_finite(path, load_file(path))
-    return exact_digest(header)
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
+    refuse_not_finite(path, tensors)
+    digest = exact_digest(header)
+    if not peft_layout.is_peft(header):
+        return digest
+    return canonical_digest([digest, peft_layout.settings_of(path)])
 
 
 def check_fit(path: Path, pipe: Any) -> None:
@@ -126,26 +141,27 @@ def _load(pipe: Any, path: Path, name: str) -> None:
     header = read_header(path)
     downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
     kohya = any(n.startswith(_KOHYA) for n in header.shapes)
-    level = diffusers.utils.logging.get_verbosity()
-    diffusers.utils.logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if kohya:
-                pipe.load_lora_weights(_alpha_folded(path), adapter_name=name)
-            else:
-                pipe.load_lora_weights(
-                    str(path.parent),
-                    weight_name=path.name,
-                    adapter_name=name,
-                    local_files_only=True,
-                    use_safetensors=True,
-                )
-    except (ValueError, RuntimeError, KeyError, TypeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{str(path)!r} does not fit the checkpoint: {reason}") from None
-    finally:
-        diffusers.utils.logging.set_verbosity(level)
+    folded: dict[str, torch.Tensor] | None = None
+    if kohya:
+        folded = _alpha_folded(path)
+    elif peft_layout.is_peft(header):
+        folded = peft_layout.diffusers_tensors(path, pipe)
+    with (
+        reading(f"{str(path)!r} does not fit the checkpoint", WeightsError),
+        quiet_libraries(),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        if folded is not None:
+            pipe.load_lora_weights(folded, adapter_name=name)
+        else:
+            pipe.load_lora_weights(
+                str(path.parent),
+                weight_name=path.name,
+                adapter_name=name,
+                local_files_only=True,
+                use_safetensors=True,
+            )
     placed = sum(
         name in getattr(layer, "lora_A", {})
         for _, model in _models(pipe)
@@ -161,13 +177,21 @@ def _load(pipe: Any, path: Path, name: str) -> None:
 
 def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
     """A kohya file's tensors with strength alpha / rank inside, so that nobody need know it."""
-    tensors = load_file(path)
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
     asked = any(n.startswith("lora_transformer_") for n in tensors)  # diffusers looks for alphas
     for key in [n for n in tensors if n.endswith(".alpha")]:
-        base, alpha = key.removesuffix(".alpha"), float(tensors.pop(key))
+        base, value = key.removesuffix(".alpha"), tensors.pop(key)
+        if value.numel() != 1:
+            raise WeightsError(
+                f"{str(path)!r}: {key[:80]!a} has the shape {tuple(value.shape)}, not one number"
+            )
+        alpha = float(value)
         up, down = f"{base}.lora_up.weight", f"{base}.lora_down.weight"
         if up in tensors and down in tensors:
-            rank = tensors[down].shape[0]
+            rank = tensors[down].shape[0] if tensors[down].ndim else 0
+            if not rank:
+                raise WeightsError(f"{str(path)!r}: {down[:80]!a} has no rank")
             tensors[up] = tensors[up].float() * (alpha / rank)
             if asked:
                 tensors[key] = torch.tensor(float(rank))
@@ -198,8 +222,22 @@ def _check_kind(header: Header) -> None:
             raise WeightsError(
                 f"{str(header.path)!r} is {kind}; plain LoRA files alone are supported"
             )
-    if not any(_DOWN.search(name) or _OLD_DOWN.search(name) for name in header.shapes):
+    downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
+    if not downs:
         raise WeightsError(f"{str(header.path)!r} {seems_to_be(header)}; name a LoRA file")
+    others = [n for n in header.shapes if n not in set(downs) and not _UP.search(n)]
+    if others:
+        raise WeightsError(
+            f"{str(header.path)!r} is a LoRA with {len(others)} tensors that are no down matrix, "
+            f"up matrix or alpha ({some(others, 1)}) and would have no effect; plain LoRA files "
+            "alone are supported"
+        )
+    ups = sum(not n.endswith(".alpha") for n in header.shapes) - len(downs)
+    if ups != len(downs):
+        raise WeightsError(
+            f"{str(header.path)!r} has {len(downs)} down matrices and {ups} up matrices, as many "
+            "of both are needed: get it again"
+        )
 
 
 def _family(header: Header) -> tuple[str, int]:

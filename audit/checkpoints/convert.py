@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 
 import torch
 
+from audit.atomic import write_atomic
 from audit.checkpoints.tensor_notes import (
     ConvertError,
     NoteUnpickler,
@@ -28,7 +29,6 @@ from audit.checkpoints.tensor_notes import (
     TensorNote,
 )
 from audit.checkpoints.weights import some
-from audit.store import write_atomic
 
 MAX_PICKLE = 8 << 20  # A full SDXL checkpoint names its tensors in less than 1 MB.
 MAX_TUPLES = 50_000  # Four per tensor. Deeper nesting overflows the stack where it is hashed.
@@ -67,12 +67,14 @@ class Content(NamedTuple):
     read: Callable[[str], bytes]
 
 
-def convert(path: Path, out: Path | None = None) -> Converted:
+def convert(path: Path, out: Path | None = None, key: str | None = None) -> Converted:
     """Write a pickle's tensors as a .safetensors file, names, dtypes and bits unchanged.
 
     Args:
         path: a file as torch.save writes it, today's zip or the one before torch 1.6.
         out: default: beside it, under the same name with .safetensors for an ending.
+        key: name under which a training checkpoint keeps the tensors wanted, such as 'model' or
+            'ema.model'; None: those at the top, or in 'state_dict'.
 
     Raises:
         ConvertError: Refused or unreadable, in one line; nothing is written then.
@@ -90,7 +92,7 @@ def convert(path: Path, out: Path | None = None) -> Converted:
                 raise ConvertError(f"cannot become {str(out)!r}: end its name in '.safetensors'")
             if os.path.lexists(out):
                 raise ConvertError(f"was not converted: {str(out)!r} exists; give another --out")
-            views, dropped = _named_views(content.root, size)
+            views, dropped = _named_views(_under(content.root, key), size)
             data = save(_tensors(views, content), metadata={"format": "pt"})
     except ConvertError as error:
         raise ConvertError(f"{str(path)!r} {error}") from None
@@ -197,6 +199,27 @@ def _first_pickle(data: bytes) -> bytes:
     return data[:end]
 
 
+def _under(root: object, key: str | None) -> object:
+    """What lies under a key, or under one key inside another ('ema.model')."""
+    if key is None:
+        return root
+    if isinstance(root, dict):
+        if key in root:
+            return root[key]
+        first = next((k for k in root if isinstance(k, str) and key.startswith(f"{k}.")), None)
+        if first is not None:
+            return _under(root[first], key.removeprefix(f"{first}."))
+    raise ConvertError(f"holds nothing under {key[:80]!a}{_keys_with_tensors(root)}")
+
+
+def _keys_with_tensors(root: object) -> str:
+    if not isinstance(root, dict):
+        return ""
+    found = [k for k, v in root.items() if isinstance(k, str) and isinstance(v, dict)]
+    found = [k for k in found if any(isinstance(v, TensorNote) for v in root[k].values())]
+    return f"; tensors lie under {some(found)}" if found else ""
+
+
 def _named_views(root: object, file_size: int) -> tuple[dict[str, View], tuple[str, ...]]:
     """Tensors by name, checked, and the names of what is left out."""
     dropped: list[str] = []
@@ -218,7 +241,8 @@ def _named_views(root: object, file_size: int) -> tuple[dict[str, View], tuple[s
         elif _holds_tensor(value):
             raise ConvertError(
                 f"holds tensors inside {ascii(name)[:80]}: only those at the top or in "
-                "'state_dict' have names that can be kept"
+                f"'state_dict' are taken by themselves{_keys_with_tensors(root)}; to take those, "
+                f"run again with --key {ascii(name)[:80]}"
             )
         else:
             dropped.append(str(name))

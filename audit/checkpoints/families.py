@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import torch
 
 from audit.checkpoints.weights import VaeFamily
+from audit.errors import AuditError
 
 Arguments = dict[str, Any]
+LARGEST_SIZE = 1024
+"""Of a side, in latents."""
 
 
 class Reader(NamedTuple):
@@ -68,7 +71,7 @@ class Family:
 
     def side(self) -> int:
         """Pixels of a picture's side at the size that the model was trained for."""
-        return int(self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor)
+        return _sample_size(self.pipe.unet) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:
         """Who reads a prompt, in the order of their tokens; the last sees most of it."""
@@ -157,7 +160,7 @@ class SD3(Family):
 
     def side(self) -> int:
         """Pixels of a picture's side at the size that the model was trained for."""
-        return int(self.model.config.sample_size * self.pipe.vae_scale_factor)
+        return _sample_size(self.model) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:
         """CLIP, and behind its tokens T5, which reads further."""
@@ -257,9 +260,9 @@ class Other(Family):
         self.denoiser = next((n for n in ("transformer", "unet") if hasattr(pipe, n)), "")
         self._accepts = inspect.signature(pipe.__call__).parameters
         if "prompt" not in self._accepts or "output_type" not in self._accepts:
-            raise ValueError(f"a {self.name} draws no pictures from a prompt")
+            raise AuditError(f"a {self.name} draws no pictures from a prompt")
         if {"image", "strength"} <= self._accepts.keys():
-            raise ValueError(f"a {self.name} needs a picture to begin with")
+            raise AuditError(f"a {self.name} needs a picture to begin with")
 
     @property
     def channels(self) -> int:
@@ -270,12 +273,12 @@ class Other(Family):
         """What the denoiser's and the VAE's settings say.
 
         Raises:
-            ValueError: They do not.
+            AuditError: They do not.
         """
         sample = getattr(self.model, "config", {}).get("sample_size") if self.denoiser else None
         factor = getattr(self.pipe, "vae_scale_factor", None)
         if not isinstance(sample, int) or not isinstance(factor, int):
-            raise ValueError(f"a {self.name} does not tell the size of its pictures; give sizes")
+            raise AuditError(f"a {self.name} does not tell the size of its pictures; give sizes")
         return sample * factor
 
     def readers(self) -> list[Reader]:
@@ -303,6 +306,14 @@ class Other(Family):
         return {}
 
 
+def _sample_size(denoiser: Any) -> int:
+    """Latents of a side of the images that a denoiser was trained for, as its config has it."""
+    size = denoiser.config.get("sample_size")
+    if type(size) is not int or not 0 < size <= LARGEST_SIZE:
+        raise AuditError(f"the denoiser's sample_size is {str(size)[:40]}; give sizes in the spec")
+    return size
+
+
 FAMILIES: dict[str, type[Family]] = {
     "StableDiffusionPipeline": Family,
     "LatentConsistencyModelPipeline": LatentConsistency,
@@ -317,6 +328,6 @@ def family(pipe: Any) -> Family:
     """The family of a loaded pipeline.
 
     Raises:
-        ValueError: It draws no pictures from a prompt.
+        AuditError: It draws no pictures from a prompt.
     """
     return FAMILIES.get(type(pipe).__name__, Other)(pipe)

@@ -6,6 +6,8 @@ keep. diffusers knows how to rename them; here it is checked that all of them ar
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ from diffusers.loaders.single_file_utils import (
     convert_sd3_transformer_checkpoint_to_diffusers,
 )
 
+from audit.checkpoints.traced import names_in, traced
 from audit.checkpoints.weights import UNET, WeightsError, some
+from audit.errors import reason
 
 WHOLE = "name a file that holds the whole model"
 Tensors = dict[str, torch.Tensor]
@@ -60,6 +64,15 @@ KINDS = {
 }
 
 
+_HARMLESS = re.compile(
+    r"position_ids$|logit_scale$|text_projection(\.weight)?$|\.attn_mask$|spiece_model$"
+    r"|encoder\.embed_tokens\.weight$|^first_stage_model\.loss\."
+)
+"""Tensors that the original code keeps beside the weights and no image depends on: counters, the
+training loss, a projection that only retrieval uses, a second name of the token embeddings."""
+_BLOCK = re.compile(r"\.resblocks\.(\d+)\.")
+
+
 def names_of(component: str, pipeline: str, names: list[str]) -> list[str]:
     """The tensors of a file that belong to a component of a pipeline of some class."""
     kind = KINDS.get(pipeline, "sd")
@@ -82,29 +95,47 @@ def empty_model(config: dict[str, Any]) -> Any:
 def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]) -> Tensors:
     """A component's tensors from a file's, under the model's own names, all there and checked.
 
-    On tensors with shapes but no data this rehearses the conversion that loading does.
+    The conversion is rehearsed on shapes, which tells the tensors that it would drop.
+
+    Args:
+        path: Path of the file, for messages.
+        component: Name of the component in the pipeline.
+        tensors: Tensors of the component by their names in the file, with data or without.
+        config: Configuration of the component.
 
     Raises:
-        WeightsError: A tensor is missing or misshapen; the component is named.
+        WeightsError: A tensor is missing, misshapen or left over; the component is named.
     """
     model = empty_model(config)
+    shapes: Tensors = {n: traced(n, tuple(t.shape), t.dtype) for n, t in tensors.items()}
     try:
-        found = _renamed(component, dict(tensors), config, model)
-    except (KeyError, IndexError) as error:
+        rehearsed = _own_names(component, shapes, config, model)
+        expected = model.state_dict()
+        plain = {name.removeprefix("text_model."): t for name, t in expected.items()}
+        check_tensors(path, component, plain, rehearsed)
+        used = names_in({name: rehearsed[name] for name in plain})
+        _refuse_dropped(path, component, tensors.keys() - used, config)
+        found = _own_names(component, dict(tensors), config, model)
+    except WeightsError:
+        raise
+    except Exception as error:
         # The converters look some names up without asking, and cut some tensors up.
         raise WeightsError(
-            f"{str(path)!r} lacks parts of its {component} ({error!r}); {WHOLE}"
+            f"{str(path)!r} lacks parts of its {component} ({type(error).__name__}: "
+            f"{reason(error)}); {WHOLE}"
         ) from None
+    return {name: found[name.removeprefix("text_model.")] for name in expected}
+
+
+def _own_names(component: str, tensors: Tensors, config: dict[str, Any], model: Any) -> Tensors:
+    found = _renamed(component, tensors, config, model)
     # transformers 5.6 dropped this prefix from one of its two text encoders.
     found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
     if isinstance(model, transformers.T5EncoderModel):
         shared = found.get("shared.weight", found.get("encoder.embed_tokens.weight"))
         if shared is not None:
             found |= {"shared.weight": shared, "encoder.embed_tokens.weight": shared}
-    expected = model.state_dict()
-    plain = {name.removeprefix("text_model."): t for name, t in expected.items()}
-    check_tensors(path, component, plain, found)
-    return {name: found[name.removeprefix("text_model.")] for name in expected}
+    return found
 
 
 def _renamed(component: str, tensors: Tensors, config: dict[str, Any], model: Any) -> Tensors:
@@ -129,12 +160,35 @@ def _renamed(component: str, tensors: Tensors, config: dict[str, Any], model: An
     return convert_ldm_clip_checkpoint(tensors)
 
 
+def _refuse_dropped(
+    path: Path, component: str, names: Iterable[str], config: dict[str, Any]
+) -> None:
+    # Stable Diffusion 2 uses its text encoder up to the last layer but one.
+    layers = config.get("num_hidden_layers", 0)
+    kept = (n for n in names if not ((b := _BLOCK.search(n)) and int(b[1]) >= layers))
+    refuse_left_over(path, component, kept)
+
+
+def refuse_left_over(path: Path, component: str, names: Iterable[str]) -> None:
+    """Refuse a component with tensors that would have no effect.
+
+    Raises:
+        WeightsError: There are such names; the first is quoted.
+    """
+    unused = sorted(n for n in names if not _HARMLESS.search(n))
+    if unused:
+        raise WeightsError(
+            f"{str(path)!r}: its {component} has {len(unused)} tensors too many "
+            f"({some(unused, 1)}), which would have no effect: another model, one with added "
+            "layers, or quantised in a way that is not known here"
+        )
+
+
 def check_tensors(path: Path, component: str, expected: Tensors, found: Tensors) -> None:
-    """Refuse a component with tensors missing, misshapen, quantised, or (denoiser) left over.
+    """Refuse a component with tensors missing, misshapen or quantised.
 
     Quantised weights are integers with a scale kept elsewhere: cast as they are they would
-    load without a word. Left-over tensors of a denoiser are layers that would be dropped
-    silently; those of a text encoder are harmless (position ids).
+    load without a word. For tensors left over see `refuse_left_over`.
     """
     missing = expected.keys() - found.keys()
     if missing:
@@ -151,9 +205,3 @@ def check_tensors(path: Path, component: str, expected: Tensors, found: Tensors)
                 f"{str(path)!r}: {component} {name} is quantised to integers, should be floating "
                 "point; name the file that was not quantised"
             )
-    extra = found.keys() - expected.keys()
-    if component in ("unet", "transformer") and extra:
-        raise WeightsError(
-            f"{str(path)!r}: its {component} has {len(extra)} tensors too many ({some(extra, 1)}): "
-            "another model, or one with added layers"
-        )

@@ -24,10 +24,12 @@ from diffusers import (
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
+from audit.checkpoints.components import load_component, load_folder, only_variant
 from audit.checkpoints.families import XL, Other, Pixels, family
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import WeightsError, load_pipeline_file
 from audit.checkpoints.weights import refuse_not_finite
+from audit.errors import AuditError, reading, reason
 from audit.library_logs import quieten
 from audit.spec import CheckpointSpec, SpeedSpec, canonical_digest
 from audit.vae.files import load_vae_source
@@ -100,12 +102,12 @@ def load_checkpoint(
             if getattr(pipe, needed, None) is None:
                 raise WeightsError(f"lacks its {needed}; a {type(pipe).__name__} needs one")
         _exchange(pipe, spec, base, dtype)
+        _check_tokenizers(pipe)
         for kind, part in pipe.components.items():
             if isinstance(part, torch.nn.Module):
                 refuse_not_finite(kind, part.state_dict())
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason}") from None
+    except (AuditError, OSError) as error:
+        raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason(error)}") from None
     digests = pipeline_digests(pipe)
     place(pipe, device, speed)
     pipe.set_progress_bar_config(disable=True)
@@ -187,9 +189,8 @@ def load_vae(
     else:
         try:
             vae = load_vae_source(source, base, dtype, named.vae_family)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"vaes.{name}: {source!r}: {reason}") from None
+        except (AuditError, OSError) as error:
+            raise WeightsError(f"vaes.{name}: {source!r}: {reason(error)}") from None
     check_latent_space(name, vae, pipe, any_space)
     if dtype == torch.float16 and isinstance(named, XL):
         # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
@@ -199,9 +200,9 @@ def load_vae(
 
 def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) -> None:
     """Refuse a VAE whose latents are of another shape or space than the checkpoint's own."""
-    reason = legal(vae, family(pipe).channels, pipe.vae_scale_factor)
-    if reason:
-        raise WeightsError(f"vaes.{name}: {reason}")
+    why = legal(vae, family(pipe).channels, pipe.vae_scale_factor)
+    if why:
+        raise WeightsError(f"vaes.{name}: {why}")
     if vae is pipe.vae or any_space:
         return
     device = family(pipe).device
@@ -246,13 +247,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
     if path.is_dir():
         if not (path / "model_index.json").exists():
             raise WeightsError("a folder without model_index.json: not a diffusers pipeline")
-        return DiffusionPipeline.from_pretrained(
-            path,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            **_unchecked(path / "model_index.json"),
-        ), None
+        return load_folder(path, dtype), None
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         parts = base / Path(spec.parts).expanduser() if spec.parts else None
         return load_pipeline_file(path, dtype, parts, spec.prediction), None
@@ -260,34 +255,51 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
         from huggingface_hub import model_info
 
         try:
-            commit = model_info(spec.source, revision=spec.revision).sha
+            info = model_info(spec.source, revision=spec.revision)
         except Exception as error:  # of the network, the hub, or the id: all of them are theirs
-            reason = " ".join(str(error).split())[:120]
             raise WeightsError(
-                f"the hub id cannot be reached ({type(error).__name__}: {reason}); name a folder "
-                "or file that is here"
+                f"the hub id cannot be reached ({type(error).__name__}: {reason(error, 120)}); "
+                "name a folder or file that is here"
             ) from None
-        return DiffusionPipeline.from_pretrained(
-            spec.source,
-            revision=commit,
-            dtype=dtype,
-            use_safetensors=True,
-            safety_checker=None,
-        ), commit
+        files = [sibling.rfilename for sibling in info.siblings or ()]
+        with reading("the hub id cannot be fetched", WeightsError):
+            folder = Path(
+                DiffusionPipeline.download(
+                    spec.source,
+                    revision=info.sha,
+                    use_safetensors=True,
+                    variant=only_variant(Path(file).name for file in files),
+                )
+            )
+        return load_folder(folder, dtype), info.sha
     raise WeightsError(
         "no such folder or file; name a diffusers folder, a .safetensors file, a hub id "
         "(owner/name) or 'reference:NAME'"
     )
 
 
-def _unchecked(index: Path) -> dict[str, None]:
-    """No safety checker, said only to a pipeline that could have one."""
-    has_one = "safety_checker" in json.loads(index.read_text(encoding="utf-8"))
-    return {"safety_checker": None} if has_one else {}
+def _check_tokenizers(pipe: Any) -> None:
+    """Refuse a tokenizer that gives its text encoder more than it has room for."""
+    for number in ("", "_2"):
+        tokenizer = getattr(pipe, f"tokenizer{number}", None)
+        config = getattr(getattr(pipe, f"text_encoder{number}", None), "config", None)
+        if tokenizer is None or config is None:
+            continue
+        for needs, key in (
+            (tokenizer.model_max_length, "max_position_embeddings"),
+            (len(tokenizer), "vocab_size"),
+        ):
+            room = getattr(config, key, None)
+            if type(room) is int and needs > room:
+                raise WeightsError(
+                    f"tokenizer{number} gives up to {needs:.6g} tokens or numbers of tokens; the "
+                    f"text encoder's {key} is {room}"
+                )
 
 
 def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
-    parts = reference.components(name)
+    with reading("reference", WeightsError):
+        parts = reference.components(name)
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(parts["vae"], dtype=dtype),
         text_encoder=CLIPTextModel.from_pretrained(parts["text_encoder"], dtype=dtype),
@@ -327,19 +339,20 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
     if source.startswith("reference:"):
         name = source.removeprefix("reference:")
         whole = name in reference.names()
-        path = reference.components(name)[kind] if whole else reference.component(kind, name)
+        with reading(f"{kind}", WeightsError):
+            path = reference.components(name)[kind] if whole else reference.component(kind, name)
         return wanted.from_pretrained(path, dtype=dtype)
     path = base / Path(source).expanduser()
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
         return getattr(load_pipeline_file(path, dtype), kind)
     if (path / "model_index.json").exists():
         path = path / kind
-    return wanted.from_pretrained(path, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return load_component(path, wanted, dtype)
 
 
 def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:
     for key in keys:
-        have, want = getattr(new.config, key), getattr(old.config, key)
+        have, want = getattr(new.config, key, None), getattr(old.config, key, None)
         if have != want:
             raise WeightsError(f"{kind}: its {key} is {have}, the checkpoint's is {want}")
     return new

@@ -27,7 +27,17 @@ from diffusers import AutoencoderKL
 from safetensors import safe_open
 from transformers import CLIPTokenizer
 
-from audit.checkpoints.layouts import WHOLE, Tensors, check_tensors, convert, empty_model, names_of
+from audit.checkpoints.components import load_component
+from audit.checkpoints.folders import check_folder
+from audit.checkpoints.layouts import (
+    WHOLE,
+    Tensors,
+    check_tensors,
+    convert,
+    empty_model,
+    names_of,
+)
+from audit.checkpoints.scaled import Scales, scales_of, unscaled
 from audit.checkpoints.weights import (
     UNET,
     VAE_OF,
@@ -39,6 +49,8 @@ from audit.checkpoints.weights import (
     seems_to_be,
     told_prediction,
 )
+from audit.errors import reading
+from audit.samplers import ignored_settings
 
 __all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
 
@@ -97,7 +109,8 @@ def load_with_configs(
     index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     scheduler = _scheduler(header, folder, index, prediction)
     wanted = [c for c in COMPONENTS if c in index]
-    names = [n for n in header.shapes if not n.startswith("model_ema.")]
+    scales = _scales(header)
+    names = [n for n in header.shapes if not n.startswith("model_ema.") and n not in scales.beside]
     held = {c: names_of(c, index["_class_name"], names) for c in wanted}
     for component in wanted:
         lent = parts is not None and component not in ("unet", "transformer")
@@ -120,7 +133,7 @@ def load_with_configs(
     made: dict[str, Any] = {}
     for component in wanted:
         if held[component]:
-            made[component] = _load(header.path, component, held[component], folder, dtype)
+            made[component] = _load(header.path, component, held[component], scales, folder, dtype)
         elif parts is not None:
             made[component] = _from_parts(parts, component, index[component], dtype)
         else:
@@ -134,18 +147,42 @@ def load_with_configs(
     return pipeline(**made, scheduler=scheduler, **extra, **nothing)
 
 
-def _load(path: Path, component: str, names: list[str], folder: Path, dtype: torch.dtype) -> Any:
+def _load(
+    path: Path,
+    component: str,
+    names: list[str],
+    scales: Scales,
+    folder: Path,
+    dtype: torch.dtype,
+) -> Any:
     config = _config(folder / component)
     tensors: Tensors = {}
     for start in range(0, len(names), AT_ONCE):
         with safe_open(path, framework="pt") as file:
             for name in names[start : start + AT_ONCE]:
-                tensors[name] = _as(file.get_tensor(name), _kept(component, name, config, dtype))
+                tensor = _tensor(path, file, name, scales)
+                tensors[name] = _as(tensor, _kept(component, name, config, dtype))
     model = empty_model(config)
     converted = convert(path, component, tensors, config)
     tensors.clear()
     model.load_state_dict(converted, assign=True)
     return model.eval()
+
+
+def _scales(header: Header) -> Scales:
+    with safe_open(header.path, framework="pt") as file:
+        return scales_of(header, file.get_tensor)
+
+
+def _tensor(path: Path, file: Any, name: str, scales: Scales) -> torch.Tensor:
+    """One tensor of an open file, times its scale where it has one."""
+    tensor: torch.Tensor = file.get_tensor(name)
+    if name not in scales.of:
+        return tensor
+    try:
+        return unscaled(tensor, file.get_tensor(scales.of[name]))
+    except ValueError as error:
+        raise WeightsError(f"{str(path)!r}: {name[:80]!a}: {error}") from None
 
 
 def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -162,9 +199,7 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
-    return getattr(library, kind[1]).from_pretrained(
-        parts / component, dtype=dtype, use_safetensors=True, local_files_only=True
-    )
+    return load_component(parts / component, getattr(library, kind[1]), dtype)
 
 
 def _tokenizer(
@@ -179,13 +214,18 @@ def _tokenizer(
             f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set parts to a "
             f"diffusers folder with {name!r}"
         )
-    return transformers.AutoTokenizer.from_pretrained(parts / name, local_files_only=True)
+    check_folder(parts / name)
+    with reading(f"parts: {str(parts / name)!r} cannot be loaded", WeightsError):
+        return transformers.AutoTokenizer.from_pretrained(
+            parts / name, local_files_only=True, trust_remote_code=False
+        )
 
 
 def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: str | None) -> Any:
     """The family's sampler, for what the denoiser predicts."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    scheduler_class = getattr(diffusers, index["scheduler"][1])
     told = told_prediction(header)
     if "beta_start" in config:
         if prediction and told and prediction != told:
@@ -202,9 +242,12 @@ def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: 
         config["prediction_type"] = names[known]
         if "ztsnr" in header.shapes:
             config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+            if ignored_settings(scheduler_class.from_config(config)):
+                # PNDM does not know it, and the noise schedule would be another one.
+                scheduler_class = diffusers.DDIMScheduler
     elif prediction:
         raise WeightsError(f"{str(header.path)!r} follows a flow: leave out prediction")
-    return getattr(diffusers, index["scheduler"][1]).from_config(config)
+    return scheduler_class.from_config(config)
 
 
 def load_vae_file(path: Path, dtype: torch.dtype, family: VaeFamily | None = None) -> AutoencoderKL:
@@ -259,8 +302,10 @@ def load_vae_as(header: Header, dtype: torch.dtype, config: dict[str, Any]) -> A
             f"{str(header.path)!r} is a VAE for latents of {found} channels; "
             f"this checkpoint's have {channels}"
         )
+    scales = _scales(header)
+    names = {name: new for name, new in names.items() if name not in scales.beside}
     with safe_open(header.path, framework="pt") as file:
-        tensors = {new: file.get_tensor(name) for name, new in names.items()}
+        tensors = {new: _tensor(header.path, file, name, scales) for name, new in names.items()}
     tensors = convert(header.path, "vae", tensors, config)
     with init_empty_weights():
         vae: AutoencoderKL = AutoencoderKL.from_config(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -236,12 +237,40 @@ def _finite(tensor: Any) -> bool:
     return bool(low.isfinite() & high.isfinite())
 
 
+_OTHER_FILES = (
+    (
+        b"GGUF",
+        "a GGUF file, whose weights are quantised for other programs: name the .safetensors file "
+        "that it was made from",
+    ),
+    (b"PK\x03\x04", "a zip archive: unpack it and name the .safetensors file inside"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it and name the .safetensors file inside"),
+    (b"Rar!", "a RAR archive: unpack it and name the .safetensors file inside"),
+    (b"\x1f\x8b", "a gzip archive: unpack it and name the .safetensors file inside"),
+    (b"\x89PNG", "a PNG image, not weights: name a .safetensors file"),
+    (b"\xff\xd8\xff", "a JPEG image, not weights: name a .safetensors file"),
+)
+"""Files that people name by mistake, by their first bytes."""
+
+
+def _of_torch(path: Path) -> bool:
+    """Whether a zip is one that torch.save wrote."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return True  # damaged: it may be one, and is refused as such
+
+
 def _unreadable(path: Path, reason: str) -> str:
     reason = ascii(reason[:200])[1:-1]  # It may quote the file.
-    if is_pickle(path):
-        return refusal(path)
     with path.open("rb") as file:
         start = file.read(100)
+    for magic, kind in _OTHER_FILES:
+        if start.startswith(magic) and not (magic == b"PK\x03\x04" and _of_torch(path)):
+            return f"{str(path)!r} is {kind}"
+    if is_pickle(path):
+        return refusal(path)
     if start.startswith(b"version https://git-lfs"):
         return f"{str(path)!r} is a Git LFS pointer, not the weights: run 'git lfs pull'"
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):

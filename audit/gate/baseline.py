@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from audit.atomic import write_atomic
+from audit.damage import refuse
+from audit.errors import AuditError
 from audit.plan import ARM
 from audit.prompts import nearest, resolve_prompts, slug
-from audit.spec import Spec, SpecError, canonical_digest, parse_spec
-from audit.store import Run, write_atomic
+from audit.spec import Spec, SpecError, canonical_digest, parse_spec, read_own_spec
+from audit.store import Run
 from probes.outcomes import clip_readings, outcome_frame
 
 FORMAT = "diffusion-audit baseline 1"
@@ -62,25 +64,25 @@ def read_side(path: Path, arm: str | None = None) -> Side:
             holds several.
 
     Raises:
-        ValueError: One line: what is wrong, and what would be right.
+        AuditError: One line: what is wrong, and what would be right.
     """
     if not path.is_file():
         return side_of_run(path, arm)
     side = load(path)
     if arm is not None and arm not in (side.arm, side.arm.split(",")[0]):
-        raise ValueError(f"{path}: holds the arm {side.arm!r}, not {arm!r}")
+        raise AuditError(f"{path}: holds the arm {side.arm!r}, not {arm!r}")
     return side
 
 
 def side_of_run(folder: Path, arm: str | None = None) -> Side:
     """One arm of a run folder; errors as `read_side`."""
     run = Run(folder)
-    provenance, plan = run.read_json("provenance.json"), run.read_plan()
-    path = folder / "spec.yaml"
-    if provenance is None or plan is None or not path.exists():
+    refuse(run)
+    provenance, plan = run.provenance(), run.read_plan()
+    path, text = folder / "spec.yaml", run.read_text("spec.yaml")
+    if provenance is None or plan is None or text is None:
         raise SpecError(f"{folder}: no run here, and no baseline file")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    spec = parse_spec(raw, path)
+    spec = parse_spec(read_own_spec(path), path)
     prompts = resolve_prompts(spec.prompts, Path(provenance["base"]))
     part = _arm_of(plan, spec, arm, folder)
     instruments = run.read_json("instruments.json") or {}
@@ -94,7 +96,7 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
         instruments=instruments,
         made_with=provenance["made with"],
         audited=[a for a in provenance["audited"] if a.get("of", a["name"]) == first["checkpoint"]],
-        findings=_findings(folder, str(first["checkpoint"]), str(first["vae"])),
+        findings=_findings(run, str(first["checkpoint"]), str(first["vae"])),
     )
 
 
@@ -116,7 +118,7 @@ def load(path: Path) -> Side:
     """Read a baseline file.
 
     Raises:
-        ValueError: It is cut off, edited, or no baseline file.
+        AuditError: It is cut off, edited, or no baseline file.
     """
     again = "save it again with `audit baseline save RUN FILE`"
     try:
@@ -124,13 +126,13 @@ def load(path: Path) -> Side:
         content, digest = whole["content"], whole["digest"]
     except (ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise AuditError(
             f"{path}: no whole baseline file ({type(error).__name__}: {reason}); {again}"
         ) from None
     if canonical_digest(content) != digest:
-        raise ValueError(f"{path}: was edited: its digest is not that of its content; {again}")
+        raise AuditError(f"{path}: was edited: its digest is not that of its content; {again}")
     if content.pop("format", None) != FORMAT:
-        raise ValueError(f"{path}: not in the format {FORMAT!r}; {again}")
+        raise AuditError(f"{path}: not in the format {FORMAT!r}; {again}")
     cells = pd.DataFrame(content["cells"])
     for name in cells:
         if str(name).startswith("likeness:"):
@@ -151,7 +153,7 @@ def _arm_of(plan: pd.DataFrame, spec: Spec, arm: str | None, folder: Path) -> pd
     known = [_arm_name(*one) for one in arms.itertuples(index=False)]
     if arm is None:
         if len(known) > 1:
-            raise ValueError(
+            raise AuditError(
                 f"{folder}: holds {len(known)} arms; name one of them: {'; '.join(known)}"
             )
         return plan
@@ -160,7 +162,7 @@ def _arm_of(plan: pd.DataFrame, spec: Spec, arm: str | None, folder: Path) -> pd
     found = found[found["vae"] == (vae or next(iter(spec.vaes), ""))]
     found = found[found["adapters"] == (adapters or next(iter(spec.adapters)))]
     if found.empty:
-        raise ValueError(f"{folder}: no arm {arm!r}; {nearest(arm, known)}")
+        raise AuditError(f"{folder}: no arm {arm!r}; {nearest(arm, known)}")
     return found
 
 
@@ -174,7 +176,7 @@ def _settings(part: pd.DataFrame, folder: Path) -> dict[str, Any]:
         values = part[name].unique().tolist()
         if len(values) > 1:
             said = ", ".join(map(str, values))
-            raise ValueError(f"{folder}: {name} has {said}; a gate takes one setting at a time")
+            raise AuditError(f"{folder}: {name} has {said}; a gate takes one setting at a time")
         settings[name] = values[0]
     # The name of a negative is a label; its text is what was used.
     settings["negative"] = str(part["negative_text"].iloc[0])
@@ -228,11 +230,10 @@ def _cosines(cells: pd.DataFrame, embeddings: pd.Series) -> list[list[float | No
     return rows
 
 
-def _findings(folder: Path, checkpoint: str, vae: str) -> list[dict[str, Any]]:
-    path = folder / "findings.parquet"
-    if not path.exists():
+def _findings(run: Run, checkpoint: str, vae: str) -> list[dict[str, Any]]:
+    table = run.read_table("findings.parquet")
+    if table is None:
         return []
-    table = pd.read_parquet(path)
     mine = table["subject"].str.contains(f"checkpoint: {checkpoint};", regex=False)
     mine &= table["subject"].str.contains(f"vae: {vae};", regex=False)
     kept = table.loc[

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.pairs import metrics, pair
 from audit.gate.rules import ALPHA, Metric, pairs_by_prompt
@@ -52,7 +53,7 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
         effect: 0 to 1.
 
     Raises:
-        ValueError: The effect lies inside the margin of a share, or the pilot cannot be used.
+        AuditError: The effect lies inside the margin of a share, or the pilot cannot be used.
     """
     spec = load_spec(spec_path)
     seeds = spec.seeds.count
@@ -86,12 +87,12 @@ def seeds(spec_path: Path, folder: Path, effect: float) -> int:
     """Seeds a prompt that decide, by the pilot in a run folder, on every metric it tells of.
 
     Raises:
-        ValueError: As `lines`; or the pilot is too small for any metric.
+        AuditError: As `lines`; or the pilot is too small for any metric.
     """
     needs, _ = _needs(load_spec(spec_path), folder, effect)
     known = [n.seeds for n in needs if not np.isnan(n.seeds)]
     if not known:
-        raise ValueError(f"{folder}: the pilot is too small to tell; make more seeds")
+        raise AuditError(f"{folder}: the pilot is too small to tell; make more seeds")
     return ceil(max(known))
 
 
@@ -145,7 +146,7 @@ def _error(effect: float, margin: float, share: bool, family: int, key: str) -> 
     if not share:
         return inf, float(to_pass)
     if effect <= margin:
-        raise ValueError(
+        raise AuditError(
             f"--detect {effect:g}: lies inside the margin of {key} ({margin:g}), which the gate "
             "accepts; ask for more, or lower gate.margins"
         )

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from audit.attributes import AttributeSpec
+from audit.errors import AuditError
 from audit.gate.baseline import Side, needed_instruments
 from audit.gate.rules import Metric
 from audit.prompts import nearest, slug
@@ -151,7 +152,7 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     """Every metric of the gate, on one grid of prompts and seeds.
 
     Raises:
-        ValueError: A margin names a metric that is not there.
+        AuditError: A margin names a metric that is not there.
     """
     rows = paired.rows
     grid = Grid(rows)
@@ -167,7 +168,7 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     ids = [m.id for m in made]
     for name in gate.margins:
         if "/" in name and name not in ids:
-            raise ValueError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
+            raise AuditError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
     return made
 
 

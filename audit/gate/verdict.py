@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+from audit.atomic import write_atomic
+from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.pairs import Grid, differences, metrics, pair
 from audit.gate.rules import DRAWS, EXIT_CODES, Result, judge, worst_pairs
 from audit.pictures import Pictures
 from audit.stats import Estimand
-from audit.store import Run, write_atomic
+from audit.store import Run
+from audit.terminal import plain, plain_json
 from reports.gate_page import render
 
 if TYPE_CHECKING:
@@ -98,27 +101,23 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
     """Make and measure what a candidate's spec asks for, if it can be compared at all.
 
     Raises:
-        ValueError: It differs from the baseline; nothing was generated.
-        SystemExit: 130 at Ctrl-C; what is done is kept.
+        AuditError: It differs from the baseline; nothing was generated.
+        Stopped: Ctrl-C or SIGTERM; what is done is kept.
     """
     from audit import analysis, run
     from audit.opening import open_audit
     from audit.planning import begin, plan_audit
-    from audit.progress import Stopped
 
     audit = open_audit(spec, folder)
-    plan, provenance = plan_audit(audit, say)
-    begin(audit, plan, provenance)
-    run.score(audit, plan, say)  # before there are images: writes which instruments these are
-    changed = differences(baseline, side_of_run(folder, arm))
-    if changed:
-        raise ValueError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
-    try:
+    with run.working(audit, say):
+        plan, provenance = plan_audit(audit, say)
+        begin(audit, plan, provenance)
+        run.score(audit, plan, say)  # before there are images: writes which instruments these are
+        changed = differences(baseline, side_of_run(folder, arm))
+        if changed:
+            raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
         run.generate(audit, plan, say)
         run.score(audit, plan, say)
-    except Stopped:
-        say(f"stopped; what was made is in {folder}: run the same command to go on")
-        raise SystemExit(130) from None
     analysis.report(audit, *analysis.analyse(audit))
     return side_of_run(folder, arm)
 
@@ -145,7 +144,7 @@ def write(
         candidate: The same of the candidate.
     """
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(folder / "gate.json", text.encode() + b"\n")
+    write_atomic(folder / "gate.json", plain_json(text).encode("utf-8", "replace") + b"\n")
     write_atomic(folder / "junit.xml", junit(record))
     page = markdown(record)
     write_atomic(folder / "gate.md", page.encode())
@@ -283,11 +282,15 @@ def _number(value: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "'")
+    return (
+        html.escape(plain(" ".join(text.split())), quote=False)
+        .replace("|", "\\|")
+        .replace("`", "'")
+    )
 
 
 def _legal(text: str) -> str:
-    return ILLEGAL_IN_XML.sub("�", text)
+    return ILLEGAL_IN_XML.sub("�", plain(text, keep="\n\t"))
 
 
 def _plain(value: Any) -> Any:

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from audit.checkpoints.models import pick_device, pick_dtype
+from audit.damage import lost
 from audit.given import images as given
 from audit.given.parameters import write_parameters
+from audit.names import inside
 from audit.opening import Audit
 from audit.plan import Cell
 from audit.planning import LIBRARIES
@@ -100,7 +102,9 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
     """
     by_digest = {canonical_digest(["given", i.sha256]): i for i in given.read_folder(folder, csv)}
     for unit, rows in plan.groupby("unit", sort=False):
-        if audit.run.images_path(str(unit), FILE).exists():
+        masks = [audit.run.mask_path(str(t)) for t in rows["trajectory"].unique()]
+        held = audit.run.images_path(str(unit), FILE).exists()
+        if held and not any(lost(audit.run, m) for m in masks):
             continue
         records = []
         for row in rows.drop_duplicates("cell").itertuples():
@@ -119,9 +123,10 @@ def store_images(audit: Audit, plan: pd.DataFrame, folder: Path, csv: Path | Non
             records.append(record)
             mask = image.labels.get("mask")
             if mask:
-                pixels = given.load_image(folder / mask)
+                pixels = given.load_image(inside(folder, mask, csv))
                 audit.run.write_mask(str(row.trajectory), png_bytes(pixels, "mask"))
-        audit.run.write_images(str(unit), FILE, records)
+        if not held:
+            audit.run.write_images(str(unit), FILE, records)
     rows = [
         (cell, label, value, "given")
         for cell, image in by_digest.items()

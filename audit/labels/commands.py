@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
+from audit.errors import reading
 from audit.one_line import one_line_errors
+from audit.terminal import out
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -33,7 +35,7 @@ def sample_command(run_folder: Path, attribute: str, n: int, seed: int, table: P
     from audit.labels import labelling
 
     drawn = labelling.sample(run_folder, attribute, n, seed)
-    click.echo(
+    out(
         f"{len(drawn)} pictures are kept to be labelled; probabilities "
         f"{drawn['pi'].min():.3g} to {drawn['pi'].max():.3g}"
     )
@@ -41,7 +43,7 @@ def sample_command(run_folder: Path, attribute: str, n: int, seed: int, table: P
         rows = drawn[["cell"]].assign(attribute=attribute, rater="")
         rows.insert(2, "class", "")
         rows.sample(frac=1, random_state=seed).to_csv(table, index=False)
-        click.echo(f"{table}: fill in `class` and `rater`, then `audit labels add`")
+        out(f"{table}: fill in `class` and `rater`, then `audit labels add`")
 
 
 @labels_group.command("add")
@@ -55,19 +57,17 @@ def add_command(run_folder: Path, file: Path) -> None:
     from audit.labels import labelling
     from audit.spec import SpecError
 
-    try:
+    with reading(f"{file}: cannot be read", SpecError):
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise SpecError(f"{file}: cannot be read ({error})") from None
     if "class" in table:
         table = table[table["class"].str.strip() != ""]  # not filled in yet
     try:
         kept, outside = labelling.add_table(run_folder, table)
     except SpecError as error:
         raise SpecError(f"{file}: {error}") from None
-    click.echo(f"{kept} labels added; `audit report {run_folder}` takes them in")
+    out(f"{kept} labels added; `audit report {run_folder}` takes them in")
     if outside:
-        click.echo(
+        out(
             f"{outside} of them are of pictures that were not drawn by `audit labels "
             "sample`: no share leans on them"
         )
@@ -81,4 +81,4 @@ def agreement_command(run_folder: Path) -> None:
     from audit.labels import labelling
 
     for line in labelling.agreement_lines(run_folder):
-        click.echo(line)
+        out(line)

@@ -13,16 +13,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
 from audit.attributes import OUTCOMES, AttributeSpec
+from audit.damage import refuse
 from audit.prompts import nearest, slug
-from audit.spec import Spec, SpecError, parse_spec
+from audit.spec import Spec, SpecError, parse_spec, read_own_spec
 from audit.store import LABEL_COLUMNS, WITHDRAWN, Run
 
 FLOOR = 0.1
@@ -56,6 +55,7 @@ def sample(run_path: Path, attribute: str, n: int, seed: int) -> pd.DataFrame:
     declared = attribute_of(spec, attribute)
     kept = run.read_sample(declared.name)
     if kept is None:
+        refuse(run)
         if n < 1:
             raise SpecError(f"--n {n}: at least 1 picture must be labelled")
         cells = _pictures(run)
@@ -308,12 +308,13 @@ def _open(folder: Path) -> tuple[Run, Spec]:
     path = folder / "spec.yaml"
     if not path.exists():
         raise SpecError(f"{folder}: no run here (spec.yaml is missing)")
+    run = Run(folder)
+    _ = run.format  # a later version's is refused
     root = folder.resolve()
     for name in ("labels", "label-samples"):
         if not (folder / name).resolve().is_relative_to(root):
             raise SpecError(f"{folder / name}: points out of the run; labels stay inside it")
-    raw: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return Run(folder), parse_spec(raw, path)
+    return run, parse_spec(read_own_spec(path), path)
 
 
 def _drawn(run: Run, attribute: str) -> list[str]:

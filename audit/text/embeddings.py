@@ -18,7 +18,9 @@ from audit.checkpoints.weights import (
     read_header,
     refuse_not_finite,
     seems_to_be,
+    some,
 )
+from audit.errors import reading
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +109,16 @@ def _vectors(path: Path) -> list[torch.Tensor]:
             f"{str(path)!r} {seems_to_be(header)}; name a textual-inversion embedding "
             "(vectors of one width, or clip_l and clip_g)"
         )
-    tensors = load_file(path)
+    others = shapes.keys() - set(keys)
+    if others:
+        raise WeightsError(
+            f"{str(path)!r} holds {len(others)} tensors beside its vectors ({some(others, 1)}), "
+            "which would have no effect; name a textual-inversion embedding without them"
+        )
+    if not all(min(shapes[k]) for k in keys):
+        raise WeightsError(f"{str(path)!r} holds vectors of no length, or none")
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = load_file(path)
     refuse_not_finite(path, tensors)
     return [torch.atleast_2d(tensors[k]) for k in keys]
 

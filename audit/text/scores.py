@@ -56,7 +56,7 @@ def texts_of(
 def text_units(audit: Audit) -> dict[str, str]:
     """By checkpoint, the name of its text scores: of all that the states depend on."""
     spec = audit.spec
-    provenance = audit.run.read_json("provenance.json") or {"audited": []}
+    provenance = audit.run.provenance() or {"audited": []}
     digests = {a["name"]: a["digest"] for a in provenance["audited"] if a["kind"] == "text encoder"}
     prompts = [p.text for p in audit.prompts]
     files = {a["source"]: a["digest"] for a in provenance["audited"] if a["kind"] in ADDED}

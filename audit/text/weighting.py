@@ -17,6 +17,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from audit.errors import AuditError
+
 if TYPE_CHECKING:
     import torch
 
@@ -49,11 +51,11 @@ def pieces(prompt: str) -> list[Piece]:
     [Piece(text='a ', weight=1.0), Piece(text='red', weight=1.5), Piece(text=' hat', weight=1.0)]
 
     Raises:
-        ValueError: The prompt uses other syntax of the WebUI, which is no weight.
+        AuditError: The prompt uses other syntax of the WebUI, which is no weight.
     """
     for pattern, kind in _NOT_WEIGHTS:
         if found := pattern.search(prompt):
-            raise ValueError(f"{prompt[:60]!r}: {found[0]!r} is {kind}, which is not supported")
+            raise AuditError(f"{prompt[:60]!r}: {found[0]!r} is {kind}, which is not supported")
     parts: list[list[Any]] = []
     opened: list[tuple[str, int]] = []
     for match in _PARTS.finditer(prompt):
@@ -86,11 +88,6 @@ def pieces(prompt: str) -> list[Piece]:
 def weighs(prompt: str) -> bool:
     """Whether reading a prompt's weights changes anything: what is encoded, or its weights."""
     return pieces(prompt) != [Piece(prompt, 1.0)]
-
-
-def looks_weighted(prompt: str) -> bool:
-    """Whether a prompt holds a weight such as '(word:1.2)'."""
-    return bool(re.search(r"\([^()]+:\s*\d*\.?\d+\s*\)", prompt))
 
 
 def token_weights(tokenizer: Any, parts: Sequence[Piece]) -> torch.Tensor:

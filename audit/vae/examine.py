@@ -36,7 +36,7 @@ def examine(audit: Audit, plan: pd.DataFrame, vaes: Mapping[str, Any]) -> list[s
     if audit.run.read_json(FILE) is not None:
         return []
     pictures = _pictures(audit.run, plan)
-    audited = audit.run.read_json("provenance.json")["audited"]
+    audited = (audit.run.provenance() or {})["audited"]
     digests = {a["name"]: str(a["digest"]) for a in audited}
     known: list[VaeIdentity] = []
     rows: list[dict[str, Any]] = []

@@ -18,6 +18,9 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file
 
 import reference
+from audit.checkpoints.components import load_component
+from audit.checkpoints.folders import read_config
+from audit.checkpoints.layouts import refuse_left_over
 from audit.checkpoints.pickles import PICKLE_SUFFIXES
 from audit.checkpoints.single_file import (
     CONFIGS,
@@ -29,6 +32,7 @@ from audit.checkpoints.single_file import (
     vae_names,
 )
 from audit.checkpoints.weights import UNET, Header, VaeFamily, WeightsError, read_header
+from audit.errors import reading
 from audit.library_logs import quieten
 
 quieten()
@@ -70,7 +74,8 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     if source.startswith("reference:"):
         name = source.removeprefix("reference:")
         whole = name in reference.names()
-        path = reference.components(name)["vae"] if whole else reference.component("vae", name)
+        with reading("reference", WeightsError):
+            path = reference.components(name)["vae"] if whole else reference.component("vae", name)
     else:
         path = base / Path(source).expanduser()
         if (path / "model_index.json").exists():
@@ -79,10 +84,10 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
         return _load_file(path, dtype, family)
     if not (path / "config.json").exists():
         raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
-    class_name = json.loads((path / "config.json").read_text(encoding="utf-8")).get("_class_name")
-    if class_name not in VAE_CLASSES:
-        raise WeightsError(f"a {class_name}; supported: {', '.join(VAE_CLASSES)}")
-    return VAE_CLASSES[class_name].from_pretrained(path, dtype=dtype, use_safetensors=True)
+    class_name = read_config(path / "config.json").get("_class_name")
+    if not isinstance(class_name, str) or class_name not in VAE_CLASSES:
+        raise WeightsError(f"a {class_name!r}; supported: {', '.join(VAE_CLASSES)}")
+    return load_component(path, VAE_CLASSES[class_name], dtype)
 
 
 def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
@@ -135,6 +140,7 @@ def _load_own_names(header: Header, dtype: torch.dtype, kind: Any, config: dict[
     expected = vae.state_dict()
     found = {current_name(name): tensor for name, tensor in load_file(header.path).items()}
     check_tensors(header.path, "vae", expected, found)
+    refuse_left_over(header.path, "vae", found.keys() - expected.keys())
     vae.load_state_dict({name: found[name].to(dtype) for name in expected}, assign=True)
     return vae
 

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from audit.errors import AuditError
 from audit.given import images as given
+from audit.names import inside
 from audit.opening import reopen
 from audit.store import Run
 
@@ -34,14 +36,13 @@ def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
     """The images of a folder; columns of the CSV are labels, `mask` names a picture of skin.
 
     Raises:
-        ValueError: As `audit.given.images.read_folder`, or a mask that is not there.
+        AuditError: As `audit.given.images.read_folder`, or a mask that is not there.
     """
     pictures = []
     for image in given.read_folder(folder, csv, needed=("file",)):
         labels = dict(image.labels)
         mask = labels.pop("mask", "")
-        if mask and not (folder / mask).is_file():
-            raise ValueError(f"{csv}: {image.path.name}: no mask {mask!r} in {folder}")
+        where = inside(folder, mask, f"{csv}: {image.path.name}: mask") if mask else None
         pictures.append(
             Picture(
                 image.sha256,
@@ -49,7 +50,7 @@ def pictures_of_folder(folder: Path, csv: Path | None) -> list[Picture]:
                 labels,
                 given.size_of(image.path),
                 lambda path=image.path: given.load_image(path),  # type: ignore[misc]
-                lambda path=folder / mask if mask else None: path and given.load_image(path),  # type: ignore[misc]
+                lambda path=where: path and given.load_image(path),  # type: ignore[misc]
             )
         )
     return pictures
@@ -60,7 +61,7 @@ def pictures_of_run(folder: Path) -> list[Picture]:
     audit = reopen(folder)
     plan = audit.run.read_plan()
     if plan is None:
-        raise ValueError(f"{folder}: no plan here; run `audit run` first")
+        raise AuditError(f"{folder}: no plan here; run `audit run` first")
     labels = audit.run.labels()
     named = {
         str(cell): dict(zip(part["attribute"], part["class"], strict=True))

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from audit.checkpoints.models import digest_of, pick_device
+from audit.checksums import DamagedError
+from audit.damage import lost
 from audit.executors import Outcome
 from audit.given.folder import FILE, NO_PROMPT, given_cell
 from audit.opening import Audit
@@ -29,6 +31,7 @@ from audit.plan import Cell, Unit
 from audit.planning import LIBRARIES
 from audit.png import png_bytes
 from audit.prompts import Prompt
+from audit.run_folder import DiskFullError
 from audit.spec import canonical_digest, parse_spec
 from audit.store import Run, sha256
 from audit.vae.originals import Picture
@@ -109,10 +112,12 @@ def round_trip_audit(
 
 def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -> None:
     """Copy the pictures, their masks and labels into the run; what is no image has a reason."""
-    longest = audit.run.read_json("provenance.json")["made with"]["longest side"]
+    longest = (audit.run.made_with() or {})["longest side"]
     known = {_cell(p, longest): p for p in pictures}
     for unit, rows in plan[plan["vae"] == ORIGINAL].groupby("unit", sort=False):
-        if audit.run.images_path(str(unit), FILE).exists():
+        masks = [audit.run.mask_path(str(t)) for t in rows["trajectory"].unique()]
+        held = audit.run.images_path(str(unit), FILE).exists()
+        if held and not any(lost(audit.run, m) for m in masks):
             continue
         records: list[dict[str, Any]] = []
         for cell in rows["cell"].drop_duplicates():
@@ -128,7 +133,8 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
                 audit.run.write_mask(str(cell), png_bytes(shrink(mask, longest), "mask"))
             digest = sha256(pixels.tobytes())
             records.append(record | {"png": png_bytes(pixels, picture.prompt), "sha256": digest})
-        audit.run.write_images(str(unit), FILE, records)
+        if not held:
+            audit.run.write_images(str(unit), FILE, records)
     rows = [
         (_cell(p, longest), label, value, "given")
         for p in pictures
@@ -152,10 +158,13 @@ class RoundTripWorker:
         self.run.clear_failure(unit.id)
         made = 0
         for file, rows in unit.rows[unit.rows["vae"] != ORIGINAL].groupby("vae_file", sort=False):
-            if self.run.images_path(unit.id, str(file)).exists():
+            latents = self.run.latents_path(f"{unit.id}-{file}")
+            if self.run.images_path(unit.id, str(file)).exists() and not lost(self.run, latents):
                 continue
             try:
                 made += self._make(unit, str(file), rows.drop_duplicates("cell"))
+            except (DiskFullError, DamagedError):
+                raise
             except (RuntimeError, OSError, ValueError) as error:
                 reason = f"{rows['vae'].iloc[0]}: {str(error).splitlines()[0]}"
                 self.run.write_failure(unit.id, reason)
@@ -219,7 +228,9 @@ def send(
         padded = np.concatenate([part, np.repeat(part[-1:], batch - len(part), axis=0)])
         tensor = torch.from_numpy(padded).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
         encoded = way.encode(tensor)
-        drawn = (way.decode(encoded).float() / 2 + 0.5).clamp(0, 1)
+        drawn = way.decode(encoded).float()
+        # Clamping would hide infinity.
+        drawn = (drawn.where(drawn.isfinite(), torch.nan) / 2 + 0.5).clamp(0, 1)
         images.append(drawn[: len(part), :, :height, :width].permute(0, 2, 3, 1).cpu().numpy())
         latents.append(encoded[: len(part)].float().cpu().contiguous())
     return np.concatenate(images), torch.cat(latents)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from audit.errors import AuditError
 from audit.given.folder import classifier_name, classifier_spec
 from audit.opening import Audit
 from audit.plan import units_of
 from audit.planning import begin
-from audit.progress import Progress, Say
-from audit.run import score, unmade
+from audit.progress import Progress, Say, stopping, until
+from audit.run import score, unmade, working
 from audit.vae.examine import examine
 from audit.vae.originals import pictures_of_folder, pictures_of_run
 from audit.vae.roundtrip import ORIGINAL, RoundTripWorker, round_trip_audit, store_originals
@@ -39,7 +40,7 @@ def run(
     """Send the pictures round and measure them; run again to resume.
 
     Raises:
-        ValueError: Something that the user gave cannot be used.
+        AuditError: Something that the user gave cannot be used.
     """
     if (images / "plan.parquet").exists():
         pictures = pictures_of_run(images)
@@ -55,17 +56,20 @@ def run(
         attributes,
         {classifier_name(text): classifier_spec(text) for text in classifiers},
     )
-    begin(audit, plan, provenance)
-    store_originals(audit, plan, pictures)
-    for line in examine(audit, plan, loaded):
-        say(line)
-    worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
-    units = [u for u in units_of(plan) if unmade(audit.run, u)]
-    progress = Progress("round trip", len(units), say)
-    for unit in units:
-        outcome = worker(unit)
-        progress.step(outcome.unit, outcome.images, outcome.reason)
-    score(audit, plan, say)
+    with working(audit, say):
+        begin(audit, plan, provenance)
+        store_originals(audit, plan, pictures)
+        for line in examine(audit, plan, loaded):
+            say(line)
+        worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
+        units = [u for u in units_of(plan) if unmade(audit.run, u)]
+        progress = Progress("round trip", len(units), say)
+        with stopping() as stopped:
+            for unit in until(units, stopped):
+                outcome = worker(unit)
+                progress.step(outcome.unit, outcome.images, outcome.reason)
+        stopped.check()
+        score(audit, plan, say)
     return audit
 
 
@@ -73,7 +77,7 @@ def named(vaes: tuple[str, ...]) -> dict[str, str]:
     """NAME=SOURCE, or the last part of the source as its name.
 
     Raises:
-        ValueError: Two VAEs of one name, or one that is called 'original'.
+        AuditError: Two VAEs of one name, or one that is called 'original'.
     """
     out: dict[str, str] = {}
     for text in vaes:
@@ -81,7 +85,7 @@ def named(vaes: tuple[str, ...]) -> dict[str, str]:
         source = source or text
         name = name or source.rstrip("/").split("/")[-1].removeprefix("reference:")
         if name in out or name == ORIGINAL:
-            raise ValueError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
+            raise AuditError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
         out[name] = source
     return out
 

@@ -11,6 +11,7 @@ from diffusers import AutoencoderTiny
 from skimage import data
 
 from audit.checkpoints.weights import VaeFamily, WeightsError
+from audit.errors import AuditError, reason
 from audit.spec import canonical_digest
 from audit.vae.files import VAE_CLASSES, load_vae_source
 
@@ -207,9 +208,8 @@ def load_vae_alone(
     """
     try:
         return load_vae_source(source, base, dtype, family).eval()
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"vaes.{name}: {source!r}: {reason}") from None
+    except (AuditError, OSError) as error:
+        raise WeightsError(f"vaes.{name}: {source!r}: {reason(error)}") from None
 
 
 @torch.no_grad()

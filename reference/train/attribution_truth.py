@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from audit.atomic import write_atomic
 from audit.spec import CheckpointSpec
-from audit.store import write_atomic
 from probes.components import COMPONENTS, combinations, shapley
 from reference.train.shares import stereotype
 from reference.train.truth import draw, make_generator, seen

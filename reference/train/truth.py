@@ -22,11 +22,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save
 
+from audit.atomic import write_atomic
 from audit.checkpoints.models import load_checkpoint
 from audit.generate import Generator
 from audit.plan import noise_seed
 from audit.spec import CheckpointSpec
-from audit.store import write_atomic
 from reference import names
 from reference.oracle import UNREADABLE, read
 from reference.train.diffusion import world_latents

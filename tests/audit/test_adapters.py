@@ -241,7 +241,7 @@ def test_weights_in_a_second_prompt_belong_to_its_cells_and_other_syntax_is_refu
         switched("a [tall|small] cook", weighting="a1111")
 
 
-@pytest.mark.parametrize("names", [["a b"], ["<x>"], ["Easy", "easy"]])
+@pytest.mark.parametrize("names", [["a b"], ["<x"], ["<lora:x:1>"], ["Easy", "easy"]])
 def test_names_that_a_prompt_cannot_hold_are_refused(names):
     with pytest.raises(ValueError, match="embeddings"):
         planned(embeddings=dict.fromkeys(names, "w.safetensors"))

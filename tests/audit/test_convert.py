@@ -413,3 +413,31 @@ def test_what_is_no_pickle_is_told_apart(tmp_path):
     result = CliRunner().invoke(main, ["convert", str(tmp_path / "none.pt")])
     assert result.exit_code == 2
     assert "does not exist" in result.stderr
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("root", "key"),
+    [
+        ({"model": {"a.weight": torch.arange(3.0)}, "optimizer": {"lr": 1}}, "model"),
+        ({"ema": {"model": {"a.weight": torch.arange(3.0)}}, "step": 3}, "ema.model"),
+        ({"net.ema": {"a.weight": torch.arange(3.0)}, "step": 3}, "net.ema"),
+    ],
+)
+def test_a_key_names_where_a_training_checkpoint_keeps_its_weights(tmp_path, root, key):
+    torch.save(root, tmp_path / "t.pt")
+    asked = CliRunner().invoke(main, ["convert", str(tmp_path / "t.pt"), "--key", key])
+    assert asked.exit_code == 0, asked.output
+    assert torch.equal(load_file(tmp_path / "t.safetensors")["a.weight"], torch.arange(3.0))
+
+
+@pytest.mark.faults
+def test_a_key_is_offered_where_the_weights_lie_under_one(tmp_path):
+    torch.save({"model": {"w": torch.ones(2)}, "step": 3}, tmp_path / "t.pt")
+    plain = CliRunner().invoke(main, ["convert", str(tmp_path / "t.pt")])
+    assert plain.exit_code == 2
+    assert "run again with --key 'model'" in plain.output
+    wrong = CliRunner().invoke(main, ["convert", str(tmp_path / "t.pt"), "--key", "net"])
+    assert wrong.exit_code == 2
+    assert "holds nothing under 'net'; tensors lie under 'model'" in wrong.output
+    assert not (tmp_path / "t.safetensors").exists()

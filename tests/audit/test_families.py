@@ -11,7 +11,8 @@ from audit.checkpoints.adapters import Lora
 from audit.checkpoints.families import Other, family
 from audit.checkpoints.models import load_checkpoint, load_vae
 from audit.checkpoints.weights import WeightsError
-from audit.generate import Extras, Generator, sampler
+from audit.generate import Extras, Generator
+from audit.samplers import sampler
 from audit.spec import CheckpointSpec, SpecError
 from audit.text.scores import text_units
 

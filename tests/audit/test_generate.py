@@ -50,7 +50,7 @@ def test_pixels_equal_a_plain_pipeline_bit_for_bit(generator, sampler, guidance)
     ours = pixels(generator, wanted)
     pipe = generator.pipe
     own = pipe.scheduler
-    from audit.generate import sampler as scheduler_of
+    from audit.samplers import sampler as scheduler_of
 
     pipe.scheduler = scheduler_of(own, sampler)
     embed = [pipe.encode_prompt(t, pipe.device, 1, False)[0] for t in wanted["text"]]
@@ -115,7 +115,7 @@ def test_nan_pixels_are_missing_with_a_reason(tmp_path, small_audit):
     images = np.zeros((3, 64, 64, 3), np.float32)
     images[0] = np.nan
     images[2] = 0.5
-    write_images(Run(tmp_path), "u", "v", part, images)
+    write_images(Run(tmp_path), "u", "v", part, images, [True] * len(images))
     missing = Run(tmp_path).missing_images()
     assert list(missing["cell"]) == list(part["cell"][:2])
     assert missing["reason"].str.contains("NaN").tolist() == [True, False]

@@ -14,8 +14,9 @@ import pytest
 from conftest import make, write_spec
 
 from audit.analysis import analyse
+from audit.atomic import write_atomic
 from audit.opening import reopen
-from audit.store import Run, write_atomic
+from audit.store import Run
 
 FEW = {"seeds": 6, "batch_size": 3, "vaes": {"own": "own", "pale": "reference:pale"}}
 

@@ -67,7 +67,7 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
         {"id": f"attention/{name}", "kind": kind, "table": table, "caption": name, "alt": name}
         for name, kind, table in (("steps", "line", lines), ("maps", "heat-over-image", rows))
     ]
-    (run / "report/report.json").write_text(json.dumps(report))
+    Run(run).write_json("report/report.json", report)
     shown(run)
     app = opened("attention")
     assert names(app) == ["picture", "portrait"]
@@ -86,7 +86,7 @@ def test_the_vae_page_draws_what_the_probe_says(run, shown):
         {"id": "vae/psnr", "kind": "bar", "table": [row], "caption": "PSNR by VAE", "alt": "PSNR"},
         {"id": "vae/who-pays", "kind": "table", "table": [row], "caption": "Who", "alt": "Who"},
     ]
-    (run / "report/report.json").write_text(json.dumps(report))
+    Run(run).write_json("report/report.json", report)
     shown(run)
     said = text(opened("vae"))
     for words in ("PSNR by VAE", "Who pays", "model-0 · vae-1 · ΔE"):
@@ -132,8 +132,7 @@ def test_overview_filters_findings_and_keeps_the_choice(made, shown):
 
 
 def test_failures_and_links_are_told(run, shown, tmp_path):
-    (run / "failures").mkdir()
-    (run / "failures" / "0123.txt").write_text("out of memory")
+    Run(run).write_failure("0123", "out of memory")
     (run / "report" / "more.html").symlink_to("/etc/hostname")
     shown(run)
     told = text(opened())
@@ -203,8 +202,8 @@ def test_a_run_removed_while_open_says_so(run, shown):
 
 
 def test_a_run_of_another_version_says_so(run, shown):
-    spec = run / "spec.yaml"
-    spec.write_text(spec.read_text() + "whatever: 1\n")
+    written = Run(run)
+    written.write_text("spec.yaml", (written.read_text("spec.yaml") or "") + "whatever: 1\n")
     shown(run)
     assert "spec.yaml is not read" in text(opened())
     assert "unknown key" in text(opened("attributes"))

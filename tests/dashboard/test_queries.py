@@ -140,7 +140,7 @@ def test_what_a_probe_asked_for_can_be_opened_but_is_not_of_the_grid(run):
     plan.loc[plan.index[-1], ["asked", "kind"]] = ["steps", "predicted x0"]
     # A probe may ask for a cell of the grid, too: it stays one.
     again = plan.iloc[[0]].assign(asked="steps", kind="prompt switch")
-    pd.concat([again, plan]).to_parquet(run / "plan.parquet")
+    Run(run).write_plan(pd.concat([again, plan]))
     view = RunView(run)
     assert view.planned == len(plan) - 1
     assert last not in set(view.cells({})["cell"])
@@ -153,13 +153,13 @@ def test_what_a_probe_asked_for_can_be_opened_but_is_not_of_the_grid(run):
 def test_a_plan_that_names_paths_is_refused(run):
     plan = pd.read_parquet(run / "plan.parquet")
     plan["unit"] = "../../etc"
-    plan.to_parquet(run / "plan.parquet")
+    Run(run).write_plan(plan)
     with pytest.raises(RunError, match=re.escape("'../../etc' is no name of a unit")):
         RunView(run)
 
 
 def test_an_older_plan_says_what_to_do(run):
-    pd.read_parquet(run / "plan.parquet").drop(columns="kind").to_parquet(run / "plan.parquet")
+    Run(run).write_plan(pd.read_parquet(run / "plan.parquet").drop(columns="kind"))
     with pytest.raises(RunError, match=r"no column 'kind'.*older version; run the same"):
         RunView(run)
 
@@ -178,8 +178,7 @@ def test_a_run_being_written_shows_what_is_there(run):
     for file in (run / "images" / unit).iterdir():
         file.unlink()
     (run / "report/report.json").unlink()
-    (run / "failures").mkdir()
-    (run / "failures" / f"{unit}.txt").write_text("out of memory at batch size 16\n")
+    Run(run).write_failure(unit, "out of memory at batch size 16")
     view = RunView(run)
     rows = view.made()
     assert rows["made"].sum() < rows["planned"].sum()

@@ -1,0 +1,81 @@
+"""What a folder's configuration describes, against the weights that it holds.
+
+A configuration of a few bytes can describe a model of any size. So a component is built once
+without memory and counted before it is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from audit.checkpoints.folders import read_config
+from audit.checkpoints.weights import WeightsError, read_header
+from audit.errors import reading
+
+PACKED = 4
+"""Numbers that a quantized weight may hold in one."""
+SLACK = 1_000_000
+"""Numbers that a model may have beyond its file: buffers that are not saved."""
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' reports, which quote names of tensors as they are, off the terminal."""
+    loggers = [diffusers.utils.logging, transformers.utils.logging]
+    levels = [one.get_verbosity() for one in loggers]
+    try:
+        for one in loggers:
+            one.set_verbosity(logging.CRITICAL)
+        yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.set_verbosity(level)
+
+
+def rehearse(folder: Path, kind: Any) -> None:
+    """Build a component's class without memory, as its folder's config.json describes it.
+
+    Args:
+        folder: Of the component, with config.json and .safetensors.
+        kind: Class of diffusers or transformers.
+
+    Raises:
+        WeightsError: It cannot be built, or is far larger than its weights.
+    """
+    held = _held(folder)
+    if not held or not (folder / "config.json").is_file():
+        return
+    with (
+        reading(f"{str(folder / 'config.json')!r} describes no {kind.__name__}", WeightsError),
+        quiet_libraries(),
+        torch.device("meta"),
+    ):
+        if hasattr(kind, "config_class"):
+            model = kind(kind.config_class.from_pretrained(folder, local_files_only=True))
+        else:
+            model = kind.from_config(read_config(folder / "config.json"))
+    wanted = sum(p.numel() for p in model.parameters())
+    if wanted > PACKED * held + SLACK:
+        raise WeightsError(
+            f"{str(folder / 'config.json')!r} describes {wanted:,} weights; {held:,} are there"
+        )
+
+
+def _held(folder: Path) -> int:
+    """Numbers in a folder's safetensors files."""
+    total = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        for shape in read_header(path).shapes.values():
+            count = 1
+            for length in shape:
+                count *= length
+            total += count
+    return total
