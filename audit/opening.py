@@ -94,7 +94,10 @@ def beside(spec: Spec, base: Path) -> Spec:
     prefix = "local-dir:"
     classifiers = {
         name: one.model_copy(
-            update={"model": f"{prefix}{(base / one.model.removeprefix(prefix)).resolve()}"}
+            update={
+                "model": prefix
+                + str((base / Path(one.model.removeprefix(prefix)).expanduser()).resolve())
+            }
         )
         if one.model.startswith(prefix)
         else one

@@ -73,19 +73,18 @@ def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int
             raise Wrong(
                 f"--gate {file}: no such file; `audit gate … --out DIR` writes DIR/gate.json"
             )
+    check_runs(runs)
     with listening(port) as held:
-        check_runs(runs)
         serve([str(r.resolve()) for r in runs], [str(g.resolve()) for g in gates], held)
 
 
 def check_runs(runs: tuple[Path, ...]) -> None:
-    """Refuse folders that cannot be shown, in one line."""
-    from dashboard.files import RunError
-    from dashboard.queries import RunView
+    """Refuse folders that hold no run, in one line, before anything slow is loaded."""
+    from dashboard.files import RunError, index
 
     for folder in runs:
         try:
-            RunView(folder).close()
+            index(folder)
         except RunError as error:
             raise Wrong(str(error)) from None
 
@@ -115,9 +114,16 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
 
     from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
     from dashboard.access import TokenGate, new_token
+    from dashboard.files import RunError
     from dashboard.label_routes import label_routes
+    from dashboard.queries import RunView
 
-    first = parts.open_view(runs[0])
+    try:
+        first = parts.open_view(runs[0])
+        for other in runs[1:]:
+            RunView(Path(other)).close()
+    except RunError as error:
+        raise Wrong(str(error)) from None
     first.made()
     findings.frame(first)
     os.environ[parts.RUNS] = json.dumps({"runs": runs, "gates": gates})
@@ -133,10 +139,8 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=2,
     )
-    click.echo(f"http://{ADDRESS}:{port}/?token={token}")
-    click.echo(
-        "Whoever has this address can see the runs and write labels. Ctrl-C ends it.", err=True
-    )
+    out(f"http://{ADDRESS}:{port}/?token={token}")
+    say("Whoever has this address can see the runs and write labels. Ctrl-C ends it.")
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[held])
 

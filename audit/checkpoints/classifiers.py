@@ -75,6 +75,38 @@ def load_classifier(name: str, source: str, pretrained: str | None) -> Classifie
         raise WeightsError(text if text.startswith(what) else f"{what}: {text}") from None
 
 
+def refuse_unknown(source: str, pretrained: str | None) -> None:
+    """Refuse a classifier that cannot be there, before anything is read or copied for it.
+
+    Args:
+        source: As in `load_classifier`; what the hub holds is not asked.
+        pretrained: As in `load_classifier`.
+
+    Raises:
+        WeightsError: One line with the source and what would be right.
+    """
+    if source.startswith(REFERENCE):
+        with reading(f"classifier {source!r}", WeightsError):
+            reference.component("classifier", source.removeprefix(REFERENCE))
+    elif source.startswith(FOLDER):
+        folder = Path(source.removeprefix(FOLDER)).expanduser()
+        if not (folder / CONFIG).is_file():
+            raise WeightsError(f"classifier {source!r}: no {CONFIG} in {str(folder)!r}")
+    elif not source.startswith(HUB):
+        tags = open_clip.list_pretrained_tags_by_model(source)
+        if open_clip.get_model_config(source.replace("/", "-")) is None:
+            raise WeightsError(
+                f"classifier {source!r}: no architecture of open_clip; name one "
+                "(ViT-B-32:laion2b_s34b_b79k), hf-hub:owner/name, local-dir:FOLDER or "
+                "reference:NAME"
+            )
+        if pretrained not in tags and not Path(pretrained or "").is_file():
+            raise WeightsError(
+                f"classifier {source!r}: no pretrained {pretrained!r}; open_clip has "
+                f"{', '.join(tags[:8])}, or name a .safetensors file"
+            )
+
+
 def _built_in(source: str, pretrained: str | None) -> Classifier:
     """An architecture that open_clip itself describes."""
     config = open_clip.get_model_config(source.replace("/", "-"))

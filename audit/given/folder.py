@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from audit.attributes import load_attribute
+from audit.checkpoints.classifiers import refuse_unknown
 from audit.checkpoints.models import pick_device, pick_dtype
 from audit.given import images as given
 from audit.given.copies import keep_one_of_each, labels_of
@@ -294,13 +295,19 @@ def fitted(
 
 
 def classifier_spec(text: str) -> dict[str, Any]:
-    """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix."""
+    """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix.
+
+    Raises:
+        WeightsError: There is none of that name; known before any image is copied.
+    """
+    model, pretrained = text, ""
     if text.startswith("local-dir:"):  # of the command line: relative to the working directory
-        return {"model": f"local-dir:{Path(text.removeprefix('local-dir:')).resolve()}"}
-    if text.startswith(("hf-hub:", "reference:")) or ":" not in text:
-        return {"model": text}
-    model, pretrained = text.split(":", 1)
-    return {"model": model, "pretrained": pretrained}
+        folder = Path(text.removeprefix("local-dir:")).expanduser()
+        model = f"local-dir:{folder.resolve()}"
+    elif not text.startswith(("hf-hub:", "reference:")) and ":" in text:
+        model, pretrained = text.split(":", 1)
+    refuse_unknown(model, pretrained or None)
+    return {"model": model} | ({"pretrained": pretrained} if pretrained else {})
 
 
 def classifier_name(text: str) -> str:

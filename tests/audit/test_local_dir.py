@@ -8,6 +8,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from conftest import SPEC
+from PIL import Image
 
 import reference
 from audit.cli import main
@@ -47,6 +48,31 @@ def test_on_the_command_line_it_is_in_the_working_folder(project, monkeypatch):
     told = classifier_spec("local-dir:classifiers/mine")
     assert told == {"model": f"local-dir:{project / 'classifiers/mine'}"}
     assert classifier_spec("reference:balanced") == {"model": "reference:balanced"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ViT-B-33:laion2b", "no architecture of open_clip"),
+        ("ViT-B-32:laion3b", "laion2b_s34b_b79k"),
+        ("ViT-B-32", "laion2b_s34b_b79k"),
+        ("local-dir:nowhere", "no open_clip_config.json in"),
+        ("reference:nobody", "nobody"),
+    ],
+)
+@pytest.mark.parametrize("command", ["score", "vae"])
+def test_an_unknown_classifier_is_refused_before_any_image_is_copied(
+    command, text, words, tmp_path
+):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "a.png")
+    more = ["--vae", "reference:faithful", "--attribute", "world-gender"]
+    arguments = [command, folder, *(more if command == "vae" else []), "--classifier", text]
+    result = CliRunner().invoke(main, [str(a) for a in [*arguments, "--out", tmp_path / "run"]])
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_help_names_the_run_folder_by_the_spec_s_file():
