@@ -100,7 +100,7 @@ class Attributes:
             findings += guards(tables, plan, spec, name)
         for attribute in spec.attributes:
             exhibits += agreement_exhibit(labels, attribute)
-        found, shown = disagreement(frames)
+        found, shown = disagreement(frames, spec.seeds.shared)
         return findings + found, exhibits + shown
 
 
@@ -141,7 +141,7 @@ def analyse_attribute(
             )
         )
     findings += compare_arms(frame, attribute, instrument, spec)
-    findings += attrition(frame, attribute, instrument)
+    findings += attrition(frame, attribute, instrument, shared)
     chart = pd.DataFrame(
         [
             {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}

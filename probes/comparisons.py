@@ -18,14 +18,16 @@ from audit.association import association_interval
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.plan import arm_labels
 from audit.prompts import slug
+from audit.seed_clusters import mean_by_seed, mean_share_by_seed, sharing_note
 from audit.spec import Spec
-from audit.stats import Estimand, mean_over_prompts, mean_share_over_prompts
+from audit.stats import Estimand, Interval, mean_over_prompts, mean_share_over_prompts
 from probes import Exhibit, Finding
 from probes.outcomes import reported_classes, subject_of
 from probes.pairing import Compared, compared
 
 PROBE = "attributes"
 NO_NULL = "a level has no null: what a model without an effect scores is not defined; compare arms"
+UNCLUSTERED = "seeds are shared by all prompts, which this interval between prompts does not know"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 
 
@@ -47,7 +49,7 @@ def compare_arms(
     for arm in dict.fromkeys(frame["arm"]):
         if arm == base:
             continue
-        both = compared(told, "told", arm, base)
+        both = compared(told, "told", arm, base, spec.seeds.shared)
         subject = subject_of(frame[frame["arm"] == arm], attribute.name)
         for name in reported_classes(attribute):
             findings += _difference(
@@ -63,16 +65,15 @@ def compare_arms(
     return findings
 
 
-def attrition(frame: pd.DataFrame, attribute: AttributeSpec, instrument: str) -> list[Finding]:
+def attrition(
+    frame: pd.DataFrame, attribute: AttributeSpec, instrument: str, shared: bool = False
+) -> list[Finding]:
     """Share of the planned pictures that were told no class, by arm and by what they were."""
     findings = []
     for arm, part in frame.groupby("arm", sort=False):
         subject = subject_of(part, attribute.name)
         lost = ~part["outcome"].isin(attribute.class_names)
-        by_prompt = lost.groupby(part["prompt"])
-        share = mean_share_over_prompts(
-            by_prompt.sum().tolist(), by_prompt.count().tolist(), "this suite"
-        )
+        share = mean_share(lost, part, shared)
         kinds = {o: int((part["outcome"] == o).sum()) for o in OUTCOMES}
         kinds["no picture"] = int(part["outcome"].isna().sum())
         findings.append(
@@ -91,11 +92,34 @@ def attrition(frame: pd.DataFrame, attribute: AttributeSpec, instrument: str) ->
                 unit="share",
                 higher_is_better=False,
                 instrument=instrument,
-                note=", ".join(f"{k} {v}" for k, v in kinds.items() if v)
-                or "every picture counted",
+                note=(
+                    ", ".join(f"{k} {v}" for k, v in kinds.items() if v) or "every picture counted"
+                )
+                + clustered(part, shared),
             )
         )
     return findings
+
+
+def mean_share(hits: pd.Series, part: pd.DataFrame, shared: bool) -> Interval:
+    """Mean over the prompts of the share of images that are hit, for these prompts.
+
+    Args:
+        hits: True or False for each row of `part`.
+        part: Rows of the plan.
+        shared: Whether all prompts share the same seeds; the interval is then clustered by seed.
+    """
+    if shared:
+        return mean_share_by_seed(hits, part["prompt"], part["seed"], "this suite")
+    by_prompt = hits.groupby(part["prompt"])
+    return mean_share_over_prompts(
+        by_prompt.sum().tolist(), by_prompt.count().tolist(), "this suite"
+    )
+
+
+def clustered(part: pd.DataFrame, shared: bool) -> str:
+    """What a note must say of shared seeds; '' where every image has noise of its own."""
+    return f"; {sharing_note(part['seed'].nunique())}" if shared else ""
 
 
 def intersections(
@@ -119,10 +143,7 @@ def intersections(
                 for b in table.columns:
                     told = part["outcome"].isin(table.index) & other.isin(table.columns)
                     hit = ((part["outcome"] == a) & (other == b))[told]
-                    by_prompt = hit.groupby(part.loc[told, "prompt"])
-                    share = mean_share_over_prompts(
-                        by_prompt.sum().tolist(), by_prompt.count().tolist(), "this suite"
-                    )
+                    share = mean_share(hit, part[told], spec.seeds.shared)
                     rows.append((arm, a, b, int(table.loc[a, b]), *share))
             findings.append(_association(table, part, one, two, classifier, n))
         exhibits.append(
@@ -169,12 +190,13 @@ def _association(
 
 
 def disagreement(
-    frames: Mapping[str, Mapping[str, pd.DataFrame]],
+    frames: Mapping[str, Mapping[str, pd.DataFrame]], shared: bool = False
 ) -> tuple[list[Finding], list[Exhibit]]:
     """How often two classifiers count the same picture differently.
 
     Args:
         frames: Outcomes by classifier and attribute, of the same pictures in the same order.
+        shared: Whether all prompts share the same seeds.
     """
     findings, rows = [], []
     for one, two in combinations(frames, 2):
@@ -183,10 +205,7 @@ def disagreement(
             both = first["outcome"].notna() & second["outcome"].notna()
             for arm, part in first[both].groupby("arm", sort=False):
                 other = second.loc[part.index, "outcome"]
-                differ = (part["outcome"] != other).groupby(part["prompt"])
-                share = mean_share_over_prompts(
-                    differ.sum().tolist(), differ.count().tolist(), "this suite"
-                )
+                share = mean_share(part["outcome"] != other, part, shared)
                 findings.append(
                     Finding(
                         id=f"{PROBE}/disagreement/{attribute}/{one}/{two}/{arm}",
@@ -200,7 +219,8 @@ def disagreement(
                         n_clusters=part["prompt"].nunique(),
                         unit="share",
                         instrument=f"{one} and {two}",
-                        note="no classifier is the truth: label the pictures they disagree on",
+                        note="no classifier is the truth: label the pictures they disagree on"
+                        + clustered(part, shared),
                     )
                 )
                 crossed = pd.crosstab(part["outcome"], other)
@@ -247,15 +267,18 @@ def guards(
             instrument=f"{classifier}.likeness",
         )
         if values:
-            mean = mean_over_prompts(values, "this suite")
+            suite = mean_over_prompts(values, "this suite")
+            if spec.seeds.shared:
+                cells = known["likeness"], known["prompt"], known["seed"]
+                suite = Interval(*mean_by_seed(*cells, "this suite")[:3])
             findings.append(
                 blank._replace(
                     id=f"{PROBE}/likeness/{classifier}/{arm}",
-                    value=mean.value,
-                    low=mean.low,
-                    high=mean.high,
+                    value=suite.value,
+                    low=suite.low,
+                    high=suite.high,
                     estimator="mean over prompts of the cosine of picture and prompt",
-                    note=NO_NULL,
+                    note=NO_NULL + clustered(known, spec.seeds.shared),
                     n_clusters=len(values),
                 )
             )
@@ -270,14 +293,14 @@ def guards(
                     high=mean.high,
                     estimand="prompts like these",
                     estimator="mean over prompts of the mean 1 - cosine of two seeds' pictures",
-                    note=NO_NULL,
+                    note=NO_NULL + (f"; {UNCLUSTERED}" if spec.seeds.shared else ""),
                     n_clusters=len(spread),
                     unit="1 - cosine",
                 )
             )
         if arm != base:
             findings += _difference(
-                compared(frame, "likeness", arm, base),
+                compared(frame, "likeness", arm, base, spec.seeds.shared),
                 f"likeness-difference/{classifier}/{arm}",
                 "likeness difference",
                 subject | {"baseline": base},

@@ -12,6 +12,7 @@ from scipy.optimize import minimize_scalar
 
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.correction import ErrorTable
+from audit.errors import AuditError
 from audit.plan import ARM
 from audit.prompts import slug
 from audit.spec import ClassifierSpec, Spec
@@ -131,7 +132,7 @@ def measured_errors(
         None where the rows say nothing of this attribute and instrument at these settings.
 
     Raises:
-        ValueError: A class or outcome is not declared.
+        AuditError: A class or outcome is not declared, or a class has no labelled image.
     """
     rows = rows[(rows["attribute"] == attribute.name) & (rows["instrument"] == instrument)]
     for setting in [s for s in ARM if s in rows]:
@@ -142,13 +143,19 @@ def measured_errors(
     for column, valid in (("true", names), ("outcome", columns)):
         unknown = sorted(set(rows[column]) - set(valid))
         if unknown:
-            raise ValueError(f"errors: {column} {unknown[0]!r} is none of {', '.join(valid)}")
+            raise AuditError(f"errors: {column} {unknown[0]!r} is none of {', '.join(valid)}")
     counts = (
         rows.pivot_table(index="true", columns="outcome", values="count", aggfunc="sum")
         .reindex(index=list(names), columns=list(columns))
         .fillna(0)
         .to_numpy(int)
     )
+    for name, labelled in zip(names, counts.sum(axis=1), strict=True):
+        if labelled < 1:
+            raise AuditError(
+                f"errors: no labelled image of {name!r} ({attribute.name}, {instrument}); a "
+                "confusion matrix needs at least 1 image of each class"
+            )
     worst, accuracy = "", float("nan")
     if "prompt" in rows:
         right = rows["count"].where(rows["true"] == rows["outcome"], 0)

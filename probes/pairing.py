@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from audit.seed_clusters import difference_by_seed, sharing_note
 from audit.stats import Difference, Estimand, paired_difference_of_sorted
 from audit.unpaired import unpaired_difference
 
@@ -30,6 +31,8 @@ class Compared(NamedTuple):
         paired: whether they are.
         planned: images of the arm that were planned.
         notes: what is left out, in words.
+        seeds: (N,) seed of each image of `a` where they are paired and all prompts share the
+            same seeds; else None.
     """
 
     a: NDArray[np.float64]
@@ -39,9 +42,13 @@ class Compared(NamedTuple):
     paired: bool
     planned: int
     notes: list[str]
+    seeds: NDArray[np.object_] | None = None
 
     def difference(self, estimand: Estimand, span: float) -> Difference:
         """Mean over prompts of a - b; `span` as in `audit.stats.paired_difference`."""
+        if self.seeds is not None:
+            prompts = np.repeat(np.arange(len(self.n_a)), self.n_a)
+            return difference_by_seed(self.a, self.b, prompts, self.seeds, estimand, span)
         if self.paired:
             return paired_difference_of_sorted(self.a, self.b, self.n_a, estimand, span)
         return unpaired_difference(self.a, self.n_a, self.b, self.n_b, estimand, span == 1)
@@ -54,7 +61,8 @@ class Compared(NamedTuple):
     def estimator(self) -> str:
         """How the difference is estimated, in words."""
         if self.paired:
-            return "mean over prompts of paired differences, t"
+            clustered = "" if self.seeds is None else ", clustered by seed"
+            return "mean over prompts of paired differences, t" + clustered
         return "mean over prompts of differences of means, not paired, stratified by prompt"
 
 
@@ -76,7 +84,9 @@ def pair_keys(frame: pd.DataFrame) -> pd.Series | None:
     return None
 
 
-def compared(frame: pd.DataFrame, value: str, arm: str, base: str) -> Compared:
+def compared(
+    frame: pd.DataFrame, value: str, arm: str, base: str, shared: bool = False
+) -> Compared:
     """The images of two arms that have a value, paired where something pairs them.
 
     Args:
@@ -84,6 +94,7 @@ def compared(frame: pd.DataFrame, value: str, arm: str, base: str) -> Compared:
         value: Name of that column.
         arm: Name of the arm.
         base: Name of the arm that it is compared with.
+        shared: Whether all prompts share the same seeds.
     """
     held = frame[frame["arm"].isin([arm, base])]
     keys = pair_keys(held)
@@ -107,7 +118,11 @@ def compared(frame: pd.DataFrame, value: str, arm: str, base: str) -> Compared:
                 f"images without their pair in the other arm, left out: {lost[0]} of {arm}, "
                 f"{lost[1]} of {base}"
             )
-        found = Compared(a, n, b, n, True, planned, notes)
+        seeds = None
+        if shared:
+            seeds = both.index.get_level_values(1).to_numpy(object)[order]
+            notes.append(sharing_note(len(set(seeds))))
+        found = Compared(a, n, b, n, True, planned, notes, seeds)
         prompts = set(both.index.get_level_values(0))
     else:
         sides = [known[known["arm"] == name] for name in (arm, base)]

@@ -38,7 +38,7 @@ FEWEST_LABELS = 30
 FEWEST_DISAGREEMENTS = 5
 """Effective disagreements of labels and instrument below which the interval is exact. In simulated
 audits of 50 to 200 labels t intervals covered .95 to .99 from 5 on, and .93 from 3 on."""
-FEWEST_OF_CLASS = 5
+FEWEST_OF_CLASS = 4
 """Effective labels of the class, and of all others, below which the interval is exact and of the
 labels alone. Where the class is rare a disagreement is nearly always a false alarm: plenty of them
 say little of the share, and labels that never name the class have no variance for t."""

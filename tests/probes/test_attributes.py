@@ -265,3 +265,22 @@ def test_no_scores_at_all_is_said_and_never_a_share():
     findings, _ = analysed(plan, empty)
     assert all(f.status == "not-measured" for f in pick(findings, "total variation"))
     assert not [f for f in findings if f.metric == "mean share"]
+
+
+@pytest.mark.faults
+def test_every_interval_of_a_run_with_shared_seeds_is_clustered_by_seed_and_says_so():
+    plan = plan_of()
+    spec = SPEC.model_copy(update={"seeds": SPEC.seeds.model_copy(update={"shared": True})})
+    # All prompts' images of a seed are alike: 8 images, not 160.
+    scores = scores_of(plan, lambda c, i: 4 + (c == "b"))
+    apart, _ = analysed(plan, scores)
+    shared, _ = analysed(plan, scores, spec=spec)
+    for metric in ("mean share", "share difference"):
+        one, two = (pick(x, metric, checkpoint="b")[0] for x in (apart, shared))
+        assert one.value == two.value
+        assert two.high - two.low > 2 * (one.high - one.low)
+    assert (one.p < 0.001, two.p > 0.05) == (True, True)
+    bounded = [f for f in shared if np.isfinite(f.low)]
+    assert {f.metric for f in bounded} >= {"share", "mean share", "not counted", "total variation"}
+    unsaid = {f.metric for f in bounded if "shared" not in f.note}
+    assert unsaid <= {"association (Cramér's V)"}

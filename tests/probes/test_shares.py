@@ -114,6 +114,24 @@ def test_cannot_tell_counts_in_the_correction():
     assert one(findings, "corrected total variation").value == pytest.approx(0, abs=1e-6)
 
 
+def test_bounds_over_prompts_are_neither_0_nor_1():
+    findings = over_prompts(frame({"p": {"man": 8, "woman": 8}}), attribute(), "i", {})
+    suite = next(f for f in findings if f.metric == "mean share")
+    # Effective size 15 (z / t15)² = 12.68; Wilson's half width at one half is z / 2 sqrt(n + z²).
+    assert (suite.low, suite.high) == pytest.approx((0.2589, 0.7411), abs=2e-4)
+    spread = {f"p{i}": {"man": 8 - i % 4, "woman": i % 4} for i in range(24)}
+    mean = one(over_prompts(frame(spread), attribute(), "i", {}), "mean total variation")
+    assert mean.value == pytest.approx((0.5 + 0.375 + 0.25 + 0.125) / 4)
+    assert mean.low <= mean.value <= mean.high
+    assert 0 < mean.high < 0.5
+    assert mean.low > 0
+    part = frame({"p": {"man": 40, "woman": 40}})
+    fixed = one(prompts_of(part, matrix([[90, 10], [10, 90]])), "corrected share")
+    # At one half the matrix doubles nothing: 1/0.8 of Wilson's 0.107, and what 100 labels leave.
+    assert 0.5 - fixed.low == pytest.approx(0.145, abs=0.02)
+    assert fixed.high - 0.5 == pytest.approx(0.145, abs=0.02)
+
+
 # --- what is a test
 
 
