@@ -80,10 +80,9 @@ def two_level_p(p: ArrayLike, families: Sequence[str]) -> NDArray[np.float64]:
         inside[family == k] = benjamini_hochberg(alone[family == k])
     # The least p of a family that Benjamini-Hochberg has adjusted is its Simes p.
     simes = np.array([inside[family == k].min() for k in range(len(names))])
-    selected_at = benjamini_hochberg(simes)
-    levels = np.sort(selected_at)
+    levels = np.sort(benjamini_hochberg(simes))
     count = np.searchsorted(levels, levels, side="right")
-    # With `count` families selected, from the level at which they are, q must be p M / count.
+    # With `count` families selected, from the level at which they are, q must be p M / count. That
+    # the test's own family is among them follows: its Simes p is no larger than p.
     needed = np.maximum(levels[None, :], inside[:, None] * len(names) / count[None, :])
-    needed = np.maximum(needed, selected_at[family][:, None])
     return np.asarray(np.minimum(needed.min(axis=1), 1.0))

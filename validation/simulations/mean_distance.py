@@ -56,4 +56,4 @@ def table(draws: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(table(1000)))
+    print("\n".join(table(400)))

@@ -60,4 +60,4 @@ def table(draws: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(table(2000)))
+    print("\n".join(table(1000)))
