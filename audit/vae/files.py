@@ -86,7 +86,7 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
         raise WeightsError("no such VAE; name a folder with config.json or a .safetensors file")
     class_name = read_config(path / "config.json").get("_class_name")
     if not isinstance(class_name, str) or class_name not in VAE_CLASSES:
-        raise WeightsError(f"a {class_name!r}; supported: {', '.join(VAE_CLASSES)}")
+        raise WeightsError(f"a {str(class_name)[:60]}; supported: {', '.join(VAE_CLASSES)}")
     return load_component(path, VAE_CLASSES[class_name], dtype)
 
 
