@@ -249,9 +249,10 @@ def _allowed_ends(
     """For each class whether the outcomes allow that no image is of it, and that all are.
 
     A posterior has no mass on 0 and 1, so these two are tested: outcomes are drawn from the
-    likeliest shares without the class (or with it alone), each from a table drawn from its
-    labels (Jeffreys' prior: that of the test would widen intervals at few labels by 8 %). The score of the class, how fast the likelihood rises as it comes in (or as all others
-    do), is at least the observed one in more than `tail` of draws where the end is allowed.
+    likeliest shares without the class (or with it alone), each from a table drawn from its labels
+    (Jeffreys' prior: that of the test would widen intervals at few labels by 8 %). The score of
+    the class, how fast the likelihood rises as it comes in (or as all others do), is at least the
+    observed one in more than `tail` of draws where the end is allowed.
     """
     rng = np.random.default_rng(seed)
     rows = (counts + estimation_prior(counts)) / (counts.sum(axis=1, keepdims=True) + 1)
