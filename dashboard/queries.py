@@ -70,6 +70,9 @@ class RunView:
         except duckdb.Error as error:
             raise RunError(f"{folder}: plan.parquet cannot be read ({_first(error)})") from None
         have = {str(row[0]) for row in self._db.execute("DESCRIBE planned").fetchall()}
+        if "pair" not in have:  # a run of 0.1.0: nothing paired imported images
+            self._db.execute("ALTER TABLE planned ADD COLUMN pair VARCHAR DEFAULT ''")
+            have.add("pair")
         lacking = [name for name in Cell._fields if name not in have]
         if lacking:
             raise RunError(

@@ -20,6 +20,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 import reference
 from audit.checkpoints.folders import check_folder, read_config
 from audit.checkpoints.pickles import refusal
+from audit.checkpoints.rehearsal import quiet_libraries
 from audit.checkpoints.weights import WeightsError, read_header
 from audit.errors import reading
 
@@ -172,7 +173,8 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
     weights = _weights(folder)
     header = read_header(weights)
     bare: dict[str, Any] = {"load_weights": False, "pretrained_text": False}
-    with reading(path, WeightsError):
+    # open_clip warns that no weights are loaded yet: they are, from safetensors alone, below.
+    with reading(path, WeightsError), quiet_libraries():
         import torch
 
         with torch.device("meta"):  # nothing is allocated before the sizes are known
@@ -185,7 +187,7 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
         raise WeightsError(
             f"{path!r} describes a model of {wanted:,} numbers; {weights.name} holds {held:,}"
         )
-    with reading(path, WeightsError):
+    with reading(path, WeightsError), quiet_libraries():
         model = open_clip.create_model(f"{FOLDER}{folder}", **bare, **changed)
     with reading(str(weights), WeightsError):
         open_clip.load_checkpoint(model, str(weights))

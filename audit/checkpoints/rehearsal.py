@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import torch
-import transformers
 
 from audit.checkpoints.folders import read_config
 from audit.checkpoints.weights import WeightsError, read_header
@@ -29,15 +27,12 @@ SLACK = 1_000_000
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep the libraries' reports, which quote names of tensors as they are, off the terminal."""
-    loggers = [diffusers.utils.logging, transformers.utils.logging]
-    levels = [one.get_verbosity() for one in loggers]
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        for one in loggers:
-            one.set_verbosity(logging.CRITICAL)
         yield
     finally:
-        for one, level in zip(loggers, levels, strict=True):
-            one.set_verbosity(level)
+        logging.disable(before)
 
 
 def rehearse(folder: Path, kind: Any) -> None:

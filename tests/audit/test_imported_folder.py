@@ -16,6 +16,7 @@ from audit.given.folder import given_audit, store_images
 from audit.given.images import GivenError, read_folder, warnings_of
 from audit.given.pixels import readable
 from audit.pictures import grid_exhibits
+from audit.planning import begin
 from audit.store import Run
 from audit.vae.originals import pictures_of_folder
 from reference.world import GENDERS, ROLES, TONES, Person, picture
@@ -119,6 +120,7 @@ def test_copies_under_other_prompts_and_models_stay_apart_and_conflicts_are_said
     )
     said: list[str] = []
     found = imported(folder, table(tmp_path / "t.csv", *rows), tmp_path / "run", said)
+    begin(found.audit, found.plan, found.provenance)
     plan = store_images(found, said.append)
     assert sorted(zip(plan["checkpoint"], plan["prompt"], strict=True)) == [
         ("x", "p"),

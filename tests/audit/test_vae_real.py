@@ -1,6 +1,5 @@
 """`audit vae` on real VAEs and photographs: sizes, objects, precision and scale."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -98,7 +97,7 @@ def mixed(tmp_path_factory):
 def test_no_image_is_encoded_twice_to_fill_a_batch(mixed, tmp_path):
     folder = mixed[-1]
     vae = Counted(load("approx-sd1.4"))
-    pictures = pictures_of_folder(folder, None)
+    pictures = pictures_of_folder(folder, None, (), lambda text: None)
     audit, plan, provenance, loaded = round_trip_audit(
         "sizes", pictures, {"approx": vae}, tmp_path / "run", 1024, 4
     )
@@ -140,7 +139,7 @@ def test_work_is_said_before_it_starts(mixed):
 
 def test_objects_are_named_in_the_run(mixed):
     audit, *_ = mixed
-    rows = json.loads((audit.run.folder / "vaes.json").read_text())
+    rows = audit.run.read_json("vaes.json")
     told = {row["name"]: (row["channels"], row["scaling_factor"], row["source"]) for row in rows}
     assert told == {
         "light": (4, None, "object:Light"),

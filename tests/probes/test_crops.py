@@ -147,9 +147,10 @@ def test_the_key_holds_the_way_only_where_something_is_not_square():
 
 
 def test_an_importer_names_the_way_only_where_something_is_not_square():
-    assert fitted(["reference:a"], [(64, 64), (0, 0)], None) == {"a": {"model": "reference:a"}}
-    assert fitted(["reference:a"], [(64, 64), (64, 65)], None)["a"]["fit"] == DEFAULT_FIT
-    assert fitted(["reference:a"], [(64, 65)], "pad")["a"]["fit"] == "pad"
+    one = "reference:balanced"
+    assert fitted([one], [(64, 64), (0, 0)], None) == {"balanced": {"model": one}}
+    assert fitted([one], [(64, 64), (64, 65)], None)["balanced"]["fit"] == DEFAULT_FIT
+    assert fitted([one], [(64, 65)], "pad")["balanced"]["fit"] == "pad"
 
 
 @pytest.mark.parametrize("change", [{"fit": "stretch"}, {"fit": "pad", "pad_colour": "grey"}])

@@ -143,7 +143,7 @@ def test_results_of_somebody_else_are_left_alone():
     ("text", "words"),
     [
         (b"\xff\xfe", "not UTF-8"),
-        (b"---\na: [\n---\n", "cannot be read"),
+        (b"---\na: [\n---\n", "is not YAML"),
         (b"---\n- a\n---\n", "is a list"),
         (b"<!-- diffusion-audit:begin -->\n", "1 and 0 of the markers"),
         (b"<!-- diffusion-audit:end -->\n<!-- diffusion-audit:begin -->\n", "in this order"),
