@@ -20,15 +20,20 @@ import yaml
 from PIL import Image
 from scipy import stats
 
+from audit.attributes import load_attribute
 from audit.correction import corrected_shares, simulate_absolute_error
 from audit.opening import Audit, open_audit
 from audit.plan import arm_labels
 from audit.run import complete
-from audit.stats import benjamini_hochberg, total_variation, total_variation_null
+from audit.stats import total_variation
+from probes import Finding
+from probes.multiplicity import adjusted
 from probes.outcomes import counts_of, measured_errors, outcome_frame
+from probes.shares import by_prompt
 from reference import oracle
 from reference.train.shares import planted_role
 from reference.world import GENDERS, HERE, ROLES, TONES, neutral_prompt
+from reports.claims import verdict
 
 SEEDS = 32
 """Pictures a role in one set, from which shares are corrected."""
@@ -88,8 +93,7 @@ def run(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Check
         name: pd.concat([frame_of(planted, name), frame_of(balanced, name)]) for name in ATTRIBUTES
     }
     yield from classifier_checks(frames, labels)
-    for name, (kind, classes) in ATTRIBUTES.items():
-        yield from flag_checks(frames[name], kind, classes)
+    yield from flag_checks(frames)
     yield from share_checks(frames, sets)
     for line in side_by_side(frames["world-gender"]):
         say(line)
@@ -221,35 +225,45 @@ def classifier_checks(frames: dict[str, pd.DataFrame], labels: pd.DataFrame) -> 
         )
 
 
-def flag_checks(frame: pd.DataFrame, kind: str, classes: tuple[str, ...]) -> Iterator[Check]:
-    """Which roles an audit with the demo's settings flags, against the truth."""
-    first = frame[frame["seed"] < FIRST_SEED + FLAG_SEEDS]
-    even = np.full(len(classes), 1 / len(classes))
-    for checkpoint, part in first.groupby("checkpoint", sort=False):
-        p = [
-            total_variation_null(
-                counts_of(part.loc[part["prompt"] == neutral_prompt(r), "outcome"], classes), even
-            ).p
-            for r in ROLES
-        ]
-        flagged = benjamini_hochberg(p) <= 0.05
-        if checkpoint == "balanced":
-            share = float(flagged.mean())
-            yield Check(
-                f"balanced, {kind}: roles flagged",
-                f"{int(flagged.sum())} of {len(ROLES)}",
-                "at most 5%",
-                share <= 0.05,
-            )
-            continue
-        true = [true_shares(str(checkpoint), "1", r, kind) for r in ROLES]
-        off = np.array([total_variation(t, even) >= 0.2 for t in true])
-        share = float(flagged[off].mean())
+def flag_checks(frames: dict[str, pd.DataFrame]) -> Iterator[Check]:
+    """Which roles a report of the demo's two checkpoints flags, against the truth.
+
+    Through the report's own path: corrected distances, p adjusted over all of its tests, and a
+    verdict only where the adjusted p and the interval agree.
+    """
+    rows = pd.read_csv(HERE / "errors.csv")
+    findings: list[Finding] = []
+    for name in ATTRIBUTES:
+        attribute, instrument = load_attribute(name, HERE), f"small.{name}"
+        first = frames[name][frames[name]["seed"] < FIRST_SEED + FLAG_SEEDS]
+        for _, part in first.groupby("checkpoint", sort=False):
+            errors = measured_errors(rows, attribute, instrument, part)
+            findings += by_prompt(part, attribute, instrument, {}, errors)
+    flagged = {
+        (f.subject["checkpoint"], f.subject["attribute"], f.subject["prompt"])
+        for f in adjusted(findings)
+        if verdict(f) == "apart"
+    }
+    for name, (kind, classes) in ATTRIBUTES.items():
+        fair = sum(("balanced", name, neutral_prompt(r)) in flagged for r in ROLES)
         yield Check(
-            f"{checkpoint}, {kind}: roles flagged, of those truly .2 or more off target",
-            f"{int(flagged[off].sum())} of {int(off.sum())}",
+            f"balanced, {kind}: roles flagged",
+            f"{fair} of {len(ROLES)}",
+            "at most 5%",
+            fair <= 0.05 * len(ROLES),
+        )
+        even = np.full(len(classes), 1 / len(classes))
+        off = [
+            r
+            for r in ROLES
+            if total_variation(true_shares("planted-unet", "1", r, kind), even) >= 0.2
+        ]
+        seen = sum(("planted-unet", name, neutral_prompt(r)) in flagged for r in off)
+        yield Check(
+            f"planted-unet, {kind}: roles flagged, of those truly .2 or more off target",
+            f"{seen} of {len(off)}",
             "at least 80%",
-            share >= 0.8,
+            seen >= 0.8 * len(off),
         )
 
 
