@@ -13,7 +13,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -303,12 +303,16 @@ class Run(RunFolder):
         """
         self.write_labels(f"label-{time.time_ns():020d}-{secrets.token_hex(4)}", rows)
 
-    def labels(self) -> pd.DataFrame:
-        """All labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last.
+    def labels(self, files: Sequence[Path] | None = None) -> pd.DataFrame:
+        """Labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last.
 
         Where the last is `WITHDRAWN`, the rater has none of that cell.
+
+        Args:
+            files: Files of labels in the order of their names; None: all of the run's.
         """
-        files = sorted((self.folder / "labels").glob("*.parquet"))
+        if files is None:
+            files = sorted((self.folder / "labels").glob("*.parquet"))
         columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
