@@ -171,7 +171,8 @@ def _failed_instruments(run: Run) -> list[Finding]:
         files = run.tracebacks(folder)
         if not files:
             continue
-        reason = files[0].read_text(encoding="utf-8").splitlines()[0]
+        lines = files[0].read_text(encoding="utf-8", errors="replace").splitlines()
+        reason = lines[0] if lines else "no reason is kept"
         note = (
             f"it failed on {len(files)} files of images, for example {files[0].stem}: {reason} "
             f"(traceback: {files[0].relative_to(run.folder)})"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import optimize, stats
 from scipy.stats.contingency import association
 
-LEVEL = 0.95
+from audit.stats import LEVEL
 
 
 class Association(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import diffusers
 import transformers
@@ -35,3 +37,14 @@ def quieten() -> None:
         for handler in logging.getLogger(name).handlers:
             if ONCE not in handler.filters:
                 handler.addFilter(ONCE)
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep the libraries' reports, which quote names of tensors as they are, off the terminal."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

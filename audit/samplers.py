@@ -12,7 +12,7 @@ from typing import Any
 import diffusers
 import torch
 
-from audit.errors import AuditError
+from audit.errors import AuditError, reason
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -51,14 +51,12 @@ def sampler(own: Any, name: str) -> Any:
     if own is None or "beta_start" not in own.config:
         kind = type(own).__name__
         raise AuditError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
-    class_name, changes = SCHEDULERS[name]
-    scheduler_class = getattr(diffusers, class_name)
     try:
-        made = scheduler_class.from_config(own.config, **changes)
+        made = _scheduler(own, name)
     except (NotImplementedError, ValueError) as error:
         raise AuditError(
             f"samplers: {name!r} cannot follow the checkpoint's noise schedule "
-            f"({' '.join(str(error).split())[:120]}); use 'own'"
+            f"({reason(error, 120)}); use 'own'"
         ) from None
     unknown = ignored_settings(made)
     if unknown or not _same_schedule(own, made):
@@ -87,10 +85,14 @@ def ignored_settings(scheduler: Any) -> list[str]:
     return [k for k in NOISE_SETTINGS if config.get(k) not in (None, False) and k not in known]
 
 
-def _follows(own: Any, name: str) -> bool:
+def _scheduler(own: Any, name: str) -> Any:
     class_name, changes = SCHEDULERS[name]
+    return getattr(diffusers, class_name).from_config(own.config, **changes)
+
+
+def _follows(own: Any, name: str) -> bool:
     try:
-        made = getattr(diffusers, class_name).from_config(own.config, **changes)
+        made = _scheduler(own, name)
     except (NotImplementedError, ValueError):
         return False
     return not ignored_settings(made) and _same_schedule(own, made)

@@ -16,7 +16,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from audit.total_variation import is_degenerate, null_distances, tail
@@ -153,14 +152,15 @@ def total_variation_null(counts: ArrayLike, target: ArrayLike) -> Null:
 
 
 def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """P values adjusted for a family by Benjamini and Hochberg (1995).
+    """P values adjusted for a family by Benjamini and Hochberg (1995), each from 0 to 1.
 
+    Not by statsmodels' multipletests, which collects garbage each time: 0.7 s beside loaded models.
     NaN stays NaN and does not count: a test that was not made is no member of the family.
     """
     adjusted = np.array(p, float)
     made = ~np.isnan(adjusted)
     if made.any():
-        adjusted[made] = multipletests(adjusted[made], method="fdr_bh")[1]
+        adjusted[made] = stats.false_discovery_control(adjusted[made])
     return adjusted
 
 

@@ -13,7 +13,7 @@ import io
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from audit import __version__, checksums
 from audit.atomic import refuse_links, write_new
 from audit.checksums import DamagedError
 from audit.errors import AuditError
-from audit.names import part
+from audit.names import file_name, part
 from audit.run_folder import BROKEN, MADE_WITH, PLAN, PROVENANCE, RunFolder, parquet_bytes
 
 if TYPE_CHECKING:
@@ -271,17 +271,24 @@ class Run(RunFolder):
             name: File name without its ending.
             text: The exception in one line, and its traceback.
         """
-        path = self.folder / "failures" / step / f"{name}.log"
+        path = self._traceback_path(step, name)
         self.write(path, text.encode("utf-8", "replace"))
         return path
 
     def clear_traceback(self, step: str, name: str) -> None:
         """Forget what `write_traceback` kept."""
-        (self.folder / "failures" / step / f"{name}.log").unlink(missing_ok=True)
+        self._traceback_path(step, name).unlink(missing_ok=True)
 
     def tracebacks(self, step: str) -> list[Path]:
-        """Files of `write_traceback`, in the order of their names."""
-        return sorted((self.folder / "failures" / step).glob("*.log"))
+        """Files of `write_traceback`, in the order of their names.
+
+        Raises:
+            AuditError: The step is no plain name.
+        """
+        return sorted((self.folder / "failures" / part(step)).glob("*.log"))
+
+    def _traceback_path(self, step: str, name: str) -> Path:
+        return self.folder / "failures" / part(step) / f"{file_name(name)}.log"
 
     def write_labels(self, name: str, rows: list[tuple[str, str, str, str]]) -> None:
         """Write labels, rows of `LABEL_COLUMNS`, replacing those of that name; none: no file."""
@@ -296,12 +303,16 @@ class Run(RunFolder):
         """
         self.write_labels(f"label-{time.time_ns():020d}-{secrets.token_hex(4)}", rows)
 
-    def labels(self) -> pd.DataFrame:
-        """All labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last.
+    def labels(self, files: Sequence[Path] | None = None) -> pd.DataFrame:
+        """Labels: cell, attribute, class, rater. Of a rater's labels of one cell, the last.
 
         Where the last is `WITHDRAWN`, the rater has none of that cell.
+
+        Args:
+            files: Files of labels in the order of their names; None: all of the run's.
         """
-        files = sorted((self.folder / "labels").glob("*.parquet"))
+        if files is None:
+            files = sorted((self.folder / "labels").glob("*.parquet"))
         columns = list(LABEL_COLUMNS)
         if not files:
             return pd.DataFrame({c: pd.Series(dtype=str) for c in columns})
@@ -339,8 +350,12 @@ class Run(RunFolder):
 
     def made_cells(self, unit: str, vae: str) -> list[str]:
         """Cells of one images file that have an image."""
+        return list(self.pixel_digests(unit, vae))
+
+    def pixel_digests(self, unit: str, vae: str) -> dict[str, str]:
+        """sha256 of the pixels by cell, of the cells of one images file that have an image."""
         table = self._columns(self.images_path(unit, vae), ["cell", "sha256"])
-        return [r["cell"] for r in table.to_pylist() if r["sha256"]]
+        return {r["cell"]: r["sha256"] for r in table.to_pylist() if r["sha256"]}
 
     def units_by_cell(self) -> dict[str, str]:
         """The unit that holds each cell of the images files: what a lost plan knew."""

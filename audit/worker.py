@@ -15,7 +15,7 @@ from audit.checkpoints import models
 from audit.checkpoints.families import Other
 from audit.checksums import DamagedError
 from audit.damage import Damage, set_aside
-from audit.errors import reason as one_line
+from audit.errors import one_line
 from audit.executors import Outcome
 from audit.generate import Generator, extras_of
 from audit.plan import Unit
@@ -209,7 +209,7 @@ class GenerateWorker:
                 self._failed(unit, error)
 
     def _failed(self, unit: Unit, error: Exception) -> Outcome:
-        reason = f"{type(error).__name__}: {one_line(error)}"
+        reason = one_line(error)
         if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower():
             reason = f"out of memory at batch size {self.spec.batch_size}; try a smaller one"
         try:

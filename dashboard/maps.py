@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from audit.checksums import DamagedError, check_tensors
-from audit.run_folder import RunFolder
 from dashboard.queries import RunView
 
 MOST = 20_000
@@ -132,7 +131,7 @@ def _latents(view: RunView) -> tuple[list[str], NDArray[np.float32]]:
     cells: list[str] = []
     parts: list[NDArray[np.float32]] = []
     rows = sample(view, "trajectory", MOST).drop_duplicates("trajectory")
-    room, strict = BYTES, RunFolder(view.folder).format > 1
+    room, strict = BYTES, view.held.format > 1
     for unit, part in rows.groupby("unit", sort=False):
         path = view.files.latents.get(str(unit))
         if path is None or room <= 0:

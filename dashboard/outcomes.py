@@ -58,7 +58,7 @@ def told(view: RunView, reading: Reading) -> str:
         return known
     scores = view.sql(f"SELECT DISTINCT ON (cell) * FROM {view.scores(reading.instrument)}")
     plan = view.sql("SELECT cell FROM plan ORDER BY place")
-    labels = Run(view.folder).labels() if view.files.labels else _no_labels()
+    labels = Run(view.folder).labels(view.files.labels)  # those that are not damaged
     tables = {reading.instrument: scores}
     if reading.classifier is None:
         frame = monk_frame(tables, plan, labels, reading.attribute)
@@ -147,7 +147,3 @@ def disagreeing(view: RunView, one: Reading, other: Reading, limit: int) -> pd.D
             WHERE a.outcome <> b.outcome ORDER BY p.place LIMIT ?""",
         [limit],
     )
-
-
-def _no_labels() -> pd.DataFrame:
-    return pd.DataFrame({c: pd.Series(dtype=str) for c in ("cell", "attribute", "class", "rater")})

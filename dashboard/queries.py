@@ -58,6 +58,7 @@ class RunView:
     def __init__(self, folder: Path) -> None:
         self.files: Files = index(folder)
         self.folder = self.files.root
+        self.held = RunFolder(self.folder)
         self.damaged = self._leave_out_damaged()
         self._lock = RLock()
         self._made: dict[str, str] = {}
@@ -84,7 +85,7 @@ class RunView:
     def _leave_out_damaged(self) -> list[str]:
         """Names of damaged files; but for the plan, what they held is shown as missing."""
         try:
-            found = {d.path for d in find(RunFolder(self.folder), checked(self.files))}
+            found = {d.path for d in find(self.held, checked(self.files))}
         except NewerFormatError as error:
             raise RunError(str(error)) from None
         plan = self.files.top["plan.parquet"]
@@ -212,7 +213,7 @@ class RunView:
             if path is None:
                 continue
             try:
-                found |= read_images(path, list(part["cell"]), RunFolder(self.folder))
+                found |= read_images(path, list(part["cell"]), self.held)
             except (OSError, ValueError) as error:
                 if isinstance(error, DamagedError):  # since the run was opened
                     self.damaged.append(path.relative_to(self.folder).as_posix())
@@ -240,7 +241,7 @@ class RunView:
                 with safe_open(path, "numpy") as file:
                     if key in file.keys():  # noqa: SIM118
                         array = file.get_tensor(key)
-                        strict = RunFolder(self.folder).format > 1
+                        strict = self.held.format > 1
                         check_tensors([(key, array)], file.metadata(), path, strict)
                         return map_at(array, place[1])
             except (OSError, SafetensorError, DamagedError):

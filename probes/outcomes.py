@@ -103,18 +103,6 @@ def calibration(scores: pd.DataFrame, attribute: AttributeSpec, labels: pd.Serie
     return float(np.exp(best.x))
 
 
-def error_table(attribute: AttributeSpec, truth: pd.Series, found: pd.Series) -> ErrorTable:
-    """Counts of true class (rows) by outcome (columns), over the declared names."""
-    names = attribute.class_names
-    columns = (*names, *OUTCOMES)
-    counts = (
-        pd.crosstab(truth, found)
-        .reindex(index=list(names), columns=list(columns), fill_value=0)
-        .to_numpy(int)
-    )
-    return ErrorTable(names, columns, counts)
-
-
 def measured_errors(
     rows: pd.DataFrame, attribute: AttributeSpec, instrument: str, cells: pd.DataFrame
 ) -> Errors | None:

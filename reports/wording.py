@@ -100,11 +100,11 @@ def attribute(finding: Finding) -> str:
 
 
 def probability(finding: Finding) -> str:
-    """'p < .001 after Benjamini-Hochberg in two levels'; empty where there is no p."""
+    """'p < 0.001 after Benjamini-Hochberg in two levels'; empty where there is no p."""
     if not isfinite(finding.p):
         return ""
     digits = 3 if finding.p < 0.1 else 2
-    p = "p < .001" if finding.p < 0.001 else f"p = {finding.p:.{digits}f}".replace("0.", ".", 1)
+    p = "p < 0.001" if finding.p < 0.001 else f"p = {finding.p:.{digits}f}"
     return f"{p} after {clip(finding.adjustment, 80)}" if is_adjusted(finding) else p
 
 

@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file
 
 from audit.checkpoints import peft_layout
-from audit.checkpoints.rehearsal import quiet_libraries
 from audit.checkpoints.weights import (
     Header,
     WeightsError,
@@ -30,6 +29,7 @@ from audit.checkpoints.weights import (
     some,
 )
 from audit.errors import reading
+from audit.library_logs import quiet_libraries
 from audit.spec import canonical_digest
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")

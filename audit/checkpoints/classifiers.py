@@ -20,9 +20,10 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 import reference
 from audit.checkpoints.folders import check_folder, read_config
 from audit.checkpoints.pickles import refusal
-from audit.checkpoints.rehearsal import quiet_libraries
+from audit.checkpoints.rehearsal import SLACK
 from audit.checkpoints.weights import WeightsError, read_header
 from audit.errors import reading
+from audit.library_logs import quiet_libraries
 
 FOLDER, HUB, REFERENCE = "local-dir:", "hf-hub:", "reference:"
 CONFIG = "open_clip_config.json"
@@ -35,8 +36,6 @@ TOKENIZER_SETTINGS = (
 """What a configuration may pass to a tokenizer."""
 NEEDED_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 """What is fetched of a hub id: data."""
-SLACK = 1_000_000
-"""Numbers by which a model may exceed its file: buffers that are not saved."""
 _TIMM_NAME = re.compile(r"[\w.\-]+")
 
 
@@ -182,10 +181,10 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
                 f"{FOLDER}{folder}", device=torch.device("meta"), **bare, **changed
             )
     wanted = sum(t.numel() for t in built.state_dict().values())
-    held = sum(_numel(shape) for shape in header.shapes.values())
-    if wanted > 2 * held + SLACK:
+    if wanted > 2 * header.numbers + SLACK:
         raise WeightsError(
-            f"{path!r} describes a model of {wanted:,} numbers; {weights.name} holds {held:,}"
+            f"{path!r} describes a model of {wanted:,} numbers; {weights.name} holds "
+            f"{header.numbers:,}"
         )
     with reading(path, WeightsError), quiet_libraries():
         model = open_clip.create_model(f"{FOLDER}{folder}", **bare, **changed)
@@ -265,10 +264,3 @@ def _weights(folder: Path) -> Path:
 
 def _transform(model: Any) -> Any:
     return image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    total = 1
-    for length in shape:
-        total *= length
-    return total

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 
 from audit.checkpoints.folders import check_folder, read_config
 from audit.checkpoints.layouts import refuse_left_over
-from audit.checkpoints.rehearsal import quiet_libraries, rehearse
+from audit.checkpoints.rehearsal import rehearse
 from audit.checkpoints.weights import WeightsError, some
 from audit.errors import reading
+from audit.library_logs import quiet_libraries
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
 NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")

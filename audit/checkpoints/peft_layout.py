@@ -6,7 +6,6 @@ its layers do. The strength alpha / rank lies in adapter_config.json beside the 
 
 from __future__ import annotations
 
-import json
 import re
 from math import sqrt
 from pathlib import Path
@@ -15,7 +14,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from audit.checkpoints.folders import read_config
 from audit.checkpoints.weights import Header, WeightsError
+from audit.errors import reading
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
@@ -41,22 +42,22 @@ def settings_of(path: Path) -> dict[str, Any]:
         WeightsError: No such file, or settings of another kind of adapter.
     """
     where = path.with_name(CONFIG)
-    try:
-        config = json.loads(where.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not where.exists():
         raise WeightsError(
             f"{str(path)!r} is a LoRA in peft's own layout, whose strength lies in {CONFIG}: put "
             "that file beside it"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{str(where)!r} cannot be read ({type(error).__name__})") from None
-    kind = config.get("peft_type") if isinstance(config, dict) else None
+        )
+    config = read_config(where)
+    kind = config.get("peft_type")
     if kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
         said = "a DoRA or whole modules" if kind == "LORA" else f"peft_type {ascii(kind)[:40]}"
         raise WeightsError(f"{str(where)!r}: {said}; plain LoRA files alone are supported")
     keys = ("r", "lora_alpha", "use_rslora", "alpha_pattern")
     settings = {key: config.get(key) for key in keys}
-    alphas = [settings["lora_alpha"], *dict(settings["alpha_pattern"] or {}).values()]
+    patterns = settings["alpha_pattern"] or {}
+    if not isinstance(patterns, dict):
+        raise WeightsError(f"{str(where)!r}: alpha_pattern is no mapping of layers to numbers")
+    alphas = [settings["lora_alpha"], *patterns.values()]
     if not all(isinstance(a, (int, float)) for a in alphas):
         raise WeightsError(f"{str(where)!r}: lora_alpha {ascii(alphas)[:80]} should be numbers")
     return settings
@@ -70,10 +71,15 @@ def diffusers_tensors(path: Path, pipe: Any) -> dict[str, torch.Tensor]:
         pipe: Pipeline that it is for; decides which text encoder is meant.
 
     Raises:
-        WeightsError: It is for no component known here, or its settings cannot be read.
+        WeightsError: It is for no component known here, its settings cannot be read, or a matrix
+            has no rank.
     """
     settings = settings_of(path)
-    tensors = {n.removeprefix(PREFIX): t for n, t in load_file(path).items()}
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = {n.removeprefix(PREFIX): t for n, t in load_file(path).items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not tensor.numel():
+            raise WeightsError(f"{str(path)!r}: {name[:80]!a} has no rank")
     component = _component(path, tensors, pipe)
     patterns = dict(settings["alpha_pattern"] or {})
     out = {}

@@ -6,9 +6,6 @@ without memory and counted before it is loaded.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +14,12 @@ import torch
 from audit.checkpoints.folders import read_config
 from audit.checkpoints.weights import WeightsError, read_header
 from audit.errors import reading
+from audit.library_logs import quiet_libraries
 
 PACKED = 4
 """Numbers that a quantized weight may hold in one."""
 SLACK = 1_000_000
 """Numbers that a model may have beyond its file: buffers that are not saved."""
-
-
-@contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Keep the libraries' reports, which quote names of tensors as they are, off the terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def rehearse(folder: Path, kind: Any) -> None:
@@ -66,11 +53,4 @@ def rehearse(folder: Path, kind: Any) -> None:
 
 def _held(folder: Path) -> int:
     """Numbers in a folder's safetensors files."""
-    total = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        for shape in read_header(path).shapes.values():
-            count = 1
-            for length in shape:
-                count *= length
-            total += count
-    return total
+    return sum(read_header(path).numbers for path in sorted(folder.glob("*.safetensors")))

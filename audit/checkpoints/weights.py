@@ -10,6 +10,7 @@ import hashlib
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +77,11 @@ class Header(NamedTuple):
     dtypes: dict[str, str]
     """As safetensors writes them: 'F16', 'F32', 'BF16', …"""
     metadata: dict[str, str]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers its tensors hold together."""
+        return sum(prod(shape) for shape in self.shapes.values())
 
 
 def read_header(path: Path) -> Header:

@@ -17,10 +17,11 @@ from scipy import stats
 
 from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
-from audit.gate.evidence import EITHER_TAIL, TAIL, by_prompt, paired
+from audit.gate.evidence import ALPHA, EITHER_TAIL, TAIL, by_prompt, paired
+from audit.gate.needs import cells_to_see, prompts_to_see
 from audit.gate.pairs import metrics, pair
 from audit.gate.prompt_guard import unseen
-from audit.gate.rules import ALPHA, Metric, cells_to_see, prompts_to_see
+from audit.gate.rules import Metric
 from audit.spec import Spec, load_spec
 from audit.stats import FEWEST_PROMPTS
 from audit.store import Run

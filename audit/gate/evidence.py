@@ -25,7 +25,8 @@ from audit.stats import FEWEST_PROMPTS, LEVEL, Estimand
 Floats = NDArray[np.float64]
 Bad = Literal["rise", "drop", "away from the target"]
 
-TAIL = (1 - LEVEL) / 2
+ALPHA = 1 - LEVEL
+TAIL = ALPHA / 2
 EITHER_TAIL = 0.02
 """Of each of two bounds of which the smaller is taken: together at most 4 %, which leaves room for
 what normal approximations of counts get wrong."""

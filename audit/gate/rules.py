@@ -15,24 +15,21 @@ that cannot vary never passes.
 
 from __future__ import annotations
 
-from math import ceil, isnan, log, nan
+from math import isnan, nan
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from numpy.typing import ArrayLike
 
-from audit.gate.evidence import TAIL, Bad, Evidence, Floats, design_effect, evidence, paired
+from audit.gate.evidence import ALPHA, Bad, Evidence, Floats, evidence, paired
+from audit.gate.needs import needs, no_interval, nothing_seen, too_few_cells
 from audit.gate.prompt_guard import p_of_prompts, unseen
 from audit.gate.rates import DRAWS, Rates, false_fail_rates
-from audit.stats import FEWEST_PROMPTS, LEVEL, Estimand
+from audit.stats import Estimand
 
 Word = Literal["PASS", "FAIL", "INCONCLUSIVE", "ERROR"]
 
 EXIT_CODES: dict[Word, int] = {"PASS": 0, "FAIL": 1, "ERROR": 2, "INCONCLUSIVE": 3}
-ALPHA = 1 - LEVEL
-MOST = 100_000
-"""A number of seeds or prompts above this is not worth naming."""
 
 
 class Metric(NamedTuple):
@@ -181,7 +178,7 @@ def holm(p: ArrayLike) -> Floats:
 
     NaN stays NaN and is no member of the family: a test that was not made.
     """
-    # Not by statsmodels' multipletests: it collects garbage each time, 0.7 s beside loaded models.
+    # Not by statsmodels: see `audit.stats.benjamini_hochberg`.
     adjusted = np.array(p, float)
     order = np.argsort(adjusted)[: int((~np.isnan(adjusted)).sum())]
     steps = adjusted[order] * np.arange(len(order), 0, -1)
@@ -337,7 +334,7 @@ def _result(
         target=metric.target,
     )
     any_pair = bool((~np.isnan(metric.baseline + metric.candidate)).any())
-    if not any_pair and not _too_few_cells(metric):
+    if not any_pair and not too_few_cells(metric):
         return blank._replace(verdict="ERROR", note="no cell was measured in both arms")
     if p_adjusted <= ALPHA:
         return blank._replace(verdict="FAIL")
@@ -351,29 +348,15 @@ def _result(
             return blank._replace(
                 note="every cell differs by the same amount: no variance to go by"
             )
-        needs, note = _no_interval(metric, estimand, prompts)
-        return blank._replace(needs=needs, note=note)
+        wanted, note = no_interval(metric, estimand, prompts)
+        return blank._replace(needs=wanted, note=note)
     left_out = 1 - prompts / len(metric.baseline)
     if left_out > 1 - common:
         return blank._replace(note=f"{left_out:.0%} of the prompts have too few pairs with a value")
-    note = _nothing_seen(found, n, estimand) if found.same else ""
+    note = nothing_seen(found, n, estimand) if found.same else ""
     if blank.worse_high < metric.margin:
         return blank._replace(verdict="PASS", note=note)
-    return blank._replace(note=note, needs=_needs(blank, found, estimand, family))
-
-
-def _nothing_seen(found: Evidence, n: NDArray[np.int_], estimand: Estimand) -> str:
-    """What an interval rests on where no cell differs, and what it cannot have seen."""
-    cells, prompts = int(n.sum()), int((n > 0).sum())
-    if estimand == "this suite":
-        return f"none of {cells:,} cells differs: the bound is that of their number"
-    rare = 1 - TAIL ** (1 / prompts)
-    return (
-        f"none of {cells:,} cells differs: the bound is that of {float(found.size):,.0f} "
-        "independent ones, for an intra-prompt correlation of 0.1; a kind of prompt that makes up "
-        f"less than {rare:.0%} of prompts like these, and differs throughout, may be missing "
-        f"among these {prompts}"
-    )
+    return blank._replace(note=note, needs=needs(blank, found, estimand, family))
 
 
 def _means(values: Floats) -> Floats:
@@ -381,47 +364,3 @@ def _means(values: Floats) -> Floats:
     there = ~np.isnan(values)
     n = there.sum(axis=-1)
     return np.where(n > 0, np.where(there, values, 0).sum(axis=-1) / np.maximum(n, 1), nan)
-
-
-def _too_few_cells(metric: Metric) -> bool:
-    return metric.baseline.shape[1] < metric.least
-
-
-def _no_interval(metric: Metric, estimand: Estimand, prompts: int) -> tuple[str, str]:
-    if estimand == "prompts like these" and prompts < FEWEST_PROMPTS:
-        return f"at least {FEWEST_PROMPTS} prompts", f"{prompts} prompts say nothing about others"
-    if _too_few_cells(metric) or not prompts:
-        wanted = f"at least {metric.least} seeds a prompt with a value"
-        return wanted, "too few seeds for an interval"
-    return "", "nothing varies, so there is no interval"
-
-
-def cells_to_see(margin: float, span: float) -> float:
-    """Independent cells of which none differs from which the margin is excluded."""
-    return log(TAIL) / log(1 - min(margin / span, 0.999))
-
-
-def prompts_to_see(margin: float, span: float, seeds: float) -> float:
-    """As `cells_to_see`, in prompts of so many seeds, for 'prompts like these'."""
-    return float(cells_to_see(margin, span) * design_effect(seeds) / seeds)
-
-
-def _needs(result: Result, found: Evidence, estimand: Estimand, family: int) -> str:
-    """The n at which this estimate would be decided: by the bound inside, by the test outside.
-
-    Standard errors shrink as 1 / sqrt(n); the bound of cells that do not differ as 1 / n.
-    """
-    room = result.margin - result.worse
-    if found.same:
-        factor = cells_to_see(result.margin, found.span) / float(found.size)
-    elif room > 0:
-        factor = ((result.worse_high - result.worse) / room) ** 2
-    else:  # beyond the margin, not yet told from it in this family
-        so_far = float(stats.norm.isf(result.p))
-        factor = float(stats.norm.isf(ALPHA / family) / so_far) ** 2 if so_far > 0 else np.inf
-    per_prompt = estimand == "this suite"
-    now = result.pairs / result.prompts if per_prompt else result.prompts
-    unit = "seeds a prompt" if per_prompt else "prompts"
-    if now * factor > MOST:
-        return f"more than {MOST:,} {unit}: the estimate lies on the margin"
-    return f"about {max(ceil(now * factor), ceil(now) + 1):,} {unit}"

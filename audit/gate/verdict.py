@@ -159,10 +159,11 @@ def write(
 
 
 def _pictures(folder: Path | None) -> Images:
-    plan = Run(folder).read_plan() if folder is not None and folder.is_dir() else None
-    if folder is None or plan is None:
+    run = Run(folder) if folder is not None and folder.is_dir() else None
+    plan = run.read_plan() if run is not None else None
+    if run is None or plan is None:
         return lambda cell: None
-    pictures, known = Pictures(Run(folder), plan), set(plan["cell"])
+    pictures, known = Pictures(run, plan), set(plan["cell"])
     return lambda cell: pictures(cell) if cell in known else None
 
 

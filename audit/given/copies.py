@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import pyarrow.parquet as pq
 
 from audit.given.images import GivenImage
 from audit.progress import Say
@@ -84,6 +83,5 @@ def _pixel_digests(run: Run, plan: pd.DataFrame, file: str) -> dict[str, str]:
     """sha256 of the pixels by cell; images that could not be read have none."""
     digests: dict[str, str] = {}
     for unit in plan["unit"].unique():
-        table = pq.ParquetFile(run.images_path(str(unit), file)).read(columns=["cell", "sha256"])
-        digests |= {r["cell"]: r["sha256"] for r in table.to_pylist() if r["sha256"]}
+        digests |= run.pixel_digests(str(unit), file)
     return digests

@@ -80,7 +80,7 @@ def given_audit(
         fit: How images that are not square are fitted; None for the default.
 
     Raises:
-        ValueError: As `audit.given.images.read_folder`, or an attribute or classifier is unknown.
+        AuditError: As `audit.given.images.read_folder`, or an attribute or classifier is unknown.
     """
     declared = [load_attribute(a, Path()) for a in attributes]
     found = given.read_folder(folder, csv, declared, label_map)

@@ -27,7 +27,7 @@ MAX_TEXT = 4_000_000
 """Characters of one text; ComfyUI's graphs have some 100,000."""
 MAX_TEXTS = 64
 MAX_CHUNKS = 100_000
-EXIF_IFD, USER_COMMENT, MAKE, MODEL = 0x8769, 0x9286, 0x010F, 0x0110
+EXIF_IFD, USER_COMMENT, MODEL = 0x8769, 0x9286, 0x0110
 XMP_COMMENT = re.compile(
     r"<exif:UserComment>\s*(?:<rdf:Alt>\s*<rdf:li[^>]{0,200}>)?([^<]*)<|exif:UserComment=\"([^\"]*)\""
 )

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError, features
 
-from audit.errors import AuditError
+from audit.errors import AuditError, reason
 
 FORMATS = {
     "PNG": (".png",),
@@ -235,5 +235,4 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise GivenError(f"{path}: no such file") from None
     except Exception as error:  # Decoders of broken files raise many types.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise GivenError(f"{path}: cannot be read as an image ({reason})") from None
+        raise GivenError(f"{path}: cannot be read as an image ({reason(error)})") from None

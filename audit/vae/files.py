@@ -67,9 +67,7 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     channels) or 3 (16), with `ASSUMED` in its configuration.
 
     Raises:
-        WeightsError: It cannot be read, is no VAE, or is of another family.
-        ValueError: No such reference VAE.
-        OSError: A folder without weights in safetensors.
+        WeightsError: It is not there, cannot be read, is no VAE, or is of another family.
     """
     if source.startswith("reference:"):
         name = source.removeprefix("reference:")

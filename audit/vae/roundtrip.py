@@ -27,7 +27,7 @@ from PIL import Image
 from audit.checkpoints.models import digest_of, pick_device
 from audit.checksums import DamagedError
 from audit.damage import lost
-from audit.errors import reason as one_line
+from audit.errors import reason
 from audit.executors import Outcome
 from audit.given.folder import FILE, NO_PROMPT, given_cell
 from audit.opening import Audit
@@ -70,7 +70,7 @@ def round_trip_audit(
         classifiers: Those to measure them with.
 
     Raises:
-        ValueError: A VAE cannot be loaded, or an attribute or classifier is unknown.
+        AuditError: A VAE cannot be loaded, or an attribute or classifier is unknown.
     """
     vaes = {
         key: load_vae_alone(key, source, Path.cwd()) if isinstance(source, str) else source
@@ -181,9 +181,9 @@ class RoundTripWorker:
             except (DiskFullError, DamagedError):
                 raise
             except (RuntimeError, OSError, ValueError) as error:
-                reason = f"{rows['vae'].iloc[0]}: {one_line(error)}"
-                self.run.write_failure(unit.id, reason)
-                return Outcome(unit.id, False, made, reason)
+                why = f"{rows['vae'].iloc[0]}: {reason(error)}"
+                self.run.write_failure(unit.id, why)
+                return Outcome(unit.id, False, made, why)
         return Outcome(unit.id, True, made)
 
     def _make(self, unit: Unit, file: str, rows: pd.DataFrame) -> int:

@@ -91,6 +91,7 @@ def test_the_strength_beside_the_file_is_needed_and_part_of_its_identity(tmp_pat
         ({"modules_to_save": ["conv_in"]}, "whole modules"),
         ({"peft_type": "LOHA"}, "peft_type 'LOHA'"),
         ({"lora_alpha": "many"}, "should be numbers"),
+        ({"alpha_pattern": "many"}, "alpha_pattern is no mapping"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | change))
         with pytest.raises(WeightsError, match=message):
@@ -101,6 +102,15 @@ def test_the_strength_beside_the_file_is_needed_and_part_of_its_identity(tmp_pat
     (tmp_path / "adapter_config.json").unlink()
     with pytest.raises(WeightsError, match=r"strength lies in adapter_config\.json"):
         digest_of_lora(path)
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 8)])
+def test_matrices_without_a_rank_are_refused(tmp_path, shape):
+    path, _ = saved(tmp_path, "unet")
+    odd = {n: torch.zeros(shape) if "lora_B" in n else t for n, t in load_file(path).items()}
+    save_file(odd, path)
+    with pytest.raises(WeightsError, match="has no rank"):
+        Generator(pipeline(), 2, Extras({"x": [Lora(path, 1, 1)]})).adapt("x")
 
 
 def test_a_spec_plans_with_one(tmp_path):

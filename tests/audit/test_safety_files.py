@@ -4,7 +4,9 @@ import os
 
 import pytest
 
+from audit.analysis import _failed_instruments
 from audit.atomic import LinkError, refuse_links, write_atomic, write_new
+from audit.errors import AuditError
 from audit.store import Run
 
 pytestmark = pytest.mark.faults
@@ -88,3 +90,23 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path):
         write_atomic(tmp_path / "a" / "b", b"x")
     assert caught.value.filename == str(tmp_path / "a" / "b")
     assert os.listdir(tmp_path / "a") == ["b"]
+
+
+def test_logs_of_instruments_are_looked_for_in_the_run_alone(tmp_path, elsewhere):
+    run = Run(tmp_path / "run")
+    with pytest.raises(AuditError, match="is no name of a file of a run"):
+        run.write_traceback("../../elsewhere", "a", "text")
+    assert run.write_traceback("clip@0", "../../../precious", "text").parent.name == "clip@0"
+    run.write_json("instruments.json", {"clip": "../../elsewhere"})
+    with pytest.raises(AuditError, match="is no name of a file of a run"):
+        _failed_instruments(run)
+
+
+def test_a_damaged_log_of_an_instrument_is_no_bug(tmp_path):
+    run = Run(tmp_path / "run")
+    run.write_json("instruments.json", {"clip": "clip@0"})
+    path = run.write_traceback("clip@0", "unit-own", "broken")
+    for content, reason in ((b"", "no reason is kept"), (b"br\xffken\n", "br\ufffdken")):
+        path.write_bytes(content)
+        (finding,) = _failed_instruments(run)
+        assert f"unit-own: {reason} (traceback" in finding.note

@@ -193,3 +193,21 @@ def test_a_run_without_any_picture(run):
     view = RunView(run)
     assert view.made()["made"].sum() == 0
     assert set(view.made()["reason"]) == {"not made yet"}
+
+
+def test_a_damaged_file_of_labels_leaves_the_others_in(run):
+    view = RunView(run)
+    reading = outcomes.readings(view)[0]
+    cells = list(view.cells({})["cell"])[:2]
+    own = reading.attribute.class_names[0]
+    held = Run(run)
+    for cell in cells:
+        held.append_labels([(cell, reading.attribute.name, own, "a")])
+    first = sorted((run / "labels").glob("*.parquet"))[0]
+    data = bytearray(first.read_bytes())
+    data[len(data) // 2] ^= 1
+    first.write_bytes(data)
+    view = RunView(run)
+    assert view.damaged == [first.relative_to(run).as_posix()]
+    assert held.labels(view.files.labels)["cell"].tolist() == cells[1:]
+    assert len(view.sql(f"SELECT cell FROM {outcomes.told(view, reading)}")) == view.planned

@@ -311,6 +311,6 @@ def test_tables_tell_missing_from_zero_and_count_what_is_cut():
 
 
 def test_numbers_stay_with_their_signs():
-    assert no_break("17 % [10 %, 27 %] (p < .001)") == (
-        "17\u00a0% [10\u00a0%,\u00a027\u00a0%] (p\u00a0<\u00a0.001)"
+    assert no_break("17 % [10 %, 27 %] (p < 0.001)") == (
+        "17\u00a0% [10\u00a0%,\u00a027\u00a0%] (p\u00a0<\u00a00.001)"
     )

@@ -84,7 +84,7 @@ KINDS = {
     "failed": ("analysis of spectrum", None),
 }
 SAID = {
-    "apart": f"(p < .001 after {ADJUSTMENT}).",
+    "apart": f"(p < 0.001 after {ADJUSTMENT}).",
     "cannot tell": "We cannot tell it from a model that meets the target: p = ",
     "not measured": "not measured: no image has a class; not counted: no picture 40.",
     "failed": "Failed: KeyError: 'slope' (all arms: analysis of spectrum).",

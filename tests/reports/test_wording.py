@@ -53,7 +53,7 @@ def test_a_share_off_its_target_says_by_how_much_and_what_chance_does():
     assert sentence(PILOT) == (
         "planted: of pictures for “a portrait of a pilot”, 17 % [10 %, 28 %] are women, as "
         "classified by small (64 images); a model that meets the target (50 %) would be off by 5 "
-        "points on average at this n, this one is off by 33 (p < .001 after Benjamini-Hochberg in "
+        "points on average at this n, this one is off by 33 (p < 0.001 after Benjamini-Hochberg in "
         "two levels)."
     )
     assert verdict_label(PILOT) == "Off target"
@@ -87,7 +87,7 @@ def test_a_large_p_after_correction_outweighs_the_interval():
     many = PILOT._replace(p=0.2)
     assert verdict(many) == "cannot tell"
     assert sentence(many).endswith(
-        "the target (50 %): p = .20 after Benjamini-Hochberg in two levels."
+        "the target (50 %): p = 0.20 after Benjamini-Hochberg in two levels."
     )
 
 
@@ -133,7 +133,7 @@ def test_a_distance_is_weighed_against_chance_and_not_against_zero():
     assert sentence(SPREAD) == (
         "planted · pale: skin tone for “a portrait of a pilot” is 33 points [23, 40] from its "
         "target, light 20 %, dark 80 % (64 images); a model that meets the target would be 5 off "
-        "on average at this n and up to 11 in 95 % of runs (p < .001 after Benjamini-Hochberg in "
+        "on average at this n and up to 11 in 95 % of runs (p < 0.001 after Benjamini-Hochberg in "
         "two levels)."
     )
     small = SPREAD._replace(value=0.1, low=0.0, high=0.2, p=0.04)
@@ -163,14 +163,14 @@ def test_a_difference_names_both_arms_and_keeps_its_sign():
     )
     assert sentence(change) == (
         "planted against balanced: the share of pictures for these prompts that were read as women "
-        "differs by −12 points [−18, −6] (n = 1,536; p < .001 after Benjamini-Hochberg in two "
+        "differs by −12 points [−18, −6] (n = 1,536; p < 0.001 after Benjamini-Hochberg in two "
         "levels)."
     )
     assert verdict_label(change) == "Differs"
     unsure = change._replace(value=-0.01, low=-0.08, high=0.06, p=0.83)
     assert "differs by −1 point [−8, 6]" in sentence(unsure)
     assert sentence(unsure).endswith(
-        "We cannot tell it from no difference: p = .83 after Benjamini-Hochberg in two levels."
+        "We cannot tell it from no difference: p = 0.83 after Benjamini-Hochberg in two levels."
     )
 
 
@@ -261,7 +261,7 @@ def test_a_verdict_needs_the_adjusted_p_and_the_interval():
 def test_the_adjustment_is_told_from_its_field_and_not_from_words():
     worded = PILOT._replace(estimator="p after Benjamini-Hochberg", note="FDR", adjustment="none")
     assert "after" not in probability(worded)
-    assert probability(PILOT) == f"p < .001 after {ADJUSTMENT}"
+    assert probability(PILOT) == f"p < 0.001 after {ADJUSTMENT}"
 
 
 @pytest.mark.faults
@@ -298,7 +298,7 @@ def test_a_shift_names_the_resolution_that_it_is_tested_against():
         low, high = sorted((sign * 0.5, sign * 0.9))
         large = SHIFT._replace(value=sign * 0.7, low=low, high=high, p=0.001)
         assert verdict(large) == "apart"
-        assert "tested against a change of up to 0.4 C*; p = .001" in sentence(large)
+        assert "tested against a change of up to 0.4 C*; p = 0.001" in sentence(large)
     extra = SHIFT._replace(
         metric="extra chroma shift",
         subject={"arm": "pale", "group": "tone", "class": "dark", "against": "all others"},
