@@ -26,7 +26,7 @@ from audit.errors import reading
 from audit.library_logs import quiet_libraries
 
 LIBRARIES = {"diffusers": diffusers, "transformers": transformers}
-NOT_LOADED = ("safety_checker", "feature_extractor", "image_encoder")
+NOT_LOADED = ("safety_checker", "feature_extractor")
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(?P<variant>[\w-]+?))?(?:-\d{5}-of-\d{5})?\.safetensors"
 )
