@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from audit import correction
 from audit.corrected_distance import corrected_distance, null_distances
-from audit.correction import ErrorTable, corrected_shares, most_likely_shares, testing_prior
+from audit.correction import ErrorTable, corrected_shares, most_likely_shares
 from validation.simulations.shares import corrected
 
 pytestmark = pytest.mark.faults
@@ -92,7 +93,7 @@ def test_a_small_p_is_that_of_the_matrix_s_uncertainty_too(
     counts = np.array([[labels, 0], [labels // 5, labels]])
     found = corrected_distance([0, n], ErrorTable(names, names, counts), target)
     # Exactly: each true class's images are beta-binomial, with the test's prior.
-    row = counts + testing_prior(counts.astype(float))
+    row = counts + correction.testing_prior(counts.astype(float))
     mass = np.zeros(n + 1)
     for of_b in range(n + 1):
         parts = [
