@@ -289,3 +289,9 @@ def test_a_baseline_without_any_diversity_is_judged_without_a_warning():
     none = np.zeros((24, 8))
     same = metric(none, none, "drop", margin=0.0, prompt_margin=0.0, varies=False)
     assert verdict(same).verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.faults
+def test_one_prompt_is_told_in_the_singular():
+    alone = verdict(metric(coins(0.5, 1, 64), coins(0.5, 1, 64, seed=1)), "prompts like these")
+    assert alone.note == "1 prompt says nothing about others"
