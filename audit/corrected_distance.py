@@ -36,6 +36,8 @@ ROUNDS = 300
 """Rounds of EM for more than two classes, of observed and simulated outcomes alike."""
 MOST_SUBSETS = 8
 """Classes up to which the tail is sampled in the direction of every subset of them."""
+DEALS = 20
+"""Rounds of dealing images to classes, see `_odd_rows`."""
 TIES = 1e-6
 
 
@@ -139,25 +141,54 @@ def _distances(outcomes: Floats, counts: Floats, target: Floats) -> Floats:
 def _tail(n: int, target: tuple[float, ...], table: Counts, distance: float) -> float:
     """Probability of a distance that plain simulation hardly ever reaches.
 
-    Outcomes are drawn from shares that lie as far off as observed, by every way of raising some
-    classes and lowering the others, each through its own drawn matrix, and weighted by how much
-    less likely a model on target gives them.
+    Such outcomes come about in two ways: by chance in what is drawn, or because the matrix is far
+    from its counts. So outcomes are drawn from shares that lie as far off as observed (by every
+    way of raising some classes and lowering the others) and from the target; matrices from their
+    counts and from those with the images of such shares dealt to them; and each pair is weighted
+    by how much less likely a model on target gives it.
     """
     rng = np.random.default_rng(1)
     counts, wanted = np.array(table), np.array(target)
     draws = DRAWS // 5
-    rows = random_rows(counts, testing_prior(counts), draws, rng)
     far = _at_distance(wanted, distance)
-    chances = np.einsum("sk,bko->bso", far, rows)
-    which = rng.integers(0, len(far), draws)
+    rows, log_matrix = _odd_rows(n, wanted, far, counts, draws, rng)
+    shares = np.concatenate([wanted[None], far])
+    weight = np.concatenate([[0.5], np.full(len(far), 0.5 / len(far))])
+    chances = np.einsum("sk,bko->bso", shares, rows)
+    which = rng.choice(len(shares), draws, p=weight)
     outcomes = rng.multinomial(n, chances[np.arange(draws), which]).astype(float)
     reached = _distances(outcomes, counts, wanted) >= distance - TIES
-    on_target = special.xlogy(outcomes, wanted @ rows).sum(axis=1)
-    proposed = special.logsumexp(
-        special.xlogy(outcomes[:, None, :], chances).sum(axis=2), axis=1
-    ) - np.log(len(far))
-    p = float(np.where(reached, np.exp(on_target - proposed), 0).mean())
+    likely = special.xlogy(outcomes[:, None, :], chances).sum(axis=2)
+    ratio = likely[:, 0] - special.logsumexp(likely, axis=1, b=weight) + log_matrix
+    p = float(np.where(reached, np.exp(ratio), 0).mean())
     return min(max(p, float(np.finfo(float).tiny)), 1.0)
+
+
+def _odd_rows(
+    n: int, target: Floats, far: Floats, counts: Floats, draws: int, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Matrices of which many make a model on target look far off it, and their log weights.
+
+    Half are drawn from the counts (K, O) with the test's prior, half with n images of one of the
+    far shares added: dealt to the classes as the target would have it, so that the matrix alone
+    explains them.
+    """
+    weights = counts + testing_prior(counts)
+    images = n * far @ (counts / counts.sum(axis=1, keepdims=True))
+    dealt = np.zeros((len(far), *weights.shape))
+    for _ in range(DEALS):
+        rows = (weights + dealt) / (weights + dealt).sum(axis=2, keepdims=True)
+        chance = target[:, None] * rows
+        dealt = images[:, None, :] * chance / chance.sum(axis=1, keepdims=True)
+    every = np.concatenate([weights[None], weights + dealt])
+    part = np.concatenate([[0.5], np.full(len(far), 0.5 / len(far))])
+    drawn = rng.standard_gamma(every[rng.choice(len(every), draws, p=part)])
+    rows = np.maximum(drawn, np.finfo(float).tiny)
+    rows /= rows.sum(axis=2, keepdims=True)
+    log_rows = np.log(np.maximum(rows, np.finfo(float).tiny))
+    norm = (special.gammaln(every).sum(axis=2) - special.gammaln(every.sum(axis=2))).sum(axis=1)
+    density = np.einsum("bko,sko->bs", log_rows, every - weights) - norm + norm[0]
+    return rows, -special.logsumexp(density, axis=1, b=part)
 
 
 def _at_distance(target: Floats, distance: float) -> Floats:

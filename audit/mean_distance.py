@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from audit.stats import FEWEST_PROMPTS, LEVEL, Interval
+from audit.stats import FEWEST_PROMPTS, LEVEL, Interval, varies
 from audit.total_variation import null_distances
 
 Floats = NDArray[np.float64]
@@ -73,9 +73,9 @@ def mean_distance(
     """The mean over prompts of the total variation from the target, for prompts like these.
 
     The lower bound is that of the mean distance by halves, the upper bound that of the counted
-    one, each at 97.5 % by Student's t over prompts. p is of 'every prompt of this suite is on
-    target': the counted mean against the sum of the prompts' exact nulls, by their first three
-    moments (Pearson III).
+    one, each at 97.5 % by Student's t over prompts, and never above the largest mean distance that
+    the targets allow. p is of 'every prompt of this suite is on target': the counted mean against
+    the sum of the prompts' exact nulls, by their first three moments (Pearson III).
 
     Args:
         counts: (P, K) images of each class, at least one in each row.
@@ -90,12 +90,12 @@ def mean_distance(
     value, prompts = float(counted.mean()), len(counted)
     by_halves = split_distances(counts, targets)
     mean, low, high = float(by_halves.mean()), nan, nan
+    most = float((1 - targets.min(axis=1)).mean())
     if clustered is not None:
         low, high = mean - (value - clustered.low), clustered.high
     elif prompts >= FEWEST_PROMPTS:
-        t = float(stats.t.ppf((1 + LEVEL) / 2, prompts - 1))
-        low = mean - t * float(by_halves.std(ddof=1)) / prompts**0.5
-        high = value + t * float(counted.std(ddof=1)) / prompts**0.5
+        low = mean - _reach(by_halves, most)
+        high = value + _reach(counted, most)
     moments = np.array(
         [_moments(int(c.sum()), tuple(t)) for c, t in zip(counts, targets, strict=True)]
     )
@@ -106,7 +106,21 @@ def mean_distance(
         skew = float(moments[:, 2].sum() / moments[:, 1].sum() ** 1.5)
         q95 = null + deviation * float(stats.pearson3.ppf(LEVEL, skew))
         p = float(stats.pearson3.sf((value - null) / deviation, skew))
-    return MeanDistance(value, max(min(low, value), 0.0), min(max(high, value), 1.0), null, q95, p)
+    low, high = max(min(low, value), 0.0), max(min(high, most), value)
+    return MeanDistance(value, low, high, null, q95, p)
+
+
+def _reach(distances: Floats, most: float) -> float:
+    """Half the width of the mean's 95 % interval over prompts.
+
+    Where all prompts came out alike it goes by their number: if more than 1 - 0.025^(1/P) of
+    prompts were otherwise, at least one of P would have shown it in 97.5 % of audits.
+    """
+    prompts, tail = len(distances), (1 - LEVEL) / 2
+    if not varies(distances):
+        return most * float(1 - tail ** (1 / prompts))
+    t = float(stats.t.ppf(1 - tail, prompts - 1))
+    return t * float(distances.std(ddof=1)) / prompts**0.5
 
 
 @lru_cache(maxsize=4096)

@@ -15,7 +15,15 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from audit.stats import FEWEST_PROMPTS, LEVEL, Difference, Estimand, Interval, share_interval
+from audit.stats import (
+    FEWEST_PROMPTS,
+    LEVEL,
+    Difference,
+    Estimand,
+    Interval,
+    share_interval,
+    within_span,
+)
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +123,7 @@ def difference_by_seed(
     one, two = np.asarray(a, float), np.asarray(b, float)
     found = mean_by_seed(one - two, prompts, seeds, estimand)
     if not one.size or (one != two).any():
-        return found
+        return within_span(found, span)
     units, many = len(np.unique(np.asarray(seeds))), len(np.unique(np.asarray(prompts)))
     if units < FEWEST_SEEDS or (estimand == "prompts like these" and many < FEWEST_PROMPTS):
         return Difference(0.0, nan, nan, 1.0)

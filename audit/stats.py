@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import nan
+from math import isnan, nan
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -342,13 +342,19 @@ def paired_difference(
     return paired_difference_of_sorted(a, b, n, estimand, span)
 
 
+def within_span(found: Difference, span: float) -> Difference:
+    """The difference with bounds no farther from 0 than one cell can differ; NaN: no limit."""
+    low, high = max(found.low, -span), min(found.high, span)
+    return found if isnan(span + found.low) else found._replace(low=low, high=high)
+
+
 def paired_difference_of_sorted(
     a: Floats, b: Floats, n: NDArray[np.integer], estimand: Estimand, span: float = nan
 ) -> Difference:
     """As `paired_difference`, of cells that stand prompt by prompt, n of each; no NaN."""
     mean = mean_of_sorted(a - b, n, estimand)
     if not len(n) or (a != b).any():
-        return mean
+        return within_span(mean, span)
     few = estimand == "prompts like these" and len(n) < FEWEST_PROMPTS
     cells = len(n) * (int(n.min()) if estimand == "this suite" else 1)
     most = nan if few else span * float(1 - ((1 - LEVEL) / 2) ** (1 / cells))

@@ -134,7 +134,7 @@ def analyse_attribute(
         known |= errors is not None
         findings += by_prompt(part, attribute, instrument, targets, errors, shared)
         findings += over_prompts(part, attribute, instrument, targets, shared, errors is None)
-        findings += with_labels(part, attribute, instrument, labels, drawn, shared)
+        findings += with_labels(part, attribute, instrument, labels, drawn, shared, targets)
     if not known:
         findings.append(
             Finding(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import nan
 
 import numpy as np
@@ -25,6 +26,7 @@ def with_labels(
     labels: pd.DataFrame,
     drawn: pd.DataFrame | None,
     shared: bool = False,
+    targets: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Finding]:
     """Shares over a whole arm that lean on people's labels of some of its pictures.
 
@@ -37,6 +39,7 @@ def with_labels(
         drawn: The kept sample (cell, pi, drawn) from which the labelled pictures come. None: the
             labelled pictures are supposed to be a random part of all.
         shared: Whether all prompts share the same seeds.
+        targets: Targets by prompt, where prompts have their own.
     """
     names = attribute.class_names
     own = labels[labels["attribute"] == attribute.name]
@@ -76,6 +79,7 @@ def with_labels(
         notes.append(sharing_note(told["seed"].nunique()))
     counted = read.sum(axis=0) / max(read.sum(), 1)
     subject = subject_of(part, attribute.name)
+    wanted_of = {p: (targets or {}).get(p) or attribute.shares() for p in told["prompt"].unique()}
     findings = []
     for name in reported_classes(attribute):
         k = names.index(name)
@@ -101,7 +105,7 @@ def with_labels(
                 headline=True,
                 n=len(told),
                 n_clusters=len(votes),
-                null=attribute.shares()[name],
+                null=float(told["prompt"].map({p: t[name] for p, t in wanted_of.items()}).mean()),
                 unit="share",
                 instrument=instrument,
                 reading="prediction-powered",

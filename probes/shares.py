@@ -101,7 +101,9 @@ def by_prompt(
         fixed, n = None, 0
         if errors is not None:
             everything = counted.of(errors.table.outcomes)[i]
-            fixed, n = corrected_shares(everything, errors.table), int(everything.sum())
+            # What is seen of a prompt without a class is how often the instrument cannot tell.
+            told = everything * bool(of_classes[i].any())
+            fixed, n = corrected_shares(told, errors.table), int(everything.sum())
             distances.append(_corrected_distance(blank, everything, wanted, errors, family))
         for name in reported_classes(attribute):
             k = names.index(name)
@@ -157,13 +159,13 @@ def _corrected_distance(
         "the uncertainty of the labels",
         note=_supposes(errors),
     )
-    if not outcomes[errors.table.counts.sum(axis=0) > 0].any():
-        return found._replace(
-            status="not-measured",
-            note="; ".join(
-                ["no image has an outcome that the confusion matrix knows", *_kept(blank.note)]
-            ),
-        )
+    why = ""
+    if not outcomes[: len(target)].any():
+        why = "no image has a class"
+    elif not outcomes[errors.table.counts.sum(axis=0) > 0].any():
+        why = "no image has an outcome that the confusion matrix knows"
+    if why:
+        return found._replace(status="not-measured", note="; ".join([why, *_kept(blank.note)]))
     return found._replace(**corrected_distance(outcomes, errors.table, target)._asdict())
 
 

@@ -41,7 +41,8 @@ def too_few_cells(metric: Metric) -> bool:
 def no_interval(metric: Metric, estimand: Estimand, prompts: int) -> tuple[str, str]:
     """The n that would give an interval, and why there is none."""
     if estimand == "prompts like these" and prompts < FEWEST_PROMPTS:
-        return f"at least {FEWEST_PROMPTS} prompts", f"{prompts} prompts say nothing about others"
+        few = "1 prompt says" if prompts == 1 else f"{prompts} prompts say"
+        return f"at least {FEWEST_PROMPTS} prompts", f"{few} nothing about others"
     if too_few_cells(metric) or not prompts:
         wanted = f"at least {metric.least} seeds a prompt with a value"
         return wanted, "too few seeds for an interval"

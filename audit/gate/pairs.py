@@ -117,9 +117,9 @@ def differences(baseline: Side, candidate: Side) -> list[str]:
     prompts = [list(dict.fromkeys(side.cells["prompt"])) for side in (baseline, candidate)]
     lost, added = _beyond(prompts[0], prompts[1]), _beyond(prompts[1], prompts[0])
     if lost:
-        found.append(f"suite: {len(lost)} prompts are gone, such as {lost[0]!r}")
+        found.append(f"suite: {_prompts(lost)} gone, such as {lost[0]!r}")
     if added:
-        found.append(f"suite: {len(added)} prompts are new, such as {added[0]!r}")
+        found.append(f"suite: {_prompts(added)} new, such as {added[0]!r}")
     if not lost and not added and baseline.targets != candidate.targets:
         found.append("suite: the prompts' own targets differ")
     found += _changed("attribute", *(_attributes(side) for side in (baseline, candidate)))
@@ -345,6 +345,10 @@ def _targets(side: Side, prompts: list[str], attribute: AttributeSpec) -> Floats
 def _beyond(one: list[str], other: list[str]) -> list[str]:
     held = set(other)
     return [x for x in one if x not in held]
+
+
+def _prompts(those: list[str]) -> str:
+    return "1 prompt is" if len(those) == 1 else f"{len(those)} prompts are"
 
 
 def _changed(what: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:

@@ -216,7 +216,8 @@ def most_moved(metrics: list[Metric]) -> Guarded | None:
         both = ~np.isnan(m.baseline + m.candidate)
         p = p_of_prompts(m.baseline, m.candidate, m.bad, m.prompt_margin, m.targets(), m.counts)
         base, other = (_means(np.where(both, x, nan)) for x in (m.baseline, m.candidate))
-        worse = worse_by(other - base, m.bad, base - m.targets()) / m.prompt_margin
+        with np.errstate(divide="ignore", invalid="ignore"):  # a baseline without any diversity
+            worse = worse_by(other - base, m.bad, base - m.targets()) / m.prompt_margin
         tests += [(float(p[k]), -float(worse[k]), i, k) for k in range(len(p)) if not isnan(p[k])]
     if not tests:
         return None
@@ -321,8 +322,8 @@ def _result(
         baseline=base,
         candidate=other,
         value=value,
-        low=value - half,
-        high=value + half,
+        low=max(value - half, -1.0) if metric.counts else value - half,
+        high=min(value + half, 1.0) if metric.counts else value + half,
         p=p,
         p_adjusted=p_adjusted,
         worse=float(worse_by(value, metric.bad, base - metric.target)),

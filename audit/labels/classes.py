@@ -50,7 +50,7 @@ def check_label_map(mapping: Mapping[str, str], attributes: Sequence[AttributeSp
     for value, name in mapping.items():
         if name and attributes and name not in known:
             raise LabelError(
-                f"label map: {value!r} leads to {name!r}, which is no class; classes are "
+                f"label map: {value!r} leads to {name!r}, which is no class; "
                 f"{'; '.join(_classes(a) for a in attributes)}"
             )
 
@@ -107,9 +107,12 @@ def resolve_classes(
         )
     if unknown:
         quoted = [f"{v[:40]!r} ({n})" for v, n in list(unknown.items())[:MOST_QUOTED]]
-        more = len(unknown) - len(quoted)
+        more, count = len(unknown) - len(quoted), sum(unknown.values())
+        said = (
+            f"{count} label{'s' * (count > 1)} of {attribute.name} {'are' if count > 1 else 'is'}"
+        )
         raise LabelError(
-            f"{where}: {sum(unknown.values())} labels of {attribute.name} are no class: "
+            f"{where}: {said} no class: "
             f"{', '.join(quoted)}{f' and {more} more values' if more > 0 else ''}; "
             f"{_classes(attribute)}; {how}"
         )

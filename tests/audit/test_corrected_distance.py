@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from audit import correction
 from audit.corrected_distance import corrected_distance, null_distances
 from audit.correction import ErrorTable, corrected_shares, most_likely_shares
 from validation.simulations.shares import corrected
@@ -80,3 +82,29 @@ def test_true_targets_are_seldom_called_off_and_bounds_cover() -> None:
     table = corrected(20, (0.0, 0.5), (10, 50), (0.9,), (2,))
     assert table["false verdicts"].mean() <= 0.08
     assert table["coverage"].mean() >= 0.92
+
+
+@pytest.mark.parametrize("target", [(1.0, 0.0), (0.5, 0.5), (0.8, 0.2)])
+@pytest.mark.parametrize("labels", [1, 2, 10, 50])
+def test_a_small_p_is_that_of_the_matrix_s_uncertainty_too(
+    labels: int, target: tuple[float, float]
+) -> None:
+    n, names = 80, ("a", "b")
+    counts = np.array([[labels, 0], [labels // 5, labels]])
+    found = corrected_distance([0, n], ErrorTable(names, names, counts), target)
+    # Exactly: each true class's images are beta-binomial, with the test's prior.
+    row = counts + correction.testing_prior(counts.astype(float))
+    mass = np.zeros(n + 1)
+    for of_b in range(n + 1):
+        parts = [
+            stats.betabinom.pmf(np.arange(k + 1), k, r[1], r[0]) if k else np.ones(1)
+            for k, r in ((n - of_b, row[0]), (of_b, row[1]))
+        ]
+        mass += stats.binom.pmf(of_b, n, target[1]) * np.convolve(*parts)
+    outcomes = np.stack([n - np.arange(n + 1), np.arange(n + 1)], axis=1).astype(float)
+    rows = counts / counts.sum(axis=1, keepdims=True)
+    off = np.abs(most_likely_shares(outcomes, rows) - target).sum(axis=1) / 2
+    exact = float(mass[off >= found.value - 1e-6].sum())
+    assert found.p < 0.005
+    # Simulated tails, down to 1e-24: within a factor of 3 (without drawn matrices 1e-50).
+    assert exact / 3 < found.p < exact * 3

@@ -273,3 +273,25 @@ def test_several_arms_must_be_named(tmp_path, small_audit):
     assert "3 arms" in message
     assert "balanced,pale" in message
     gate(tmp_path / "nothing", folder, "--out", tmp_path, code=2)
+
+
+@pytest.mark.faults
+def test_the_interval_of_a_share_s_change_stays_within_1():
+    men = np.ones((24, 32))
+    found = verdict(metric(men, 1 - men, "away from the target", target=0.5, counts=True))
+    assert (found.verdict, found.value, found.low) == ("FAIL", -1.0, -1.0)
+    assert -1 < found.high < -0.9
+
+
+@pytest.mark.faults
+@pytest.mark.filterwarnings("error")
+def test_a_baseline_without_any_diversity_is_judged_without_a_warning():
+    none = np.zeros((24, 8))
+    same = metric(none, none, "drop", margin=0.0, prompt_margin=0.0, varies=False)
+    assert verdict(same).verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.faults
+def test_one_prompt_is_told_in_the_singular():
+    alone = verdict(metric(coins(0.5, 1, 64), coins(0.5, 1, 64, seed=1)), "prompts like these")
+    assert alone.note == "1 prompt says nothing about others"

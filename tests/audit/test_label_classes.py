@@ -79,7 +79,9 @@ def test_a_map_on_the_command_line_has_two_sides(pair):
 
 def test_a_map_to_no_class_is_refused(tmp_path):
     spec = write_spec(tmp_path, labels={"map": {"F": "womn"}})
-    with pytest.raises((SpecError, LabelError), match="'F' leads to 'womn', which is no class"):
+    with pytest.raises(
+        (SpecError, LabelError), match="'F' leads to 'womn', which is no class; the"
+    ):
         load_spec(spec)
 
 

@@ -194,7 +194,7 @@ def test_labels_outside_the_sample_are_kept_and_said_to_count_for_nothing(run, t
         ("cell,class\nc0-0,man\n", "column 'attribute' is missing"),
         (
             "cell,attribute,class\nc0-0,gender,man\nc0-1,gender,wman\n",
-            "1 labels of gender are no class: 'wman' (1); the classes of gender are man, woman",
+            "1 label of gender is no class: 'wman' (1); the classes of gender are man, woman",
         ),
         ("cell,attribute,class\nzzz,gender,man\n", "line 2: cell 'zzz' is not in this run's plan"),
         ("cell,attribute,class\nc0-0,age,man\n", "line 2: attribute 'age' is not in this run"),

@@ -91,3 +91,22 @@ def test_p_of_a_share_agrees_with_its_interval():
     assert wilson_p(share_interval(0, 10), 0.5) == pytest.approx(0.0015654, rel=1e-3)
     assert np.isnan(wilson_p(share, 0.0))
     assert np.isnan(wilson_p(Interval(0.6, np.nan, np.nan), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("row", "target"),
+    [([8, 0], EVEN), ([4, 4], EVEN), ([0, 8], [0.0, 1.0]), ([3, 0, 0], [0.2, 0.3, 0.5])],
+)
+def test_prompts_that_came_out_alike_are_no_proof_that_others_do(row, target):
+    found = mean_distance(np.tile(row, (24, 1)), np.tile(target, (24, 1)))
+    # A share of 1 - 0.025^(1/24) of prompts, at most 1 - the least target off each.
+    reach = (1 - np.min(target)) * (1 - 0.025 ** (1 / 24))
+    off = np.abs(np.array(row) / np.sum(row) - target).sum() / 2
+    assert found.low == pytest.approx(max(off - reach, 0))
+    assert found.high == pytest.approx(min(off + reach, 1 - np.min(target)))
+    assert found.low < found.high
+
+
+def test_the_upper_bound_is_a_mean_distance_that_the_targets_allow():
+    found = mean_distance(np.array([[8, 0]] * 22 + [[6, 2]]), np.tile(EVEN, (23, 1)))
+    assert (found.value < 0.5, found.high) == (True, 0.5)

@@ -112,3 +112,14 @@ def test_coverage() -> None:
     assert table["coverage"].mean() >= 0.92
     # The control: images taken as independent.
     assert table["as if independent"].mean() < 0.8
+
+
+def test_a_difference_of_shares_is_never_beyond_1():
+    found = difference_by_seed(
+        [1] * 7 + [0], [0] * 7 + [1], ["p"] * 8, range(8), "this suite", span=1.0
+    )
+    assert (found.value, found.high) == (0.75, 1.0)
+    # 1.34 without the limit: a t interval of 8 values.
+    free = difference_by_seed([1] * 7 + [0], [0] * 7 + [1], ["p"] * 8, range(8), "this suite")
+    assert free.high > 1.2
+    assert (free.low, free.p) == (found.low, found.p)

@@ -365,3 +365,13 @@ def test_a_paired_difference_covers_and_is_narrower_than_two_arms() -> None:
     assert 0.91 <= hits / 150 <= 0.99
     assert 0.02 <= false_alarms / 150 <= 0.08
     assert narrower / 150 > 0.99
+
+
+@pytest.mark.faults
+def test_a_paired_difference_of_shares_is_never_beyond_1():
+    # Two images of one prompt, one differs: t with 1 degree of freedom reaches 6.9.
+    found = paired_difference([[1.0, 1.0]], [[0.0, 1.0]], "this suite", span=1.0)
+    assert found[:3] == (0.5, -1.0, 1.0)
+    assert paired_difference([[1.0, 1.0]], [[0.0, 1.0]], "this suite").high > 6
+    down = paired_difference([[0.0, 0.0]], [[0.0, 1.0]], "this suite", span=1.0)
+    assert down[:3] == (-0.5, -1.0, 1.0)

@@ -124,7 +124,7 @@ def test_labels_and_errors_of_a_spec_in_any_dialect(tmp_path):
         ("world-gender,s,man,woman,many", "count is 'many', not a whole number"),
         (
             "world-gender,s,male,woman,3",
-            "column 'true': 1 labels of world-gender are no class: 'male'",
+            "column 'true': 1 label of world-gender is no class: 'male'",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from audit.attributes import OUTCOMES, AttributeSpec
 from audit.correction import ErrorTable
+from probes.labelled import with_labels
 from probes.outcomes import Errors
 from probes.shares import by_prompt, over_prompts
 
@@ -255,3 +256,26 @@ def test_a_class_that_few_prompts_carry_is_said():
     assert "comes from about 2 of 24 prompts" in like.note
     even = over_prompts(runs_with_shared_seeds(24, 8), attribute(), "i", {})
     assert not any("comes from" in f.note for f in even)
+
+
+def test_shares_by_people_s_labels_are_held_against_the_prompts_own_targets():
+    part = frame({"p": {"man": 30, "woman": 10}, "q": {"man": 20}})
+    part = part.assign(cell=[str(i) for i in range(60)])
+    labels = part.assign(attribute="gender", rater="x").rename(columns={"outcome": "class"})
+    targets = {"p": {"man": 0.75, "woman": 0.25}}
+    given = (part, attribute(), "clip.gender", labels[["cell", "attribute", "class", "rater"]])
+    found = with_labels(*given, None, targets=targets)
+    # Over images: 40 of 60 have a target of 0.25, 20 one of 0.5.
+    assert one(found, "prediction-powered share").null == pytest.approx((40 * 0.25 + 20 * 0.5) / 60)
+    assert one(with_labels(*given, None), "prediction-powered share").null == 0.5
+
+
+@pytest.mark.parametrize("rows", [[[95, 2, 3], [2, 95, 3]], [[95, 2, 3], [2, 94, 4]]])
+def test_a_prompt_that_nobody_could_be_told_in_is_not_measured(rows):
+    # By the likelihood alone, one more 'cannot tell' in 100 would make all 80 women.
+    findings = prompts_of(frame({"p": {"cannot tell": 80}, "q": {"woman": 80}}), matrix(rows))
+    for metric in ("corrected total variation", "corrected share", "total variation", "share"):
+        lost = one(findings, metric, prompt="p")
+        assert lost.status == "not-measured"
+        assert np.isnan([lost.value, lost.p]).all()
+        assert one(findings, metric, prompt="q").status == "measured"
