@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit.errors import one_line
+from audit.errors import AuditError, one_line
 from audit.labels.classes import resolve_labels
 from audit.opening import Audit, read_errors, read_labels
 from audit.pictures import Pictures, difference_grid, grid_exhibits
@@ -104,7 +104,7 @@ def report_data(
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
         | {
-            "instruments": audit.run.read_json("instruments.json") or {},
+            "instruments": audit.run.instruments(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         },
         reproduce=[
@@ -167,7 +167,7 @@ def _failed(run: Run, probe: str, error: Exception) -> Finding:
 def _failed_instruments(run: Run) -> list[Finding]:
     """A finding for each instrument that raised on some of the run's units."""
     found = []
-    for name, folder in (run.read_json("instruments.json") or {}).items():
+    for name, folder in (run.instruments()).items():
         files = run.tracebacks(folder)
         if not files:
             continue
@@ -193,10 +193,21 @@ def _failed_instruments(run: Run) -> list[Finding]:
     return found
 
 
+class _Tables(dict[str, pd.DataFrame]):
+    """Scores by instrument; one that has not measured anything yet is said to be missing."""
+
+    def __missing__(self, name: str) -> pd.DataFrame:
+        raise AuditError(
+            f"nothing is scored with {name!r} yet; run the command that made the run again"
+        )
+
+
 def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
+    folders = audit.run.instruments()
     units = set(plan["unit"]) | set(text_units(audit).values())
-    tables = {name: audit.run.read_scores(folder, units) for name, folder in folders.items()}
+    tables = _Tables(
+        {name: audit.run.read_scores(folder, units) for name, folder in folders.items()}
+    )
     rows = [
         (p.text, attribute, name, share)
         for p in audit.prompts
@@ -217,7 +228,7 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def _scores(audit: Audit, plan: pd.DataFrame, instrument: str) -> pd.DataFrame:
     """One instrument's rows; empty where it measured nothing."""
-    folders: dict[str, str] = audit.run.read_json("instruments.json") or {}
+    folders = audit.run.instruments()
     if instrument not in folders:
         return pd.DataFrame()
     return audit.run.read_scores(folders[instrument], set(plan["unit"]))

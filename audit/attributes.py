@@ -187,8 +187,9 @@ def load_attribute(name_or_mapping: str | Mapping[str, Any], base_dir: Path) -> 
         )
     if name_or_mapping.endswith((".yaml", ".yml")):
         return _from_file(base_dir / name_or_mapping)
-    path = SUITES / "attributes" / f"{name_or_mapping}.yaml"
-    known = sorted(other.stem for other in path.parent.glob("*.yaml"))
+    folder = SUITES / "attributes"
+    path = folder / f"{name_or_mapping}.yaml"
+    known = sorted(other.stem for other in folder.glob("*.yaml"))
     if name_or_mapping not in known:
         raise AuditError(
             f"attributes: no attribute {name_or_mapping!r}; {nearest(name_or_mapping, known)}"

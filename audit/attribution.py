@@ -72,7 +72,7 @@ def findings(audit: Audit) -> list[Finding]:
     plan = audit.run.read_plan()
     assert plan is not None
     names = (audit.run.provenance() or {})["exchanged"]
-    folders = audit.run.read_json("instruments.json")
+    folders = audit.run.instruments()
     tables = {n: audit.run.read_scores(f, set(plan["unit"])) for n, f in folders.items()}
     found: list[Finding] = []
     for attribute, classifier, instrument in clip_readings(audit.spec):

@@ -169,8 +169,20 @@ def score_command(
 )
 @click.option("--csv", type=FILE, help="Columns file, label …; `mask` names a picture of skin.")
 @click.option("--out", type=FOLDER, default=Path("vae-run"), show_default=True)
-@click.option("--longest", default=1024, show_default=True, help="Scale larger pictures down.")
-@click.option("--batch", default=4, show_default=True, help="Pictures a forward.")
+@click.option(
+    "--longest",
+    type=click.IntRange(min=8),
+    default=1024,
+    show_default=True,
+    help="Scale larger pictures down.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Pictures a forward.",
+)
 @click.option("--attribute", "attributes", multiple=True, help="Also measure it before and after.")
 @click.option("--classifier", "classifiers", multiple=True, help="As in `audit score`.")
 @stoppable

@@ -29,7 +29,7 @@ from audit.planning import begin, plan_audit
 from audit.progress import Progress, Say, stopping, until
 from audit.run_folder import DiskFullError
 from audit.spec import canonical_digest
-from audit.store import Run
+from audit.store import INSTRUMENTS, Run
 from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from audit.text.scores import score_texts
@@ -125,7 +125,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     folders = {
         i.name: f"{file_name(i.name)}@{canonical_digest(i.identity())[:12]}" for i in instruments
     }
-    audit.run.write_json("instruments.json", folders)
+    audit.run.write_json(INSTRUMENTS, folders)
     context = Context(audit.spec, audit.device)
     for instrument in instruments:
         if "text" in instrument.needs:

@@ -27,6 +27,7 @@ from audit.checksums import DamagedError
 from audit.errors import AuditError
 from audit.names import file_name, part
 from audit.run_folder import BROKEN, MADE_WITH, PLAN, PROVENANCE, RunFolder, parquet_bytes
+from audit.yaml_files import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,8 @@ COPY = "-copy"
 LABEL_COLUMNS = ("cell", "attribute", "class", "rater")
 WITHDRAWN = ""
 """In place of a class: a label that its rater took back. Labels are only ever added."""
+INSTRUMENTS = "instruments.json"
+"""Which folder of `scores` holds those of which instrument."""
 
 
 class Run(RunFolder):
@@ -213,6 +216,26 @@ class Run(RunFolder):
     def write_scores(self, instrument: str, unit: str, vae: str, rows: pd.DataFrame) -> None:
         """Write one instrument's rows."""
         self.write(self.scores_path(instrument, unit, vae), parquet_bytes(rows))
+
+    def instruments(self) -> dict[str, str]:
+        """Folder of scores by instrument; empty before anything was scored.
+
+        Raises:
+            AuditError: `instruments.json` was edited and leads to no scores of its instruments.
+        """
+        value = self.read_json(INSTRUMENTS)
+        known = {} if value is None else value
+        path = f"{str(self.folder / INSTRUMENTS)!r}"
+        way_out = "run the command that made the run again, which writes this file anew"
+        if not isinstance(known, dict):
+            raise AuditError(f"{path}: is no mapping of instruments to folders; {way_out}")
+        for name, folder in known.items():
+            of = folder.rpartition("@")[0] if isinstance(folder, str) else None
+            if of not in (name, file_name(name)):  # 0.1.0 kept long names whole
+                raise AuditError(
+                    f"{path}: {shown(folder)} is no folder of scores of {shown(name)}; {way_out}"
+                )
+        return known
 
     def read_scores(self, instrument: str, units: set[str]) -> pd.DataFrame:
         """All rows of one instrument for the units of the plan, in a fixed order."""

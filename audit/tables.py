@@ -71,8 +71,11 @@ def _decoded(path: Path) -> str:
         if path.stat().st_size > MAX_BYTES:
             raise TableError(f"{path}: larger than {MAX_BYTES // 10**6} MB, too large for a table")
         data = path.read_bytes()
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read as CSV ({error.strerror or error})") from None
+    except TableError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise TableError(f"{path}: cannot be read as CSV ({why})") from None
     encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
     try:
         return data.decode(encoding)

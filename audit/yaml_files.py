@@ -41,7 +41,9 @@ def read_yaml(path: Path, kind: type[AuditError] = AuditError, largest: int = LA
         if size > largest:
             raise kind(f"{path}: has {size:,} bytes; at most {largest:,} are read as YAML")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except AuditError:
+        raise
+    except (OSError, ValueError) as error:  # no UTF-8, or a name that no file can have
         raise kind(f"{path}: cannot be read ({reason(error)})") from None
     return parse_yaml(text, str(path), kind)
 
@@ -56,7 +58,7 @@ def parse_yaml(text: str | bytes, where: str, kind: type[AuditError] = AuditErro
         if node is None:
             return None
         _check_size(node, where, kind)
-        _check_keys(node, where, kind)
+        _check_scalars(node, where, kind)
         return loader.construct_document(node)
     except AuditError:
         raise
@@ -125,7 +127,7 @@ def _check_size(root: Any, where: str, kind: type[AuditError]) -> None:
     size(root)
 
 
-def _check_keys(root: Any, where: str, kind: type[AuditError]) -> None:
+def _check_scalars(root: Any, where: str, kind: type[AuditError]) -> None:
     stack, seen = [root], set()
     while stack:
         node = stack.pop()
@@ -133,6 +135,9 @@ def _check_keys(root: Any, where: str, kind: type[AuditError]) -> None:
             continue
         seen.add(id(node))
         stack.extend(_children(node))
+        if isinstance(node, yaml.ScalarNode) and "\0" in node.value:
+            line = node.start_mark.line + 1
+            raise kind(f"{where}: line {line}: {shown(node.value)} holds the character NUL")
         if not isinstance(node, yaml.MappingNode):
             continue
         keys: dict[tuple[str, str], int] = {}

@@ -277,7 +277,9 @@ class RunView:
     @cached_property
     def instruments(self) -> dict[str, str]:
         """Folder of scores by instrument, of those that measured something."""
-        known = self.json("instruments.json") or {}
+        known = self.json("instruments.json")
+        if not isinstance(known, dict):
+            return {}
         return {str(k): str(v) for k, v in known.items() if str(v) in self.files.scores}
 
     def scores(self, instrument: str) -> str:

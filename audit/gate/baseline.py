@@ -50,7 +50,7 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
     spec = parse_spec(read_own_spec(path), path)
     prompts = resolve_prompts(spec.prompts, Path(provenance["base"]))
     part = _arm_of(plan, spec, arm, folder)
-    instruments = run.read_json("instruments.json") or {}
+    instruments = run.instruments()
     first = part.iloc[0]
     return Side(
         arm=_arm_name(first["checkpoint"], first["vae"], first["adapters"]),
@@ -114,6 +114,13 @@ def _cells(run: Run, part: pd.DataFrame, spec: Spec, instruments: dict[str, str]
         if run.images_path(unit, vae).exists()
         for cell in run.made_cells(unit, vae)
     }
+    for name, table in tables.items():
+        unscored = made - set(table["cell"])
+        if unscored:
+            raise AuditError(
+                f"{run.folder}: {len(unscored)} of {len(made)} images are not scored with "
+                f"{name!r}; run the command that made the run again"
+            )
     cells = part[["prompt", "seed", "cell"]].reset_index(drop=True)
     cells["made"] = cells["cell"].isin(made)
     nobody_labelled = pd.DataFrame(columns=["cell", "attribute", "class"])

@@ -135,9 +135,11 @@ def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) ->
     noise = factor * float((variances / pairs[kept]).mean())
     between = 0.0 if alone or n < 2 else max(0.0, float(means.var(ddof=1)) - noise)
     # With no variance in the pilot the gate goes by the number of cells that do not differ.
+    # A change of a share is itself variance, however still the pilot: of no fewer cells than that.
+    changed = max(within, effect * (1 - effect)) if share else nan
     return Need(
         metric.id,
-        within / n / to_fail**2 if share else nan,
+        max(metric.least, changed / n / to_fail**2) if share else nan,
         max(metric.least, cells_to_see(metric.margin, metric.span) / n, within / n / to_pass**2),
         max(
             prompts_to_see(metric.margin, metric.span, seeds),

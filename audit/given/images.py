@@ -32,6 +32,7 @@ from audit.given.pixels import (
 from audit.labels.classes import resolve_classes
 from audit.prompts import nearest, slug
 from audit.tables import read_table
+from audit.yaml_files import shown
 
 __all__ = ["Folder", "GivenError", "GivenImage", "load_image", "read_folder", "size_of"]
 
@@ -324,5 +325,5 @@ def _looked_up(csv: Path, name: str, files: Mapping[str, Path], kind: str) -> st
     """A name of the table among the folder's files."""
     plain = unicodedata.normalize("NFC", name.replace("\\", "/").removeprefix("./"))
     if plain not in files:
-        raise GivenError(f"{csv}: no {kind} {name!r} in the folder; {nearest(plain, files)}")
+        raise GivenError(f"{csv}: no {kind} {shown(name)} in the folder; {nearest(plain, files)}")
     return plain

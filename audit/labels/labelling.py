@@ -378,7 +378,7 @@ def _uncertainties(
     run: Run, spec: Spec, attribute: AttributeSpec, cells: list[str]
 ) -> NDArray[np.float64]:
     """The mean uncertainty over the run's classifiers; 1 where none has read a picture."""
-    folders: dict[str, str] = run.read_json("instruments.json") or {}
+    folders = run.instruments()
     plan = run.read_plan()
     assert plan is not None
     columns = []

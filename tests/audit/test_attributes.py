@@ -9,6 +9,7 @@ import yaml
 import reference.world
 from audit.attributes import AttributeSpec, builtin_attributes, load_attribute
 from audit.colorimetry import ita, mean_lab, monk_colours, monk_tone
+from audit.errors import AuditError
 
 GLASSES = """
 name: Glasses
@@ -174,3 +175,13 @@ def test_ita_by_hand() -> None:
     lab = np.array([[70.0, 5, 20], [50, 5, 20], [30, 5, 20], [70, 0, 0]])
     assert ita(lab) == pytest.approx([45, 0, -45, 90])
     assert np.all(np.diff(ita(np.array([mean_lab(s[None]) for s in monk_colours()]))[2:]) < 0)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("name", ["../x", "a/b", "world-gendr"])
+def test_an_unknown_one_is_answered_with_one_that_there_is(name):
+    with pytest.raises(AuditError, match=r"; the nearest is '[a-z-]+'"):
+        load_attribute(name, Path())
+    for yaml_file in ("a\0b.yaml", "x" * 5000 + ".yaml"):
+        with pytest.raises(AuditError, match="cannot be read"):
+            load_attribute(yaml_file, Path())

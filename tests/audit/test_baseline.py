@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -240,6 +241,18 @@ def test_a_spec_as_candidate_is_made_first_and_refused_before_it_costs(tmp_path,
     assert not (tmp_path / "d" / "run" / "images").exists()
 
 
+@pytest.mark.faults
+def test_a_run_whose_scoring_was_stopped_is_refused(tmp_path, small_audit):
+    folder = tmp_path / "run"
+    shutil.copytree(small_audit.run.folder, folder)
+    lost = sorted(folder.glob("scores/*.likeness@*/*"))[0]
+    shutil.rmtree(lost)
+    file = tmp_path / "b.json"
+    result = audit("baseline", "save", folder, file, "--arm", "balanced,own", code=2)
+    assert "images are not scored with" in result.stderr
+    assert not file.exists()
+
+
 # --- plan --detect ---
 
 
@@ -254,6 +267,16 @@ def test_the_n_is_that_of_the_variance():
     assert found.to_fail == pytest.approx(2.926**2 * 0.5 / 30 / 0.05**2, rel=0.03)
     twice = need(share, 0.1, 16, 1, alone=True)
     assert twice.to_pass == pytest.approx(found.to_pass, rel=0.05)
+
+
+@pytest.mark.faults
+def test_a_pilot_that_shows_a_class_never_still_needs_cells_to_fail_a_change():
+    never = np.zeros((2, 3))
+    share = Metric("share/x/y", never, never, "away from the target", 0.05, 0.5, 1.0)
+    for alone in (True, False):
+        found = need(share, 0.1, 16, 1, alone=alone)
+        # Of 2 prompts; the change itself has the variance 0.1 x 0.9.
+        assert found.to_fail == pytest.approx(2.926**2 * 0.09 / 2 / 0.05**2, rel=0.01)
 
 
 def test_detect_names_the_n_from_a_pilot(tmp_path, small_audit):

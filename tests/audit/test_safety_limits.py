@@ -109,3 +109,22 @@ def test_a_wrong_word_among_very_many_is_answered_at_once(tmp_path):
     )
     with pytest.raises(AuditError, match=r"there are 50,000"):
         resolve_prompts(spec, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classifiers": {"c": "local-dir:a\0b"}},
+        {"checkpoints": {"a": {"source": "reference:balanced", "text_encoder": "a\0b"}}},
+        {"labels": "a\0b.csv"},
+        {"name": "a\0b"},
+    ],
+)
+def test_the_character_nul_is_refused_wherever_it_stands(tmp_path, changes):
+    path = tmp_path / "audit.yaml"
+    path.write_text(yaml.safe_dump(SPEC | changes))
+    result = CliRunner().invoke(main, ["plan", str(path)])
+    assert result.exit_code == 2
+    assert "holds the character NUL" in result.stderr
+    assert "line" in result.stderr

@@ -134,3 +134,9 @@ def test_wrong_errors_are_refused_before_anything_is_loaded(tmp_path, row, words
     result = CliRunner().invoke(main, ["run", str(spec), "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert words in result.stderr
+
+
+def test_a_name_that_no_file_can_have_is_said():
+    for name in ("a\0b.csv", "x" * 5000):
+        with pytest.raises(TableError, match="cannot be read as CSV"):
+            read_table(Path(name))

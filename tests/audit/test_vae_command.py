@@ -226,3 +226,13 @@ def test_large_pictures_are_scaled_down_and_small_ones_left():
     pixels = np.zeros((300, 100, 3), np.uint8)
     assert shrink(pixels, 150).shape == (150, 50, 3)
     assert shrink(pixels, 300) is pixels
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("option", [("--longest", "0"), ("--longest", "-5"), ("--batch", "0")])
+def test_a_size_that_no_image_can_have_is_refused_at_once(tmp_path, option):
+    where = ["vae", str(tmp_path), "--vae", "reference:pale", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*where, *option])
+    assert result.exit_code == 2
+    assert f"Invalid value for '{option[0]}'" in result.output
+    assert not (tmp_path / "run").exists()
