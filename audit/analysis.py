@@ -20,7 +20,7 @@ from audit.taps import store as taps
 from audit.taps.chosen import taps_of
 from audit.text.scores import text_units
 from audit.vae import examine
-from probes import Exhibit, Finding, findings_frame, probes_of
+from probes import Exhibit, Finding, findings_frame, instruments_of, probes_of
 from probes.multiplicity import adjusted
 from reports import ReportData
 from reports.build import write_report
@@ -59,7 +59,8 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
         audit.run.clear_traceback(STEP, probe.name)
         findings += found
         exhibits += shown
-    findings = adjusted([*findings, *_failed_instruments(audit.run)])
+    findings += [*_failed_instruments(audit.run), *_unscored(audit, plan, tables)]
+    findings = adjusted(findings)
     frame = findings_frame(findings)
     audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
     return findings, exhibits
@@ -162,6 +163,48 @@ def _failed(run: Run, probe: str, error: Exception) -> Finding:
     return Finding(
         f"{probe}/{STEP}", probe, STEP, {}, float("nan"), status="failed", headline=True, note=note
     )
+
+
+def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Finding]:
+    """A finding for each instrument of images that has not scored all of them.
+
+    A run that was stopped while it scored, or that lost a file of scores, would else count these
+    images as missing without a word.
+    """
+    files = plan[["unit", "vae_file"]].drop_duplicates().itertuples(index=False)
+    made = {
+        cell
+        for unit, vae in files
+        if audit.run.images_path(unit, vae).exists()
+        for cell in audit.run.made_cells(unit, vae)
+    }
+    found = []
+    for instrument in instruments_of(audit.spec):
+        if instrument.needs != {"images"}:
+            continue
+        table = tables.get(instrument.name)
+        scored = set() if table is None or table.empty else set(table["cell"])
+        left = len(made - scored)
+        folder = audit.run.instruments().get(instrument.name)
+        if left and not (folder and audit.run.tracebacks(folder)):  # those are said by themselves
+            note = (
+                f"{left:,} of {len(made):,} images have no scores yet and count as missing; run "
+                "the command that made the run again"
+            )
+            found.append(
+                Finding(
+                    f"{instrument.name}/scores",
+                    instrument.name,
+                    "scores",
+                    {},
+                    float("nan"),
+                    instrument=instrument.name,
+                    status="not-measured",
+                    headline=True,
+                    note=note,
+                )
+            )
+    return found
 
 
 def _failed_instruments(run: Run) -> list[Finding]:

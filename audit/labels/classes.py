@@ -19,6 +19,8 @@ from audit.errors import AuditError
 from audit.prompts import slug
 
 MOST_QUOTED = 8
+IN_SPEC = "translate with labels: {map: {VALUE: CLASS}}"
+"""What to do about unknown values where the labels are those of a spec."""
 
 
 class LabelError(AuditError):
@@ -60,7 +62,7 @@ def resolve_classes(
     attribute: AttributeSpec,
     mapping: Mapping[str, str],
     where: str,
-    how: str = "translate with labels: {map: {VALUE: CLASS}}",
+    how: str = IN_SPEC,
 ) -> dict[str, str]:
     """The class of every value; '' for one that is no label.
 
@@ -124,6 +126,7 @@ def resolve_labels(
     attributes: Sequence[AttributeSpec],
     mapping: Mapping[str, str],
     where: str,
+    how: str = IN_SPEC,
 ) -> pd.DataFrame:
     """Labels with attributes and classes spelled as declared; those without a class are left out.
 
@@ -134,6 +137,7 @@ def resolve_labels(
         attributes: The attributes of the spec.
         mapping: As `resolve_classes`.
         where: As `resolve_classes`.
+        how: As `resolve_classes`.
 
     Raises:
         LabelError: As `resolve_classes`.
@@ -147,7 +151,7 @@ def resolve_labels(
     labels["class"] = ["" if v is None or v != v else str(v) for v in labels["class"]]
     for name, attribute in named.items():
         own = labels["attribute"] == name
-        found = resolve_classes(labels.loc[own, "class"], attribute, mapping, where)
+        found = resolve_classes(labels.loc[own, "class"], attribute, mapping, where, how)
         labels.loc[own, "class"] = labels.loc[own, "class"].map(found)
     kept = np.array([bool(str(v).strip()) for v in labels["class"]], bool)
     return labels[kept].reset_index(drop=True)

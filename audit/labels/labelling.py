@@ -158,7 +158,8 @@ def add_table(
                 raise SpecError(f"cell {cell[:70]!r} is not in this run's plan")
         except SpecError as error:
             raise SpecError(f"line {line}: {error}") from None
-    table = resolve_labels(table, spec.attributes, mapping, "the table")
+    how = "translate with --label-map VALUE=CLASS"
+    table = resolve_labels(table, spec.attributes, mapping, "the table", how)
     drawn = {a: _drawn_cells(run, a) for a in table["attribute"].unique()}
     rows = [
         (str(r["cell"]), str(r["attribute"]), str(r["class"]), str(r.get("rater", "")))

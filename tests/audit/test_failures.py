@@ -171,3 +171,15 @@ def test_a_control_run_ends_well(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_images_without_scores_are_said_and_not_only_missing(tmp_path):
+    audit = make(tmp_path, **FEW)
+    assert not [f for f in analyse(audit)[0] if f.metric == "scores"]
+    unit = audit.run.read_plan()["unit"].iloc[0]
+    folder = audit.run.instruments()["small.world-gender"]
+    for file in (audit.run.folder / "scores" / folder / unit).glob("*.parquet"):
+        file.unlink()
+    (found,) = [f for f in analyse(audit)[0] if f.metric == "scores"]
+    assert (found.status, found.instrument) == ("not-measured", "small.world-gender")
+    assert "2 of 4 images have no scores yet" in found.note
