@@ -98,7 +98,7 @@ def test_logs_of_instruments_are_looked_for_in_the_run_alone(tmp_path, elsewhere
         run.write_traceback("../../elsewhere", "a", "text")
     assert run.write_traceback("clip@0", "../../../precious", "text").parent.name == "clip@0"
     run.write_json("instruments.json", {"clip": "../../elsewhere"})
-    with pytest.raises(AuditError, match="is no name of a file of a run"):
+    with pytest.raises(AuditError, match=r"instruments\.json.*is no folder of scores of 'clip'"):
         _failed_instruments(run)
 
 
