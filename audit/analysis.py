@@ -177,7 +177,7 @@ def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame])
         for unit, vae in files
         if audit.run.images_path(unit, vae).exists()
         for cell in audit.run.made_cells(unit, vae)
-    }
+    } & set(plan["cell"])  # copies of imported images lie in the files too
     found = []
     for instrument in instruments_of(audit.spec):
         if instrument.needs != {"images"}:
