@@ -171,13 +171,7 @@ def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame])
     A run that was stopped while it scored, or that lost a file of scores, would else count these
     images as missing without a word.
     """
-    files = plan[["unit", "vae_file"]].drop_duplicates().itertuples(index=False)
-    made = {
-        cell
-        for unit, vae in files
-        if audit.run.images_path(unit, vae).exists()
-        for cell in audit.run.made_cells(unit, vae)
-    } & set(plan["cell"])  # copies of imported images lie in the files too
+    made = audit.run.made_of(plan)
     found = []
     for instrument in instruments_of(audit.spec):
         if instrument.needs != {"images"}:

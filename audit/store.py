@@ -375,6 +375,17 @@ class Run(RunFolder):
         """Cells of one images file that have an image."""
         return list(self.pixel_digests(unit, vae))
 
+    def made_of(self, plan: pd.DataFrame) -> set[str]:
+        """Cells of a plan that have an image: copies of imported images lie in the files too."""
+        files = plan[["unit", "vae_file"]].drop_duplicates().itertuples(index=False)
+        made = {
+            cell
+            for unit, vae in files
+            if self.images_path(unit, vae).exists()
+            for cell in self.made_cells(unit, vae)
+        }
+        return made & set(plan["cell"])
+
     def pixel_digests(self, unit: str, vae: str) -> dict[str, str]:
         """sha256 of the pixels by cell, of the cells of one images file that have an image."""
         table = self._columns(self.images_path(unit, vae), ["cell", "sha256"])

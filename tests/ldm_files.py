@@ -50,16 +50,6 @@ TINY = {
         "vae": TINY_VAE,
         "text_encoder": TINY_TEXT,
     },
-    "sd2": {
-        "unet": TINY_UNET
-        | {
-            "cross_attention_dim": 32,
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-        },
-        "vae": TINY_VAE,
-        "text_encoder": TINY_TEXT,
-    },
     "sdxl": {
         "unet": TINY_UNET
         | {
@@ -77,6 +67,7 @@ TINY = {
         "text_encoder_2": TINY_TEXT | {"hidden_size": 24, "projection_dim": 24},
     },
 }
+TINY = {"sd15": TINY["sd15"], "sd2": TINY["sd15"], "sdxl": TINY["sdxl"]}
 
 
 def build(folder, component):
