@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from audit.errors import AuditError
+from audit.share_ends import allowed_ends
 
 Floats = NDArray[np.float64]
 
@@ -240,44 +241,9 @@ def corrected_shares(
     # Weibull's points: the default ones are too narrow at few draws (.94 instead of .95 at 200).
     tail = (1 - level) / 2
     low, high = np.quantile(shares, [tail, 1 - tail], axis=0, method="weibull")
-    nobody, everybody = _allowed_ends(outcomes, counts, tail, draws, seed)
+    nobody, everybody = allowed_ends(outcomes, counts, tail, draws, seed)
     low, high = np.where(nobody, 0.0, low), np.where(everybody, 1.0, high)
     return CorrectedShares(value, np.fmin(low, value), np.fmax(high, value))
-
-
-def _allowed_ends(
-    outcomes: Floats, counts: Floats, tail: float, draws: int, seed: int
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """For each class whether the outcomes allow that no image is of it, and that all are.
-
-    A posterior has no mass on 0 and 1, so these two are tested: outcomes are drawn from the
-    likeliest shares without the class (or with it alone), each from a table drawn from its labels
-    (Jeffreys' prior: that of the test would widen intervals at few labels by 8 %). The score of
-    the class, how fast the likelihood rises as it comes in (or as all others do), is at least the
-    observed one in more than `tail` of draws where the end is allowed.
-    """
-    rng = np.random.default_rng(seed)
-    rows = (counts + estimation_prior(counts)) / (counts.sum(axis=1, keepdims=True) + 1)
-    drawn = random_rows(counts, 0.5, draws, rng)
-    n, classes = int(outcomes.sum()), len(counts)
-
-    def allowed(shares: Floats, coming: Floats) -> bool:
-        score = coming / (shares @ rows)
-        null = rng.multinomial(n, shares @ drawn) @ score
-        # Rounding aside, a score as high as the observed one counts.
-        return bool((null >= outcomes @ score - 1e-9 * n).mean() > tail)
-
-    nobody, everybody = np.zeros(classes, bool), np.zeros(classes, bool)
-    for k in range(classes):
-        others = np.arange(classes) != k
-        without = np.zeros(classes)
-        without[others] = (
-            1.0 if classes == 2 else most_likely_shares(outcomes[None], rows[others])[0]
-        )
-        nobody[k] = allowed(without, rows[k])
-        if classes > 2:
-            everybody[k] = allowed(np.eye(classes)[k], rows[others].mean(axis=0))
-    return nobody, nobody[::-1] if classes == 2 else everybody
 
 
 def simulate_absolute_error(
