@@ -35,9 +35,11 @@ def test_a_true_share_at_an_end_is_allowed(classes, labels, accuracy, share):
 def test_an_end_that_nothing_speaks_for_is_left_out():
     counts = np.array([[95.0, 2, 2], [2, 95, 2]])
     none, whole = allowed_ends(np.array([40.0, 40, 2]), counts, 0.025, 500, 0)
-    assert not none.any() and not whole.any()
+    assert not none.any()
+    assert not whole.any()
     none, whole = allowed_ends(np.array([80.0, 0, 0]), counts, 0.025, 500, 0)
-    assert none.tolist() == [False, True] and whole.tolist() == [True, False]
+    assert none.tolist() == [False, True]
+    assert whole.tolist() == [True, False]
 
 
 def test_the_likelihood_of_one_class_alone_is_that_of_its_pooled_counts():
@@ -52,4 +54,5 @@ def test_more_classes_never_fit_worse():
     outcomes, counts = np.array([30.0, 8, 2]), np.array([[9.0, 1, 0], [2, 7, 1]])
     support = np.array([[True, True], [True, False], [False, True]])
     both, first, second = joint_log_likelihood(outcomes, counts, support)
-    assert both >= first - 1e-6 and both >= second
+    assert both >= first - 1e-6
+    assert both >= second
