@@ -383,7 +383,8 @@ def validate_command(quick: bool, out: Path) -> None:
         validation,
     )
 
-    passed = True
+    # Specs in the folder name other folders in it, and take relative paths from their own place.
+    out, passed = out.resolve(), True
     parts = [validation.run(out, quick, say), vae_validation.run(out / "vae", quick, say)]
     if not quick:
         parts.append(attribution_validation.run(out / "attribution", say))
