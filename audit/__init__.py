@@ -1,3 +1,1 @@
-"""The harness: from a spec to a plan, images, scores, findings and reports."""
-
-__version__ = "0.2.0"
+"""The command line and what it drives: a session, its plan, the run, the analysis, the gate."""

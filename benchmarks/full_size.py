@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from audit.checkpoints import models
-from audit.checkpoints.layouts import empty_model
-from audit.checkpoints.single_file import CONFIGS, clip_tokenizer
-from audit.generate import Generator
-from audit.plan import Arm, make_plan, noise_seed, units_of
-from audit.prompts import Prompt
-from audit.spec import Spec
-from audit.store import Run, sha256
 from benchmarks import inside
 from benchmarks.generate import pairs
 from benchmarks.pairs import ratio
+from harness.generate.sampling import Generator
+from harness.models import loading
+from harness.models.checkpoint_keys import empty_model
+from harness.models.single_file import CONFIGS, clip_tokenizer
+from harness.plan.cells import Arm, make_plan, noise_seed, units_of
+from harness.spec.prompts import Prompt
+from harness.spec.schema import Spec
+from harness.store.run import Run, sha256
 
 PROMPTS = [f"a photograph of a person, number {i}" for i in range(4)]
 SIDES = {"sd15": 512, "sdxl": 1024}
@@ -98,13 +98,13 @@ def spec_of(family: str, batch: int, vaes: int, seeds: int, device: str) -> Spec
 
 def ours(spec: Spec, folder: Path, pipe: Any, side: int, device: str) -> None:
     """The suite: units through a worker into a run directory."""
-    from audit.worker import GenerateWorker
+    from harness.generate.worker import GenerateWorker
 
     prompts = [Prompt(p, {}, "", {}) for p in PROMPTS]
     digests = {"text_encoder": "t", "denoiser": "d"}
     arm = Arm(digests, {"own": "s"}, {v: v * 16 for v in spec.vaes}, (side, side))
     worker = GenerateWorker(Run(folder), spec, folder, device, torch.float16)
-    worker.use("random", models.Checkpoint(pipe, digests, None))
+    worker.use("random", loading.Checkpoint(pipe, digests, None))
     for unit in units_of(make_plan(spec, prompts, {"random": arm})):
         outcome = worker(unit)
         assert outcome.ok, outcome.reason
@@ -161,7 +161,7 @@ def family_rows(family: str, batch: int, seeds: int, rounds: int, device: str) -
     print(pairs(f"{family}: {ROWS[3]}", compiled, arm(one), rounds))
     low = one.speed.model_copy(update={"low_memory": True})
     third = build(family, "cpu", torch.float16)
-    models.place(third, device, low)
+    loading.place(third, device, low)
     offloaded = lambda folder: ours(one, folder, third, side, device)  # noqa: E731
     print(pairs(f"{family}: {ROWS[4]}", offloaded, arm(one), rounds))
     plain, tapped, every_map = inside.arms(Generator(pipe, batch), batch, side, STEPS)

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
-from audit.checkpoints import models
-from audit.executors import InProcess
-from audit.plan import Arm, make_plan, noise_seed, units_of
-from audit.prompts import Prompt
-from audit.spec import CheckpointSpec, Spec
-from audit.store import Run
-from audit.worker import GenerateWorker
 from benchmarks.pairs import ratio
+from harness.generate.executor import InProcess
+from harness.generate.worker import GenerateWorker
+from harness.models import loading
+from harness.plan.cells import Arm, make_plan, noise_seed, units_of
+from harness.spec.prompts import Prompt
+from harness.spec.schema import CheckpointSpec, Spec
+from harness.store.run import Run
 from reference.world import ROLES, neutral_prompt
 
 STEPS = 12
@@ -45,7 +45,7 @@ def spec_of(batch: int, vaes: int, seeds: int) -> Spec:
     )
 
 
-def ours(spec: Spec, folder: Path, checkpoint: models.Checkpoint) -> None:
+def ours(spec: Spec, folder: Path, checkpoint: loading.Checkpoint) -> None:
     """The suite: units through a worker, latents and images into a run directory."""
     prompts = [Prompt(p, {}, "", {}) for p in spec.prompts.list or ()]
     # Distinct digests stand for distinct VAEs: each is decoded and written by itself.
@@ -59,7 +59,7 @@ def ours(spec: Spec, folder: Path, checkpoint: models.Checkpoint) -> None:
     worker.close()
 
 
-def bare(spec: Spec, folder: Path, checkpoint: models.Checkpoint, batch: int, again: bool) -> None:
+def bare(spec: Spec, folder: Path, checkpoint: loading.Checkpoint, batch: int, again: bool) -> None:
     """A plain diffusers loop; `again`: denoise anew for every VAE, as a pipeline call does."""
     pipe = checkpoint.pipe
     work = [(p, s) for p in spec.prompts.list or () for s in range(spec.seeds.count)]
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     arguments = parser.parse_args()
     source = CheckpointSpec(source="reference:balanced")
-    checkpoint = models.load_checkpoint("balanced", source, Path(), "cpu", torch.float32)
+    checkpoint = loading.load_checkpoint("balanced", source, Path(), "cpu", torch.float32)
     batch, rounds = arguments.batch, arguments.rounds
     single = spec_of(batch, 1, arguments.seeds)
     four = spec_of(batch, 4, arguments.seeds)

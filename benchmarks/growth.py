@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 
-from audit.opening import open_audit
-from audit.run import complete
+from audit.pipeline.run import complete
+from audit.pipeline.session import open_audit
 from benchmarks.pairs import ratio
 from reference.world import ROLES, neutral_prompt
 

@@ -18,12 +18,12 @@ import pandas as pd
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from audit.checkpoints.models import load_checkpoint
-from audit.generate import Generator
-from audit.spec import CheckpointSpec, Spec
-from audit.taps.attention import AttentionTap
-from audit.taps.steps import StepsTap
 from benchmarks.pairs import ratio
+from harness.generate.sampling import Generator
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec, Spec
+from harness.taps.cross_attention import AttentionTap
+from harness.taps.trajectory import StepsTap
 from reference.world import ROLES, neutral_prompt
 
 BATCH, STEPS, GUIDANCE = 8, 4, 3.0

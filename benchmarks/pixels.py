@@ -16,9 +16,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from audit.checkpoints.models import load_checkpoint
-from audit.generate import Generator
-from audit.spec import CheckpointSpec, SpeedSpec
+from harness.generate.sampling import Generator
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec, SpeedSpec
 from reference.world import ROLES, neutral_prompt
 
 BATCH, GUIDANCE = 8, 3.0

@@ -21,13 +21,13 @@ from benchmarks.synthetic_run import LARGE, make
 
 def measure(folder: Path) -> None:
     """Build the report step by step and print what each step took."""
-    from audit import analysis
-    from audit.opening import reopen
+    from audit.pipeline import analyse
+    from audit.pipeline.session import reopen
     from reports.build import write_report
 
     audit = _timed("open", lambda: reopen(folder))
-    findings, exhibits = _timed("analyse", lambda: analysis.analyse(audit))
-    data = _timed("gather", lambda: analysis.report_data(audit, findings, exhibits))
+    findings, exhibits = _timed("analyse", lambda: analyse.analyse(audit))
+    data = _timed("gather", lambda: analyse.report_data(audit, findings, exhibits))
     paths = _timed("write html, json", lambda: write_report(data, folder / "report"))
     _timed("write card, csv", lambda: write_report(data, folder / "report", ("card", "csv")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

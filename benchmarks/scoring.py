@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 import reference
-from audit.attributes import AttributeSpec, load_attribute
-from audit.spec import ClassifierSpec, Spec
 from benchmarks.pairs import ratio
-from probes import Batch, Context
-from probes.clip import ClipAttribute, ClipLikeness, ClipModel
+from harness.spec.attributes import AttributeSpec, load_attribute
+from harness.spec.schema import ClassifierSpec, Spec
+from probes.contracts import Batch, Context
+from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from reference.world import HERE, ROLES, STYLES, neutral_prompt, picture_grid
 
 BATCH = 32

@@ -15,15 +15,15 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from audit.attributes import AttributeSpec
-from audit.damage import check
-from audit.given.parameters import write_parameters
-from audit.plan import Arm, make_plan, units_of
-from audit.prompts import Prompt
-from audit.spec import Spec, parse_spec
-from audit.stats import share_interval
-from audit.store import Run, sha256
-from probes import Exhibit, Finding, findings_frame
+from harness.images.a1111 import write_parameters
+from harness.plan.cells import Arm, make_plan, units_of
+from harness.spec.attributes import AttributeSpec
+from harness.spec.prompts import Prompt
+from harness.spec.schema import Spec, parse_spec
+from harness.store.damage import check
+from harness.store.run import Run, sha256
+from probes.contracts import Exhibit, Finding, findings_frame
+from probes.statistics.intervals import share_interval
 from reports import ReportData
 from reports.build import as_json
 

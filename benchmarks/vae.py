@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from audit.plan import units_of
-from audit.planning import begin
-from audit.vae.originals import Picture
-from audit.vae.roundtrip import RoundTripWorker, round_trip_audit, store_originals
-from audit.vae.vaes import load_vae_alone
+from audit.pipeline.plan import begin
+from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, store_originals
+from audit.pipeline.round_trip_inputs import Picture
 from benchmarks.pairs import median
+from harness.models.vae_identity import load_vae_alone
+from harness.plan.cells import units_of
 
 SOURCE = "reference:faithful"
 

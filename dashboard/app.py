@@ -5,10 +5,10 @@ from __future__ import annotations
 import duckdb
 import streamlit as st
 
-from dashboard import history, parts
-from dashboard.files import RunError
-from dashboard.pictures import icon
-from dashboard.words import plain
+from dashboard import components, image_dialog
+from dashboard.escaping import plain
+from dashboard.images import icon
+from dashboard.run_index import RunError
 
 PAGES = {
     "overview": ("Overview", ":material/summarize:"),
@@ -30,19 +30,19 @@ page = st.navigation(
         for name, (title, sign) in PAGES.items()
     ]
 )
-parts.choose_run()
+components.choose_run()
 try:
-    damaged = parts.view().damaged
+    damaged = components.view().damaged
     if damaged:
         st.warning(
             f"{len(damaged)} files of this run are damaged and left out: "
             f"{plain(', '.join(damaged[:5]))}. Run the command that made the run again."
         )
     page.run()
-    history.show_history(parts.view())
+    image_dialog.show_history(components.view())
 except RunError as error:
     st.error(plain(error))
-    st.button("Look again", on_click=parts.forget)
+    st.button("Look again", on_click=components.forget)
 except (OSError, duckdb.IOException) as error:
     st.error(f"A file of the run cannot be read; it may have been removed: {plain(error)}")
-    st.button("Look again", on_click=parts.forget)
+    st.button("Look again", on_click=components.forget)

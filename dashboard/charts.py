@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import pandas as pd
 
-from probes import Exhibit, Finding
+from probes.contracts import Exhibit, Finding
 from reports.charts import DARK, NEEDED, PLOTS, clean, shorten, style_groups, ungrouped
 from reports.page import meter
 from reports.plots import (

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from audit.one_line import one_line_errors
-from audit.terminal import out, say
+from audit.commands.errors import one_line_errors
+from harness.terminal import out, say
 
 ADDRESS = "127.0.0.1"
 OPTIONS: dict[str, Any] = {
@@ -80,7 +80,7 @@ def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int
 
 def check_runs(runs: tuple[Path, ...]) -> None:
     """Refuse folders that hold no run, in one line, before anything slow is loaded."""
-    from dashboard.files import RunError, index
+    from dashboard.run_index import RunError, index
 
     for folder in runs:
         try:
@@ -112,21 +112,21 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
     import uvicorn
     from streamlit.web import bootstrap
 
-    from dashboard import figures, findings, history, parts  # noqa: F401  loaded before anyone waits
+    from dashboard import components, figures, findings, image_dialog  # noqa: F401  loaded before anyone waits
     from dashboard.access import TokenGate, new_token
-    from dashboard.files import RunError
     from dashboard.label_routes import label_routes
     from dashboard.queries import RunView
+    from dashboard.run_index import RunError
 
     try:
-        first = parts.open_view(runs[0])
+        first = components.open_view(runs[0])
         for other in runs[1:]:
             RunView(Path(other)).close()
     except RunError as error:
         raise Wrong(str(error)) from None
     first.made()
     findings.frame(first)
-    os.environ[parts.RUNS] = json.dumps({"runs": runs, "gates": gates})
+    os.environ[components.RUNS] = json.dumps({"runs": runs, "gates": gates})
     port = held.getsockname()[1]
     options = OPTIONS | {"server.port": port}
     bootstrap.load_config_options({n.replace(".", "_"): v for n, v in options.items()})
@@ -157,7 +157,7 @@ def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -
     Thumbnails are WebP of at most --side px.
     """
     from dashboard.export import export
-    from dashboard.files import RunError
+    from dashboard.run_index import RunError
 
     if file.suffix != ".parquet":
         raise Wrong(f"{file}: the file's name must end in .parquet")

@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit.atomic import replacing
-from audit.plan import ARM
-from dashboard import maps, outcomes
-from dashboard.pictures import thumbnail
+from dashboard import outcomes, projections
+from dashboard.images import thumbnail
 from dashboard.queries import RunView
+from harness.files.atomic import replacing
+from harness.plan.cells import ARM
 
 ROWS = 2000
 """Of a row group; thumbnails of so many pictures are held at once."""
@@ -99,10 +99,12 @@ def wide(view: RunView) -> pd.DataFrame:
         plain = scores.set_index("cell").select_dtypes(["number", "bool"])
         own = plain.reindex(table["cell"]).reset_index(drop=True)
         table = pd.concat([table, own.add_prefix(f"{instrument}/")], axis=1)
-    found = maps.sources(view)
+    found = projections.sources(view)
     table["x"] = table["y"] = float("nan")
     if found:
-        points = maps.lay_out(view, found[0]).points.drop_duplicates("cell").set_index("cell")
+        points = (
+            projections.lay_out(view, found[0]).points.drop_duplicates("cell").set_index("cell")
+        )
         for axis in ("x", "y"):
             table[axis] = table["cell"].map(points[axis])
     return table

@@ -9,11 +9,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import charts
+from dashboard.components import dark, known
+from dashboard.escaping import plain
 from dashboard.galleries import PICTURES, grid
-from dashboard.parts import dark, known
 from dashboard.queries import RunView
-from dashboard.words import plain
-from probes import Exhibit
+from probes.contracts import Exhibit
 from reports.plots import Style
 
 

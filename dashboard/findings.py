@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dashboard.queries import RunView
-from probes import Finding
-from reports.claims import AGAINST, is_measured, verdict
-from reports.wording import value_text
+from probes.contracts import Finding
+from reports.sentences import value_text
+from reports.verdicts import AGAINST, is_measured, verdict
 
 LABELS = {
     "failed": "Failed",
@@ -19,7 +19,7 @@ LABELS = {
     "described": "Measured",
     "not measured": "Not measured",
 }
-"""Verdicts of `reports.claims`, in the order in which they are told."""
+"""Verdicts of `reports.verdicts`, in the order in which they are told."""
 SUBJECT = ("attribute", "arm", "prompt", "class")
 NUMBERS = ("value", "low", "high", "null", "tested_against", "p", "p_unadjusted", "n")
 WORDS = ("unit", "target", "estimand", "instrument", "reading", "family", "adjustment", "note")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.pictures import crisp
+from dashboard.escaping import count, plain
+from dashboard.images import crisp
 from dashboard.queries import RunView
-from dashboard.words import count, plain
-from probes import Exhibit
+from probes.contracts import Exhibit
 from reports.grids import read_grid
 
 SIDE = 176

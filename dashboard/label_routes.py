@@ -19,10 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from audit.errors import AuditError
-from audit.labels import labelling
-from dashboard import parts
-from dashboard.pictures import crisp
+from dashboard import components
+from dashboard.images import crisp
+from harness.errors import AuditError
+from probes.attributes import label_sampling
 
 IMAGE = "/labels/image"
 EVENTS = "/labels/events"
@@ -48,11 +48,11 @@ def label_routes() -> list[Route]:
 def image(request: Request) -> Response:
     """One image of a run as WebP; query: run (its name in the sidebar) and side (px)."""
     cell, side = request.path_params["cell"], request.query_params.get("side", "")
-    folder = parts.folders().get(request.query_params.get("run", ""))
+    folder = components.folders().get(request.query_params.get("run", ""))
     if folder is None or not CELL.fullmatch(cell) or side not in map(str, SIDES):
         return Response(status_code=404)
     try:
-        png = parts.open_view(folder).picture(cell)
+        png = components.open_view(folder).picture(cell)
     except (AuditError, OSError):
         png = None
     data = crisp(png, int(side)) if png else b""
@@ -94,7 +94,7 @@ def keep(
         Status 200 and the number of the last event that is written; 422 where one is refused
         (nothing is written then); 507 where the disk refused.
     """
-    folder = parts.folders().get(run)
+    folder = components.folders().get(run)
     if folder is None:
         return _answer(422, f"{run[:70]!r} is not a run that this dashboard shows")
     # One at a time: a request that is sent again must wait for the first to be written.
@@ -102,7 +102,7 @@ def keep(
         new = [(cell, outcome) for n, cell, outcome in events if n > _APPLIED.get(page, 0)]
         try:
             if new:
-                labelling.add_all(Path(folder), attribute, labeller, new)
+                label_sampling.add_all(Path(folder), attribute, labeller, new)
         except AuditError as error:
             return _answer(422, str(error))
         except OSError as error:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from audit.attributes import AttributeSpec
-from audit.prompts import slug
-from audit.spec import ClassifierSpec
-from audit.stats import mean_share_over_prompts
-from audit.store import Run
 from dashboard.queries import Filters, RunView
-from probes.outcomes import monk_frame, outcome_frame
+from harness.spec.attributes import AttributeSpec
+from harness.spec.prompts import slug
+from harness.spec.schema import ClassifierSpec
+from harness.store.run import Run
+from probes.attributes.outcomes import monk_frame, outcome_frame
+from probes.statistics.intervals import mean_share_over_prompts
 
 
 class Reading(NamedTuple):

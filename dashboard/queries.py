@@ -19,17 +19,23 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 
-from audit.checksums import DamagedError, NewerFormatError, check_tensors, read_json, read_text
-from audit.damage import find
-from audit.errors import AuditError, reason
-from audit.heat import HEAT, map_at, overlaid, place_of
-from audit.plan import ARM, Cell, arm_labels
-from audit.run_folder import RunFolder
-from audit.spec import Spec, parse_spec, read_own_spec
-from audit.store import read_images
-from dashboard.files import Files, RunError, checked, index, without
-from dashboard.pictures import difference
-from probes import Exhibit, Finding
+from dashboard.images import difference
+from dashboard.run_index import Files, RunError, checked, index, without
+from harness.errors import AuditError, reason
+from harness.files.checksums import (
+    DamagedError,
+    NewerFormatError,
+    check_tensors,
+    read_json,
+    read_text,
+)
+from harness.images.heat_map import HEAT, map_at, overlaid, place_of
+from harness.plan.cells import ARM, Cell, arm_labels
+from harness.spec.schema import Spec, parse_spec, read_own_spec
+from harness.store.damage import find
+from harness.store.run import read_images
+from harness.store.run_folder import RunFolder
+from probes.contracts import Exhibit, Finding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +206,8 @@ class RunView:
     def images(self, cells: Iterable[str]) -> dict[str, bytes]:
         """PNG bytes of the cells that have a picture.
 
-        Also of 'CELL minus CELL', and of a cell under a map of attention: see `audit.heat`.
+        Also of 'CELL minus CELL', and of a cell under a map of attention: see
+        `harness.images.heat_map`.
         """
         wanted = list(dict.fromkeys(cells))
         plain = [part for cell in wanted for part in cell.partition(HEAT)[0].split(MINUS)]

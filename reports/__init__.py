@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probes import Exhibit, Finding
+    from probes.contracts import Exhibit, Finding
 
 
 class ReportData(NamedTuple):

@@ -22,13 +22,13 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from audit import checksums
-from audit.atomic import write_atomic
-from audit.terminal import plain_json
+from harness.files import checksums
+from harness.files.atomic import write_atomic
+from harness.terminal import plain_json
 from reports import ReportData
+from reports.csv_files import write_sheets
 from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
-from reports.sheets import write_sheets
 
 PAGE_BYTES = 10_000_000
 FORMATS = {

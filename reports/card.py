@@ -2,7 +2,7 @@
 
 The metadata is `model-index` of huggingface_hub: one result for each headline finding, with its
 interval, n and null among the metric's arguments. The prose says what was measured and no more.
-Every name and prompt is escaped (`reports.markup`).
+Every name and prompt is escaped (`reports.escaping`).
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from audit.errors import AuditError
-from probes import Finding
+from harness.errors import AuditError
+from probes.contracts import Finding
 from reports import ReportData
-from reports.claims import census, headlines, is_measured, verdict, verdict_label
-from reports.facts import Card, audited_cards
-from reports.markup import markdown
+from reports.escaping import markdown
+from reports.overview import Card, audited_cards
+from reports.sentences import amount, probability, scope, sentence, topic, value_text
 from reports.tables import show
 from reports.text import clip, number
-from reports.wording import amount, probability, scope, sentence, topic, value_text
+from reports.verdicts import census, headlines, is_measured, verdict, verdict_label
 
 MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
 """Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from probes import Exhibit
+from probes.contracts import Exhibit
 from reports.plots import (
     GRID,
     INK,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from probes import Exhibit
+from probes.contracts import Exhibit
 from reports.text import clip
 
 Images = Callable[[str], bytes | None]

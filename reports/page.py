@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from probes import Exhibit, Finding
-from probes.multiplicity import is_test
+from probes.contracts import Exhibit, Finding
+from probes.error_control import is_test
 from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
-from reports.claims import (
+from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
+from reports.overview import audited_cards, entries, tiles
+from reports.sentences import scope, sentence
+from reports.tables import Budget, Table, findings_table, make_table, markup_size
+from reports.text import clip
+from reports.verdicts import (
     ORDER,
     headlines,
     is_measured,
@@ -25,11 +30,6 @@ from reports.claims import (
     verdict,
     verdict_label,
 )
-from reports.facts import audited_cards, entries, tiles
-from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
-from reports.tables import Budget, Table, findings_table, make_table, markup_size
-from reports.text import clip
-from reports.wording import scope, sentence
 
 CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_000_000, 1_200_000
 MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 40

@@ -7,16 +7,16 @@ import io
 import altair as alt
 import pandas as pd
 
-from probes import Finding
+from probes.contracts import Finding
 from reports import ReportData
 from reports.card import SETTINGS
-from reports.claims import census, headlines, is_measured, manner, target_value, verdict_label
+from reports.escaping import html, markdown
 from reports.grids import read_grid, sheet
-from reports.markup import html, markdown
 from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
+from reports.sentences import attribute, sentence, topic
 from reports.tables import show
 from reports.text import clip
-from reports.wording import attribute, sentence, topic
+from reports.verdicts import census, headlines, is_measured, manner, target_value, verdict_label
 
 MAX_TOLD, MAX_DRAWN = 6, 12
 PICTURE = "summary.png"

@@ -15,18 +15,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from probes import Finding
-from reports.claims import verdict_label
+from probes.contracts import Finding
+from reports.sentences import amount, attribute, probability, scope, target_text, value_text, who
 from reports.text import clip, number
-from reports.wording import (
-    amount,
-    attribute,
-    probability,
-    scope,
-    target_text,
-    value_text,
-    who,
-)
+from reports.verdicts import verdict_label
 
 CELL_TEXT = 120
 MARKUP = 40

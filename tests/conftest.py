@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from audit.opening import Audit, open_audit
-from audit.run import complete
+from audit.pipeline.run import complete
+from audit.pipeline.session import Audit, open_audit
 
 SPEC = {
     "name": "small",

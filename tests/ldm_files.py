@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from audit.checkpoints.single_file import CONFIGS
+from harness.models.single_file import CONFIGS
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."

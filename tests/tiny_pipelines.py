@@ -29,7 +29,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from audit.checkpoints.single_file import CONFIGS, clip_tokenizer
+from harness.models.single_file import CONFIGS, clip_tokenizer
 
 SIDE = 32
 NOISE = {

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from audit.damage import refuse
-from audit.errors import AuditError
 from audit.gate.baseline_file import load, save
 from audit.gate.side import SETTINGS, Side, needed_instruments
-from audit.prompts import nearest, resolve_prompts, slug
-from audit.spec import Spec, SpecError, parse_spec, read_own_spec
-from audit.store import Run
-from probes.outcomes import clip_readings, outcome_frame
+from harness.errors import AuditError
+from harness.spec.prompts import nearest, resolve_prompts, slug
+from harness.spec.schema import Spec, SpecError, parse_spec, read_own_spec
+from harness.store.damage import refuse
+from harness.store.run import Run
+from probes.attributes.outcomes import clip_readings, outcome_frame
 
 __all__ = ["Side", "load", "needed_instruments", "read_side", "save", "side_of_run"]
 

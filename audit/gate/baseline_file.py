@@ -26,13 +26,13 @@ from pydantic import (
     ValidationError,
 )
 
-from audit import __version__
-from audit.atomic import write_atomic
-from audit.errors import AuditError
 from audit.gate.side import SETTINGS, Side
-from audit.prompts import slug
-from audit.spec import canonical_digest, parse_spec
-from probes.outcomes import clip_readings
+from harness import __version__
+from harness.errors import AuditError
+from harness.files.atomic import write_atomic
+from harness.spec.prompts import slug
+from harness.spec.schema import canonical_digest, parse_spec
+from probes.attributes.outcomes import clip_readings
 
 NAME, FORMAT = "diffusion-audit baseline", 2
 CHANGED = {

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from audit.stats import FEWEST_PROMPTS, LEVEL, Estimand
+from probes.statistics.intervals import FEWEST_PROMPTS, LEVEL, Estimand
 
 Floats = NDArray[np.float64]
 Bad = Literal["rise", "drop", "away from the target"]
@@ -194,7 +194,7 @@ def by_prompt(
 
 
 def mean_error(means: Floats, variances: Floats, n: NDArray[np.int_], estimand: Estimand) -> Any:
-    """The mean over prompts, its standard error and degrees of freedom, as `audit.stats` has them.
+    """The mean over prompts, its standard error and degrees of freedom, as in `intervals`.
 
     Args:
         means: (..., P) mean of each prompt.

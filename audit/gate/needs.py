@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from audit.gate.evidence import ALPHA, TAIL, Evidence, design_effect
-from audit.stats import FEWEST_PROMPTS, Estimand
+from probes.statistics.intervals import FEWEST_PROMPTS, Estimand
 
 if TYPE_CHECKING:
-    from audit.gate.rules import Metric, Result
+    from audit.gate.decision import Metric, Result
 
 MOST = 100_000
 """A number of seeds or prompts above this is not worth naming."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from audit.gate.evidence import Evidence, Floats, evidence, mean_error, paired
 from audit.gate.prompt_guard import p_of_counts, p_of_means
-from audit.stats import LEVEL, Estimand
+from probes.statistics.intervals import LEVEL, Estimand
 
 if TYPE_CHECKING:
-    from audit.gate.rules import Metric
+    from audit.gate.decision import Metric
 
 DRAWS = 2000
 

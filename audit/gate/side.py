@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from audit.plan import ARM
-from audit.prompts import slug
-from audit.spec import Spec
+from harness.plan.cells import ARM
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
 
 SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
 

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
-from audit.atomic import write_atomic
-from audit.errors import AuditError
 from audit.gate.baseline import Side, side_of_run
-from audit.gate.pairs import Grid, differences, metrics, pair
+from audit.gate.decision import EXIT_CODES, Guarded, Judged, Metric, Result, judge, worst_pairs
+from audit.gate.metrics import Grid, differences, metrics, pair
+from audit.gate.page import render
 from audit.gate.rates import DRAWS
-from audit.gate.rules import EXIT_CODES, Guarded, Judged, Metric, Result, judge, worst_pairs
-from audit.pictures import Pictures
-from audit.stats import Estimand
-from audit.store import Run
-from audit.terminal import plain, plain_json
-from reports.gate_page import render
+from harness.errors import AuditError
+from harness.files.atomic import write_atomic
+from harness.store.run import Run
+from harness.terminal import plain, plain_json
+from probes.statistics.intervals import Estimand
+from reports.image_grids import Pictures
 
 if TYPE_CHECKING:
-    from audit.progress import Say
+    from harness.progress import Say
     from reports.grids import Images
 
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
@@ -107,9 +107,9 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
         AuditError: It differs from the baseline; nothing was generated.
         Stopped: Ctrl-C or SIGTERM; what is done is kept.
     """
-    from audit import analysis, run
-    from audit.opening import open_audit
-    from audit.planning import begin, plan_audit
+    from audit.pipeline import analyse, run
+    from audit.pipeline.plan import begin, plan_audit
+    from audit.pipeline.session import open_audit
 
     audit = open_audit(spec, folder)
     with run.working(audit, say):
@@ -121,7 +121,7 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
             raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
         run.generate(audit, plan, say)
         run.score(audit, plan, say)
-    analysis.report(audit, *analysis.analyse(audit))
+    analyse.report(audit, *analyse.analyse(audit))
     return side_of_run(folder, arm)
 
 

@@ -3,11 +3,11 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import figures, galleries, parts
-from probes import Exhibit
+from dashboard import components, figures, galleries
+from probes.contracts import Exhibit
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "Attention",
     "Cross-attention of the denoiser: where each word went, and at which steps. Attention shows "
     "what was looked at, not what caused the picture.",
@@ -18,7 +18,7 @@ mine = [
     if e.kind in ("heat-over-image", "strip") or e.id.startswith("attention")
 ]
 if not mine:
-    parts.empty(
+    components.empty(
         "This run followed no attention",
         "Add a probe that taps it to `probes:` in the spec (such as `attention`) and run it "
         "again. Pictures are the same, bit for bit, with and without the tap.",

@@ -2,21 +2,21 @@
 
 import streamlit as st
 
-from dashboard import charts, figures, galleries, outcomes, parts
-from dashboard.words import plain
-from probes import Exhibit
+from dashboard import charts, components, figures, galleries, outcomes
+from dashboard.escaping import plain
+from probes.contracts import Exhibit
 
 MOST, MOST_PAGES = 24, 20
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "Attributes",
     "What classifiers read in the pictures. Classes are declared and read from appearance: they "
     "say how a picture looks to an instrument, not who a person is.",
 )
 readings = outcomes.readings(run)
 if not readings:
-    parts.empty(
+    components.empty(
         "No attribute was measured in this run",
         "Name some under `attributes:` in the spec, with a classifier, and run it again: pictures "
         "that are there are measured, not made anew."
@@ -35,7 +35,7 @@ label = st.selectbox(
 reading = names[label]
 if reading.attribute.note:
     st.caption(plain(reading.attribute.note))
-chosen = parts.filters(run, ("checkpoint", "vae", "prompt"))
+chosen = components.filters(run, ("checkpoint", "vae", "prompt"))
 
 st.subheader("Shares of the pictures you chose", anchor=False)
 table = outcomes.shares(run, reading, chosen)
@@ -43,9 +43,11 @@ two = len(reading.attribute.class_names) == 2
 shown = table[table["label"] == reading.attribute.class_names[1]] if two else table
 shown = shown.assign(facet="told " + shown["label"], label=shown["group"])
 one = Exhibit("shares", "bar", shown, "", "")
-made = charts.facets(one, parts.known(run), parts.dark())
+made = charts.facets(one, components.known(run), components.dark())
 if made is None or table["value"].isna().all():
-    parts.empty("No picture was told a class", "Choose other prompts, or see what they were below.")
+    components.empty(
+        "No picture was told a class", "Choose other prompts, or see what they were below."
+    )
 else:
     figures.draw(made, "shares", "dots with 95 % intervals, one for each arm", True)
     st.caption(

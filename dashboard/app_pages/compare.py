@@ -6,24 +6,24 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, figures, parts
-from dashboard.files import RunError
+from dashboard import charts, components, figures
+from dashboard.escaping import plain
 from dashboard.findings import across
 from dashboard.gates import MARKS, metric_rows, read_gate
-from dashboard.words import plain
-from probes import Exhibit
+from dashboard.run_index import RunError
+from probes.contracts import Exhibit
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "Compare",
     "Arms of one run share their noise and are compared in pairs. Runs stand side by side: "
     "intervals that overlap settle nothing.",
 )
-names = parts.folders()
+names = components.folders()
 runs = {}
 for name, folder in names.items():
     try:
-        runs[name] = parts.open_view(folder)
+        runs[name] = components.open_view(folder)
     except RunError as error:
         st.warning(plain(error))
 if len(runs) > 1:
@@ -36,16 +36,16 @@ if len(runs) > 1:
     if metrics:
         metric = st.selectbox("Metric", metrics, key="metric", bind="query-params")
         table = across(runs, metric)
-        made = charts.facets(Exhibit("runs", "bar", table, "", ""), list(runs), parts.dark())
+        made = charts.facets(Exhibit("runs", "bar", table, "", ""), list(runs), components.dark())
         if made:
             figures.draw(made, "runs", f"{metric}: dots with intervals, one for each run", False)
         with st.expander("Table"):
             st.dataframe(table, hide_index=True, alt=f"{metric} of every run")
         figures.csv_button(table, "runs", "runs")
     else:
-        parts.empty("No headline findings to compare", "The runs have no report yet.")
+        components.empty("No headline findings to compare", "The runs have no report yet.")
 else:
-    parts.empty(
+    components.empty(
         "One run is open",
         "Name several to compare them: `audit dashboard RUN ANOTHER`.",
     )
@@ -68,10 +68,10 @@ for name, r in runs.items():
     for file in ("gate/gate.json", "gate.json"):
         if file in r.files.top:
             gates[f"{name}/{file}"] = r.files.top[file]
-gates |= {file: Path(file) for file in parts.given()["gates"]}
+gates |= {file: Path(file) for file in components.given()["gates"]}
 if not gates:
     other = next((n for n in runs if n != run.folder.name), "CANDIDATE")
-    parts.empty(
+    components.empty(
         "No gate was asked",
         f"`audit gate {run.folder.name} {other} --out {run.folder.name}/gate` says whether a "
         "candidate may ship after its baseline; it is then shown here. For a gate elsewhere: "
@@ -92,7 +92,7 @@ else:
     if len(rows):
         ids = rows["label"].str.rpartition("/")  # metric/instrument/class
         shown = rows.assign(facet=ids[0], label=ids[2])
-        made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), parts.dark())
+        made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), components.dark())
         if made:
             st.markdown("**Candidate minus baseline, with 95 % intervals**")
             figures.draw(made, "gate", "differences with intervals", False)

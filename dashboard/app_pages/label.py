@@ -6,11 +6,11 @@ from typing import Any
 
 import streamlit as st
 
-from audit.attributes import OUTCOMES, AttributeSpec
-from audit.labels import labelling
-from dashboard import figures, parts
+from dashboard import components, figures
+from dashboard.escaping import plain
 from dashboard.label_routes import SIDES
-from dashboard.words import plain
+from harness.spec.attributes import OUTCOMES, AttributeSpec
+from probes.attributes import label_sampling
 
 KEYS = dict(zip(OUTCOMES, "NSX", strict=True))
 
@@ -37,7 +37,7 @@ def labeller_data(
     classes = [
         (c, str((i + 1) % 10) if i < 10 else "") for i, c in enumerate(attribute.class_names)
     ]
-    names = parts.folders()
+    names = components.folders()
     return {
         "key": secrets.token_hex(8),
         "run": next(n for n, folder in names.items() if Path(folder).resolve() == run.folder),
@@ -54,22 +54,22 @@ def labeller_data(
     }
 
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "Label",
     "What do you see? Neither the prompt nor what a classifier said is shown. A few hundred labels "
     "turn counts into shares that can be defended.",
 )
 attributes = {a.name: a for a in run.spec.attributes} if run.spec else {}
 if not attributes:
-    parts.empty(
+    components.empty(
         "This run declares no attribute to label",
         "Name some under `attributes:` in the spec and run it again."
         + (f" (spec.yaml: {plain(run.spec_problem)})" if run.spec_problem else ""),
     )
     st.stop()
 if "labels" in run.files.links:
-    parts.empty(
+    components.empty(
         "Labels cannot be kept", "`labels` in the run folder is a link, and links are not followed."
     )
     st.stop()
@@ -96,7 +96,7 @@ with st.grid(columns=3, min_column_width=200):
         help="The sample is drawn once for all who label and kept in the run.",
     )
 if not labeller:
-    parts.empty(
+    components.empty(
         "Say who you are",
         "Labels of several people are kept apart, so that their agreement can be told. Any short "
         "name will do; it is written into the run folder.",
@@ -108,8 +108,8 @@ mine = f"queue {run.folder} {name} {labeller}"
 if mine not in st.session_state:
     with st.spinner("Drawing the sample …"):
         try:
-            size = len(labelling.sample(run.folder, name, int(wanted), 0))
-            left = labelling.queue(run.folder, name, labeller)
+            size = len(label_sampling.sample(run.folder, name, int(wanted), 0))
+            left = label_sampling.queue(run.folder, name, labeller)
         except (OSError, ValueError) as error:
             st.error(f"The sample cannot be drawn: {plain(error)}")
             st.stop()
@@ -118,11 +118,11 @@ data: dict[str, Any] = st.session_state[mine]
 if data["queue"]:
     LABELLER(key=f"labeller {data['key']}", data=data, on_finished_change=lambda: None)
 else:
-    parts.empty("All of the sample is labelled", data["finished"])
+    components.empty("All of the sample is labelled", data["finished"])
 
 with st.expander("Agreement between labellers"):
     try:
-        agreement = labelling.agreement(run.folder, name)
+        agreement = label_sampling.agreement(run.folder, name)
     except (OSError, ValueError) as error:
         agreement = None
         st.caption(plain(error))

@@ -3,21 +3,21 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, figures, galleries, maps, outcomes, parts
-from dashboard.words import plain
+from dashboard import charts, components, figures, galleries, outcomes, projections
+from dashboard.escaping import plain
 from reports.text import clip
 
 MOST = 36
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "Latent map",
     "A point is a picture; neighbours are alike to what made the map. Draw a region with the "
     "mouse to see its pictures.",
 )
-sources = {f"{s.kind} {s.name} {s.facet}".strip(): s for s in maps.sources(run)}
+sources = {f"{s.kind} {s.name} {s.facet}".strip(): s for s in projections.sources(run)}
 if not sources:
-    parts.empty(
+    components.empty(
         "This run holds nothing to make a map of",
         "A map needs stored latents, a classifier's embeddings or a probe's own map: name a "
         "classifier under `classifiers:` in the spec and run it again.",
@@ -39,14 +39,14 @@ with st.grid(columns=2, min_column_width=240):
 
 
 @st.cache_resource(show_spinner="Laying out the map …", max_entries=4)
-def laid_out(folder: str, opened: int, name: str) -> maps.Map:
+def laid_out(folder: str, opened: int, name: str) -> projections.Map:
     """One map; `opened` tells a run that was read again from its last self."""
-    return maps.lay_out(run, sources[name])
+    return projections.lay_out(run, sources[name])
 
 
 laid = laid_out(str(run.folder), run.opened, chosen)
 if laid.points.empty:
-    parts.empty("No map", laid.note)
+    components.empty("No map", laid.note)
     st.stop()
 rows = run.sql("SELECT cell, arm, checkpoint, vae, prompt, seed FROM plan")
 points = laid.points[["cell", "x", "y"]].merge(rows, on="cell")
@@ -66,7 +66,7 @@ region = (numbers[0], numbers[1], numbers[2], numbers[3]) if len(numbers) == 4 e
 # The chart keeps the region that it was opened with: a new one would draw it anew under the hand.
 start = st.session_state.setdefault(f"region of {chosen}", region)
 event = st.vega_lite_chart(
-    spec=charts.scatter(points, parts.dark(), start),
+    spec=charts.scatter(points, components.dark(), start),
     width="stretch",
     theme=None,
     key=f"map {chosen}",
@@ -86,7 +86,7 @@ st.caption(f"{len(points):,} of {run.planned:,} planned pictures. {plain(laid.no
 
 if region:
     inside = points[points["x"].between(*region[:2]) & points["y"].between(*region[2:])]
-    st.subheader(f"{parts.pictures_word(len(inside))} in the region", anchor=False)
+    st.subheader(f"{components.pictures_word(len(inside))} in the region", anchor=False)
     counts = inside["group"].value_counts()
     whole = points["group"].value_counts(normalize=True)
     table = pd.DataFrame(

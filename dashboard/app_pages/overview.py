@@ -3,20 +3,20 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, figures, parts
+from dashboard import charts, components, figures
+from dashboard.escaping import count, plain
 from dashboard.findings import LABELS, chosen, frame, tally
-from dashboard.words import count, plain
-from reports.facts import HEX, audited_cards
+from reports.overview import HEX, audited_cards
 from reports.page import headline
 
 PER_PAGE = 10
 
-run = parts.view()
+run = components.view()
 made = run.made()
 title = str(run.report.get("title", run.folder.name))
 there, planned = int(made["made"].sum()), int(made["planned"].sum())
 levels = run.levels
-parts.headline(
+components.headline(
     plain(title, 120),
     " · ".join(
         [
@@ -49,7 +49,7 @@ if run.spec_problem:
 
 findings = frame(run)
 if not run.report:
-    parts.empty(
+    components.empty(
         "No findings yet",
         "They are written once all pictures are measured. For those that are there now: "
         f"`audit report {run.folder.name}`",
@@ -92,12 +92,12 @@ else:
     if pages > 1:
         page = min(st.pagination(pages, key="page", bind="query-params"), pages)
     if rows.empty:
-        parts.empty("No finding passes these filters", "Take one of them away.")
+        components.empty("No finding passes these filters", "Take one of them away.")
     st.caption(
         "The lines are scales from 0 to 100 %: value, 95 % interval and, as a tick, the target "
         "or, for a distance, what chance alone reaches in 95 % of runs."
     )
-    dark = parts.dark()
+    dark = components.dark()
     for place in rows.index[(page - 1) * PER_PAGE : page * PER_PAGE]:
         finding = run.findings[place]
         told = headline(finding)

@@ -3,15 +3,15 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import figures, galleries, parts
+from dashboard import components, figures, galleries
+from dashboard.escaping import plain, signed
 from dashboard.queries import MINUS
-from dashboard.words import plain, signed
 
 MOST = 8
 PROBES = ("vae/", "spectrum/")
 
-run = parts.view()
-parts.headline(
+run = components.view()
+components.headline(
     "VAE",
     "The same latents through every VAE, or pictures there and back. Each picture is its own "
     "control: it is held against the first VAE's, or against the original.",
@@ -19,7 +19,7 @@ parts.headline(
 mine = [e for e in run.exhibits if e.id.startswith(PROBES)]
 vaes = run.levels["vae"]
 if len(vaes) < 2 and not mine:
-    parts.empty(
+    components.empty(
         "This run has one VAE and no round trip",
         "Name several under `vaes:` in the spec and add `probes: [attributes, vae, spectrum]`; or "
         "send pictures through VAEs with `audit vae PICTURES --vae own --vae FILE`.",

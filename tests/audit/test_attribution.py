@@ -5,12 +5,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import write_spec
 
-from audit.attribution import by_combination, mixed
-from audit.checkpoints.models import load_checkpoint
-from audit.cli import main
-from audit.opening import open_audit, reopen
-from audit.spec import CheckpointSpec, SpecError
-from probes.components import COMPONENTS
+from audit.commands.main import main
+from audit.pipeline.component_swaps import by_combination, mixed
+from audit.pipeline.session import open_audit, reopen
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec, SpecError
+from probes.components.shapley import COMPONENTS
 
 BOTH = {
     "checkpoints": {

@@ -8,12 +8,12 @@ import yaml
 from click.testing import CliRunner
 from conftest import write_spec
 
-from audit.cli import main
+from audit.commands.main import main
 from audit.gate.baseline import Side, load, read_side, save, side_of_run
-from audit.gate.detect import need
-from audit.gate.rules import Metric
+from audit.gate.decision import Metric
+from audit.gate.sample_size import need
 from audit.gate.verdict import decide
-from audit.spec import SpecError, load_spec
+from harness.spec.schema import SpecError, load_spec
 
 PROMPTS = [f"a portrait of a {job}" for job in "abcdefghijklmnopqrstuvwx"]
 

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 from conftest import write_spec
 
-from audit.cli import main
-from audit.errors import AuditError
+from audit.commands.main import main
 from audit.gate.baseline import Side, load, save
 from audit.gate.verdict import decide
-from audit.spec import canonical_digest, load_spec
+from harness.errors import AuditError
+from harness.spec.schema import canonical_digest, load_spec
 
 pytestmark = pytest.mark.faults
 

@@ -11,12 +11,12 @@ from click.testing import CliRunner
 from conftest import SPEC, make, quiet, write_spec
 
 import probes
-from audit.analysis import analyse
-from audit.checkpoints.models import load_checkpoint
-from audit.cli import main
-from audit.run import complete, problems
-from audit.spec import CheckpointSpec, SpeedSpec
-from audit.store import Run
+from audit.commands.main import main
+from audit.pipeline.analyse import analyse
+from audit.pipeline.run import complete, problems
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec, SpeedSpec
+from harness.store.run import Run
 
 pytestmark = pytest.mark.faults
 
@@ -166,7 +166,15 @@ def test_a_control_run_ends_well(tmp_path):
     path = write_spec(tmp_path, **FEW | {"seeds": 1})
     assert yaml.safe_load(path.read_text())["steps"] == SPEC["steps"]
     done = subprocess.run(
-        [sys.executable, "-m", "audit.cli", "run", str(path), "--out", str(tmp_path / "run")],
+        [
+            sys.executable,
+            "-m",
+            "audit.commands.main",
+            "run",
+            str(path),
+            "--out",
+            str(tmp_path / "run"),
+        ],
         capture_output=True,
         check=False,
     )

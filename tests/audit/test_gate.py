@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from audit.cli import main
+from audit.commands.main import main
+from audit.gate.decision import Metric, judge, overall, worse_by
 from audit.gate.evidence import evidence
-from audit.gate.pairs import cell_values, distance_values, diversity_values
+from audit.gate.metrics import cell_values, distance_values, diversity_values
+from audit.gate.page import render
 from audit.gate.rates import false_fail_rates
-from audit.gate.rules import Metric, judge, overall, worse_by
 from audit.gate.verdict import ILLEGAL_IN_XML, error, junit, markdown
-from audit.stats import paired_difference
-from reports.gate_page import render
+from probes.statistics.intervals import paired_difference
 
 ESTIMANDS = ("this suite", "prompts like these")
 

@@ -11,15 +11,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, PngImagePlugin
 
-from audit.cli import main
-from audit.given.folder import given_audit, store_images
-from audit.given.images import GivenError, read_folder, warnings_of
-from audit.given.pixels import readable
-from audit.pictures import grid_exhibits
-from audit.planning import begin
-from audit.store import Run
-from audit.vae.originals import pictures_of_folder
+from audit.commands.main import main
+from audit.pipeline.imported_images import given_audit, store_images
+from audit.pipeline.plan import begin
+from audit.pipeline.round_trip_inputs import pictures_of_folder
+from harness.images.folder import GivenError, read_folder, warnings_of
+from harness.images.pixels import readable
+from harness.store.run import Run
 from reference.world import GENDERS, ROLES, TONES, Person, picture
+from reports.image_grids import grid_exhibits
 
 pytestmark = pytest.mark.faults
 

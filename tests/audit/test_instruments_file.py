@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 from conftest import SPEC
 
-from audit.checksums import sealed_json
-from audit.cli import main
-from audit.errors import AuditError
-from audit.store import INSTRUMENTS, Run
+from audit.commands.main import main
+from harness.errors import AuditError
+from harness.files.checksums import sealed_json
+from harness.store.run import INSTRUMENTS, Run
 
 pytestmark = pytest.mark.faults
 COMMANDS = (["report", "RUN"], ["baseline", "save", "RUN", "RUN.json", "--arm", "balanced,own"])
@@ -59,7 +59,7 @@ def test_a_lost_one_is_no_key_error(copy):
 
 
 def test_names_that_are_long_or_no_path_are_read_as_written(tmp_path):
-    from audit.names import file_name
+    from harness.files.names import file_name
 
     run = Run(tmp_path)
     long = "x" * 100

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from conftest import make, write_spec
 
-from audit.analysis import analyse
-from audit.atomic import write_atomic
-from audit.opening import reopen
-from audit.run_folder import DiskFullError
-from audit.store import Run
+from audit.pipeline.analyse import analyse
+from audit.pipeline.session import reopen
+from harness.files.atomic import write_atomic
+from harness.store.run import Run
+from harness.store.run_folder import DiskFullError
 
 FEW = {"seeds": 6, "batch_size": 3, "vaes": {"own": "own", "pale": "reference:pale"}}
 
@@ -54,7 +54,15 @@ def same(audit, undisturbed) -> None:
 def by_command(folder) -> list[str]:
     """`audit run` in a process of its own: what ran before in this one can change last bits."""
     spec = write_spec(folder, **FEW)
-    return [sys.executable, "-m", "audit.cli", "run", str(spec), "--out", str(folder / "run")]
+    return [
+        sys.executable,
+        "-m",
+        "audit.commands.main",
+        "run",
+        str(spec),
+        "--out",
+        str(folder / "run"),
+    ]
 
 
 def test_eight_kills_at_spread_moments(tmp_path):

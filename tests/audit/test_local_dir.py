@@ -11,11 +11,11 @@ from conftest import SPEC
 from PIL import Image
 
 import reference
-from audit.cli import main
-from audit.given.folder import classifier_spec
-from audit.opening import open_audit
-from audit.spec import ClassifierSpec
-from probes.clip import ClipModel
+from audit.commands.main import main
+from audit.pipeline.imported_images import classifier_spec
+from audit.pipeline.session import open_audit
+from harness.spec.schema import ClassifierSpec
+from probes.instruments.clip import ClipModel
 
 pytestmark = pytest.mark.faults
 

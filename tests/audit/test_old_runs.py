@@ -9,17 +9,17 @@ import pytest
 from click.testing import CliRunner
 from conftest import quiet
 
-from audit import checksums
-from audit.analysis import analyse
-from audit.cli import main
+from audit.commands.main import main
 from audit.gate.baseline import side_of_run
-from audit.labels import labelling
-from audit.opening import open_audit, reopen
-from audit.planning import plan_audit
-from audit.run import complete
-from audit.store import Run
-from dashboard.files import RunError
+from audit.pipeline.analyse import analyse
+from audit.pipeline.plan import plan_audit
+from audit.pipeline.run import complete
+from audit.pipeline.session import open_audit, reopen
 from dashboard.queries import RunView
+from dashboard.run_index import RunError
+from harness.files import checksums
+from harness.store.run import Run
+from probes.attributes import label_sampling
 
 pytestmark = pytest.mark.faults
 
@@ -53,8 +53,8 @@ def test_an_old_run_is_opened_by_every_reader(old):
         assert audit.run.image(row.unit, row.vae_file, row.cell).startswith(b"\x89PNG")
         assert row.trajectory in audit.run.read_latents(row.unit)
     assert len(audit.run.labels()) == 8
-    assert len(labelling.sample(old, "world-gender", 5, 0)) == 8
-    assert labelling.queue(old, "world-gender", "ada") == []
+    assert len(label_sampling.sample(old, "world-gender", 5, 0)) == 8
+    assert label_sampling.queue(old, "world-gender", "ada") == []
     assert len(side_of_run(old, "balanced,own").cells) == 4
     view = RunView(old)
     assert view.damaged == []
@@ -123,7 +123,7 @@ def test_labels_are_never_lost_on_the_way_to_a_new_version(old):
     before = Run(old).labels()
     complete(open_audit(FIXTURES / "run-0.1.0.yaml", old), quiet)
     pd.testing.assert_frame_equal(Run(old).labels(), before)
-    labelling.add(old, "world-gender", before["cell"].iloc[0], "bob", "man")
+    label_sampling.add(old, "world-gender", before["cell"].iloc[0], "bob", "man")
     pd.testing.assert_frame_equal(Run(old).labels().iloc[:-1], before)
     assert Run(old).labels().iloc[-1]["rater"] == "bob"
 

@@ -16,13 +16,13 @@ from PIL import Image
 from tiny_pipelines import sd1
 
 import reference
-from audit.checkpoints.classifiers import load_classifier
-from audit.checkpoints.models import load_checkpoint
-from audit.checkpoints.weights import WeightsError
-from audit.cli import main
-from audit.errors import AuditError
-from audit.spec import CheckpointSpec
-from audit.vae.vaes import load_vae_alone
+from audit.commands.main import main
+from harness.errors import AuditError
+from harness.models.loading import load_checkpoint
+from harness.models.open_clip_models import load_classifier
+from harness.models.safetensors_header import WeightsError
+from harness.models.vae_identity import load_vae_alone
+from harness.spec.schema import CheckpointSpec
 
 pytestmark = pytest.mark.faults
 
@@ -277,7 +277,7 @@ ASKS = [
     (INDEX, {"custom_pipeline": "pipeline"}, "custom_pipeline"),
     (INDEX, {"unet": ["evil", "Evil"]}, "no others are imported"),
     (INDEX, {"unet": ["subprocess", "Popen"]}, "no others are imported"),
-    (INDEX, {"unet": ["audit.cli", "main"]}, "no others are imported"),
+    (INDEX, {"unet": ["audit.commands.main", "main"]}, "no others are imported"),
     (INDEX, {"../evil": ["diffusers", "AutoModel"]}, "no others are imported"),
     (INDEX, {"unet": "evil"}, "cannot be loaded"),
     ("unet/config.json", {"auto_map": {"AutoModel": "evil.Evil"}}, "auto_map"),

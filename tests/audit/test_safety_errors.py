@@ -10,12 +10,12 @@ from click.testing import CliRunner
 from conftest import SPEC
 from report_data import fake_report
 
-from audit.cli import main
-from audit.errors import AuditError, reading, reason
-from audit.names import file_name, inside, is_plain, part
-from audit.one_line import one_line_errors
-from audit.store import Run
-from audit.terminal import ACTIVE, plain, plain_json
+from audit.commands.errors import one_line_errors
+from audit.commands.main import main
+from harness.errors import AuditError, reading, reason
+from harness.files.names import file_name, inside, is_plain, part
+from harness.store.run import Run
+from harness.terminal import ACTIVE, plain, plain_json
 from reports.build import write_report
 
 pytestmark = pytest.mark.faults

@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from audit.analysis import _failed_instruments
-from audit.atomic import LinkError, refuse_links, write_atomic, write_new
-from audit.errors import AuditError
-from audit.store import Run
+from audit.pipeline.analyse import _failed_instruments
+from harness.errors import AuditError
+from harness.files.atomic import LinkError, refuse_links, write_atomic, write_new
+from harness.store.run import Run
 
 pytestmark = pytest.mark.faults
 
@@ -40,7 +40,7 @@ def test_a_link_in_place_of_a_file_is_not_followed(run, elsewhere, name):
 
 
 def test_temporary_names_cannot_be_guessed(tmp_path):
-    from audit.atomic import replacing
+    from harness.files.atomic import replacing
 
     names = set()
     for _ in range(3):

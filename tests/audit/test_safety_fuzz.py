@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from malformed import OF_A_PIPELINE, OF_A_RUN, SMALL
 from tiny_pipelines import sd1
 
-from audit.cli import main
-from audit.one_line import BUG
-from audit.terminal import ACTIVE
+from audit.commands.errors import BUG
+from audit.commands.main import main
+from harness.terminal import ACTIVE
 
 pytestmark = pytest.mark.faults
 FILES = int(os.environ.get("AUDIT_FUZZ", "240"))

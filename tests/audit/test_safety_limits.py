@@ -7,10 +7,10 @@ import yaml
 from click.testing import CliRunner
 from conftest import SPEC
 
-from audit.cli import main
-from audit.errors import AuditError
-from audit.prompts import MOST_PROMPTS, PromptsSpec, resolve_prompts
-from audit.yaml_files import parse_yaml
+from audit.commands.main import main
+from harness.errors import AuditError
+from harness.files.yaml_files import parse_yaml
+from harness.spec.prompts import MOST_PROMPTS, PromptsSpec, resolve_prompts
 
 pytestmark = pytest.mark.faults
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -12,11 +12,11 @@ import pytest
 from conftest import SPEC, make, quiet, write_spec
 from torch.nn.modules.module import register_module_forward_hook
 
-from audit.locks import BusyError, holding
-from audit.opening import open_audit, reopen
-from audit.run import complete
-from audit.run_folder import DiskFullError
-from audit.store import Run
+from audit.pipeline.run import complete
+from audit.pipeline.session import open_audit, reopen
+from harness.files.locks import BusyError, holding
+from harness.store.run import Run
+from harness.store.run_folder import DiskFullError
 
 pytestmark = pytest.mark.faults
 
@@ -93,7 +93,7 @@ def test_a_full_disk_is_one_line_and_exit_code_2(small_disk, tmp_path):
 
 
 def command(spec) -> list[str]:
-    return [sys.executable, "-m", "audit.cli", "run", str(spec)]
+    return [sys.executable, "-m", "audit.commands.main", "run", str(spec)]
 
 
 def test_a_file_beyond_the_allowed_size_is_said_alike(tmp_path):
@@ -157,7 +157,9 @@ def test_a_second_process_says_so_and_leaves_while_readers_go_on(tmp_path):
         assert len(audit.run.labels()) == 1
         for arguments in (["show", str(audit.run.folder), cell], ["report", str(audit.run.folder)]):
             subprocess.run(
-                [sys.executable, "-m", "audit.cli", *arguments], check=True, capture_output=True
+                [sys.executable, "-m", "audit.commands.main", *arguments],
+                check=True,
+                capture_output=True,
             )
 
 

@@ -9,13 +9,13 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from audit.cli import main
-from audit.store import Run
-from audit.vae.roundtrip import send, shrink
-from audit.vae.trial import named
-from audit.vae.vaes import codec, load_vae_alone
-from reference.export import export
+from audit.commands.main import main
+from audit.commands.vae import named
+from audit.pipeline.round_trip import send, shrink
+from harness.models.vae_identity import codec, load_vae_alone
+from harness.store.run import Run
 from reference.world import HERE
+from validation.export import export
 
 
 def audit(*arguments, code=0):

@@ -8,17 +8,17 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from audit.plan import units_of
-from audit.planning import begin
-from audit.store import Run
-from audit.vae import trial
-from audit.vae.examine import exhibits
-from audit.vae.files import KNOWN
-from audit.vae.originals import pictures_of_folder
-from audit.vae.precision import precision
-from audit.vae.roundtrip import RoundTripWorker, round_trip_audit, send, store_originals
-from audit.vae.scale import FEWEST, check_scale
-from audit.vae.vaes import codec, load_vae_alone, same_space
+from audit.commands import vae as trial
+from audit.pipeline.plan import begin
+from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
+from audit.pipeline.round_trip_inputs import pictures_of_folder
+from audit.pipeline.vae_inspection import exhibits
+from harness.models.vae_files import KNOWN
+from harness.models.vae_identity import codec, load_vae_alone, same_space
+from harness.models.vae_precision import precision
+from harness.models.vae_scaling import FEWEST, check_scale
+from harness.plan.cells import units_of
+from harness.store.run import Run
 from reference import MODELS
 from validation.real import photographs
 from validation.real.vaes import APPROX, LIGHT, NAMES, SD1, load

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.synthetic_run import make
-from dashboard import parts
+from dashboard import components
 
 HOSTILE = "</script><script>alert(1)</script> ![x](http://evil.example/x.png) :red[FAIL] $x$"
 
@@ -30,6 +30,6 @@ def shown(monkeypatch):
 
     def show(*folders: Path, gates: tuple[Path, ...] = ()) -> None:
         value = {"runs": [str(f) for f in folders], "gates": [str(g) for g in gates]}
-        monkeypatch.setenv(parts.RUNS, json.dumps(value))
+        monkeypatch.setenv(components.RUNS, json.dumps(value))
 
     return show

@@ -30,7 +30,15 @@ def free_port() -> int:
 def served(*runs: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run `audit dashboard` until left; gives the address it printed, and the process."""
     port = free_port()
-    command = [sys.executable, "-m", "audit.cli", "dashboard", *map(str, runs), "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "audit.commands.main",
+        "dashboard",
+        *map(str, runs),
+        "--port",
+        str(port),
+    ]
     root = Path(__file__).parents[2]
     paths = os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)
     server = subprocess.Popen(

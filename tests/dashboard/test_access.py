@@ -17,8 +17,8 @@ from dashboard_browser import free_port, served
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from audit.store import Run
 from benchmarks.synthetic_run import make
+from harness.store.run import Run
 
 pytestmark = pytest.mark.faults
 STREAM = "_stcore/stream"
@@ -178,7 +178,7 @@ def test_a_port_in_use_is_one_line_at_once(run):
         taken.listen()
         port = str(taken.getsockname()[1])
         result = subprocess.run(
-            [sys.executable, "-m", "audit.cli", "dashboard", str(run), "--port", port],
+            [sys.executable, "-m", "audit.commands.main", "dashboard", str(run), "--port", port],
             capture_output=True,
             text=True,
             timeout=120,
@@ -190,7 +190,15 @@ def test_a_port_in_use_is_one_line_at_once(run):
 
 
 def test_the_token_differs_at_each_start_and_is_printed_once(run):
-    command = [sys.executable, "-m", "audit.cli", "dashboard", str(run), "--port", str(free_port())]
+    command = [
+        sys.executable,
+        "-m",
+        "audit.commands.main",
+        "dashboard",
+        str(run),
+        "--port",
+        str(free_port()),
+    ]
     tokens = []
     for _ in range(2):
         server = subprocess.Popen(

@@ -11,7 +11,7 @@ pytest.importorskip("playwright")
 
 from dashboard_browser import CHROMIUM, SLOW, at, chromium, served, settled, visit
 
-from audit import analysis
+from audit.pipeline import analyse
 
 pytestmark = [
     pytest.mark.browser,
@@ -34,7 +34,7 @@ PAGES = {
 def runs(made, small_audit, tmp_path_factory):
     """The synthetic run, to be labelled, and a real one of the reference models."""
     folder = tmp_path_factory.mktemp("browser")
-    analysis.report(small_audit, *analysis.analyse(small_audit))
+    analyse.report(small_audit, *analyse.analyse(small_audit))
     real = shutil.copytree(small_audit.run.folder, folder / "real")
     return Path(shutil.copytree(made, folder / "synthetic")), Path(real)
 

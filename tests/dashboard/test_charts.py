@@ -9,9 +9,9 @@ from jsonschema import ValidationError
 from PIL import Image
 
 from dashboard import charts, gates
-from dashboard.pictures import crisp, difference, parameters, thumbnail
-from dashboard.words import plain
-from probes import Exhibit, Finding
+from dashboard.escaping import plain
+from dashboard.images import crisp, difference, parameters, thumbnail
+from probes.contracts import Exhibit, Finding
 from reports.plots import STYLES
 
 TABLE = pd.DataFrame(

@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 from click.testing import CliRunner
 from PIL import Image
 
-from audit.cli import main
+from audit.commands.main import main
 from dashboard.command import OPTIONS
 
 

@@ -8,12 +8,12 @@ from conftest import make  # tests/conftest.py
 pytest.importorskip("streamlit")
 from test_pages import opened, text
 
-from audit import analysis
-from audit.store import Run
-from dashboard import maps
+from audit.pipeline import analyse
+from dashboard import projections
 from dashboard.galleries import PICTURES
 from dashboard.queries import RunView
-from probes import Kind, registry
+from harness.store.run import Run
+from probes.contracts import Kind, registry
 from reports.charts import NEEDED, draw
 from reports.grids import read_grid
 
@@ -32,7 +32,7 @@ def inside(tmp_path_factory):
         doses={"negatives": ["a beard"]},
         latents={"umap": False},
     )
-    page = analysis.report(audit, *analysis.analyse(audit))
+    page = analyse.report(audit, *analyse.analyse(audit))
     return audit.run.folder, page.read_text(encoding="utf-8")
 
 
@@ -93,11 +93,11 @@ def test_a_plane_is_points_and_no_line_with_bands(view):
 def test_each_plane_of_the_latents_probe_is_a_map_of_its_own(inside, view, shown):
     (plane,) = [e for e in view.exhibits if e.id == "latents/pca"]
     facets = list(dict.fromkeys(plane.table["facet"]))
-    own = [s for s in maps.sources(view) if s.kind == "exhibit"]
+    own = [s for s in projections.sources(view) if s.kind == "exhibit"]
     assert [s.facet for s in own] == facets
     assert len(facets) > 1
     for source in own:
-        points = maps.lay_out(view, source).points
+        points = projections.lay_out(view, source).points
         assert points["cell"].is_unique
         rows = plane.table[plane.table["facet"] == source.facet]
         assert points[["cell", "x", "y"]].to_numpy().tolist() == (

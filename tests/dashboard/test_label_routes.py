@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("streamlit")
 
-from audit.labels import labelling
-from audit.store import Run
 from dashboard.label_routes import keep
+from harness.store.run import Run
+from probes.attributes import label_sampling
 
 pytestmark = pytest.mark.faults
 
@@ -18,8 +18,8 @@ def told(answer):
 @pytest.fixture
 def cells(run, shown):
     shown(run)
-    labelling.sample(run, "look-0", 200, 0)
-    return labelling.queue(run, "look-0", "ann")
+    label_sampling.sample(run, "look-0", 200, 0)
+    return label_sampling.queue(run, "look-0", "ann")
 
 
 def rows(run) -> int:
@@ -60,7 +60,7 @@ def test_what_is_not_as_said_is_refused_and_nothing_written(run, cells):
 
 def test_labels_of_two_people_are_kept_apart(run, cells):
     for name in ("ann", "ben"):
-        for i, cell in enumerate(labelling.queue(run, "look-0", name)[:3]):
+        for i, cell in enumerate(label_sampling.queue(run, "look-0", name)[:3]):
             assert (
                 told(keep("run-a", "look-0", name, f"of {name}", [(i + 1, cell, "round")]))[0]
                 == 200

@@ -10,9 +10,9 @@ pytest.importorskip("playwright")
 
 from dashboard_browser import CHROMIUM, SLOW, at, chromium, served, visit
 
-from audit.labels import labelling
-from audit.store import Run
 from benchmarks.synthetic_run import make
+from harness.store.run import Run
+from probes.attributes import label_sampling
 
 pytestmark = [
     pytest.mark.browser,
@@ -182,9 +182,9 @@ def test_a_page_opened_again_goes_on_where_it_was(label, run):
 
 
 def test_the_last_label_ends_the_page(label, run):
-    labelling.sample(run, "look-0", 200, 0)
-    left = labelling.queue(run, "look-0", "end")
-    labelling.add_all(run, "look-0", "end", [(cell, "round") for cell in left[:-2]])
+    label_sampling.sample(run, "look-0", 200, 0)
+    left = label_sampling.queue(run, "look-0", "end")
+    label_sampling.add_all(run, "look-0", "end", [(cell, "round") for cell in left[:-2]])
     page = label("end")
     for _ in range(2):
         page.wait_for_selector(SHOWN, timeout=SLOW)

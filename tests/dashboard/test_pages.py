@@ -11,16 +11,16 @@ import pytest
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
-from audit.heat import HEAT
-from audit.store import Run
-from dashboard import parts
+from dashboard import components
+from harness.images.heat_map import HEAT
+from harness.store.run import Run
 
-APP = str(Path(parts.__file__).with_name("app.py"))
+APP = str(Path(components.__file__).with_name("app.py"))
 PAGES = sorted(p.stem for p in Path(APP).parent.glob("app_pages/[a-z]*.py"))
 
 
 def opened(page: str = "overview", **query: str) -> AppTest:
-    parts.forget()
+    components.forget()
     app = AppTest.from_file(APP, default_timeout=120)
     for key, value in query.items():
         app.query_params[key] = value

@@ -6,15 +6,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from audit.heat import HEAT, heated
-from audit.stats import share_interval
-from audit.store import Run
-from dashboard import maps, outcomes
-from dashboard.files import RunError, index, stamp
+from dashboard import outcomes, projections
 from dashboard.findings import chosen, frame
-from dashboard.pictures import pixels
+from dashboard.images import pixels
 from dashboard.queries import MINUS, RunView
-from reports.claims import verdict
+from dashboard.run_index import RunError, index, stamp
+from harness.images.heat_map import HEAT, heated
+from harness.store.run import Run
+from probes.statistics.intervals import share_interval
+from reports.verdicts import verdict
 
 
 def test_a_run_is_counted_as_it_lies_on_disk(made):
@@ -85,11 +85,11 @@ def test_findings_are_filtered_by_words_and_verdict(made):
 
 def test_a_map_has_a_point_a_picture(made):
     view = RunView(made)
-    (source,) = maps.sources(view)
-    points = maps.lay_out(view, source).points
+    (source,) = projections.sources(view)
+    points = projections.lay_out(view, source).points
     assert source.kind == "embeddings"
     assert sorted(points["cell"]) == sorted(view.cells({})["cell"])
-    again = maps.lay_out(view, source).points
+    again = projections.lay_out(view, source).points
     pd.testing.assert_frame_equal(points, again)
 
 
@@ -107,16 +107,16 @@ def test_duckdb_reads_the_run_and_nothing_else(made, tmp_path):
 
 def test_a_picture_lies_under_the_attention_to_a_word(run):
     row = Run(run).read_plan().iloc[0]
-    maps = np.zeros((2, 4, 4), np.float16)
-    maps[1, 0, 0] = 1
+    projections = np.zeros((2, 4, 4), np.float16)
+    projections[1, 0, 0] = 1
     Run(run).write_taps(
-        "attention@0", row["unit"], {f"{row['trajectory']}|prompt/maps": maps}, "{}"
+        "attention@0", row["unit"], {f"{row['trajectory']}|prompt/maps": projections}, "{}"
     )
     view, cell = RunView(run), row["cell"]
     wanted = [cell, f"{cell}{HEAT}1", f"{cell}{HEAT}2", f"{cell}{HEAT}x", f"{'0' * 64}{HEAT}1"]
     found = view.images(wanted)
     assert list(found) == wanted[:2]
-    assert (pixels(found[wanted[1]]) == heated(pixels(found[cell]), maps[1])).all()
+    assert (pixels(found[wanted[1]]) == heated(pixels(found[cell]), projections[1])).all()
 
 
 def test_links_out_of_the_run_are_not_followed(run, tmp_path):

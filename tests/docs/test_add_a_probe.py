@@ -42,7 +42,7 @@ def site(tmp_path_factory) -> Path:
 def audit(*arguments, site: Path | None = None):
     paths = [str(p) for p in (ROOT, site) if p] + [os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
-        [sys.executable, "-m", "audit.cli", *map(str, arguments)],
+        [sys.executable, "-m", "audit.commands.main", *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
         capture_output=True,
         text=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from audit.cli import main
+from audit.commands.main import main
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]

@@ -6,14 +6,14 @@ import pytest
 from conftest import make
 from PIL import Image
 
-from audit import analysis
-from audit.heat import HEAT, heated
-from audit.pictures import Pictures
-from audit.run import read_batch
-from audit.taps import store as taps
-from audit.taps.chosen import taps_of
-from probes import Context, probes_of
-from probes.attention import CrossAttention, content_words
+from audit.pipeline import analyse
+from audit.pipeline.run import read_batch
+from harness.images.heat_map import HEAT, heated
+from harness.taps import record as taps
+from harness.taps.registry import taps_of
+from probes.attention.probe import CrossAttention, content_words
+from probes.contracts import Context, probes_of
+from reports.image_grids import Pictures
 
 LONG = "a portrait of a doctor " + " ".join(["farmer"] * 300)
 PROMPTS = ["doctor", LONG, "a portrait of a woman firefighter with dark skin, noto style"]
@@ -37,7 +37,7 @@ def followed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def analysed(followed):
-    return analysis.analyse(followed)
+    return analyse.analyse(followed)
 
 
 def scores(audit) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     )
     assert plain.shape == under.shape == (96, 64, 3)
     assert (plain != under).any()
-    page = analysis.report(followed, findings, exhibits)
+    page = analyse.report(followed, findings, exhibits)
     text = page.read_text()
     assert "Where attention to a word is" in text
     assert "<script" not in text
@@ -166,7 +166,7 @@ def test_content_words():
 
 def test_a_cell_that_was_not_followed_says_why(followed):
     unit = next(iter(followed.run.image_files()))
-    from audit.plan import units_of
+    from harness.plan.cells import units_of
 
     plan = followed.run.read_plan()
     one = next(u for u in units_of(plan) if u.id == unit[0])

@@ -2,11 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.attributes import load_attribute
-from audit.plan import Cell
-from audit.spec import Spec
-from probes import registry
-from probes.outcomes import calibration, measured_errors, outcomes
+from harness.plan.cells import Cell
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import Spec
+from probes.attributes.outcomes import calibration, measured_errors, outcomes
+from probes.contracts import registry
 
 GENDER = {
     "name": "gender",

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from skimage import data
 
-from audit.attributes import load_attribute
-from audit.spec import ClassifierSpec
-from probes import Batch
-from probes.clip import ClipAttribute, ClipLikeness, ClipModel
-from probes.faces import faces
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import ClassifierSpec
+from probes.contracts import Batch
+from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
+from probes.instruments.faces import faces
 from reference.world import GENDERS, ROLES, TONES, Person, picture
 
 PEOPLE = [Person(r, g, t, "noto") for r in ROLES[:4] for g in GENDERS for t in TONES]

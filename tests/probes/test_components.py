@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probes.components import attribute_share, combinations, directions, shapley
+from probes.components.shapley import attribute_share, combinations, directions, shapley
 
 SUBJECT = {"attribute": "gender", "class": "woman", "checkpoint": "b", "baseline": "a"}
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from conftest import SPEC
 
-from audit.attributes import load_attribute
-from audit.given.folder import fitted
-from audit.plan import Cell
-from audit.spec import DEFAULT_FIT, ClassifierSpec, Spec, SpecError, parse_spec
-from probes import Batch, Context
-from probes.attributes import Attributes, images_cut
-from probes.clip import ClipAttribute, ClipLikeness, ClipModel
-from probes.crops import fit_of, part_seen, squares
+from audit.pipeline.imported_images import fitted
+from harness.plan.cells import Cell
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Spec, SpecError, parse_spec
+from probes.attributes.probe import Attributes, images_cut
+from probes.contracts import Batch, Context
+from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
+from probes.instruments.crops import fit_of, part_seen, squares
 from reference.world import GENDERS, ROLES, STYLES, TONES, Person, picture
 from validation.simulations.crops import photograph_table, summary, world_table
 

@@ -7,8 +7,8 @@ from skimage import data
 from skimage.color import deltaE_ciede2000
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from probes import Batch
-from probes.fidelity import (
+from probes.contracts import Batch
+from probes.vae.fidelity import (
     ROUNDING_DB,
     Fidelity,
     Lpips,

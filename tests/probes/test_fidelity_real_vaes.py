@@ -6,8 +6,8 @@ import torch
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from audit.vae.roundtrip import send
-from probes.fidelity import Fidelity, colour_shift, detail_loss, ms_ssim, psnr, ssim
+from audit.pipeline.round_trip import send
+from probes.vae.fidelity import Fidelity, colour_shift, detail_loss, ms_ssim, psnr, ssim
 from validation.real.photographs import photograph
 from validation.real.vaes import load
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from probes.latent_rgb import LatentRgb, explained, fit, preview, sums
+from probes.trajectory.latent_rgb import LatentRgb, explained, fit, preview, sums
 
 FACTORS = np.array([[0.2, 0.1, 0.0], [-0.1, 0.15, 0.05], [0.0, 0.05, -0.2], [0.1, -0.1, 0.1]])
 BIAS = np.array([0.5, 0.45, 0.55])

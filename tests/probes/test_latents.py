@@ -7,13 +7,13 @@ import torch
 from conftest import make
 
 import reference
-from audit import analysis
-from audit.checkpoints.families import family
-from audit.checkpoints.models import load_checkpoint
-from audit.generate import Generator
-from audit.spec import CheckpointSpec, Spec
-from audit.taps.activations import ActivationsTap, blocks_of
-from probes.planes import linear_probe
+from audit.pipeline import analyse
+from harness.generate.sampling import Generator
+from harness.models.families import family
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec, Spec
+from harness.taps.activations import ActivationsTap, blocks_of
+from probes.statistics.linear_probe import linear_probe
 from reference.world import GENDERS, ROLES, STYLES, TONES, picture_grid
 
 
@@ -49,7 +49,7 @@ def test_every_picture_has_features_at_every_level(followed):
 
 
 def test_findings_and_planes(followed):
-    findings, exhibits = analysis.analyse(followed)
+    findings, exhibits = analyse.analyse(followed)
     own = [f for f in findings if f.probe == "latents"]
     assert len({f.id for f in own}) == len(own) == 13
     for found in own:
@@ -57,7 +57,7 @@ def test_findings_and_planes(followed):
     planes = [e for e in exhibits if e.kind == "scatter+image"]
     assert [e.id for e in planes] == ["latents/pca"]
     assert set(planes[0].table["cell"]) == set(followed.run.read_plan()["cell"])
-    page = analysis.report(followed, findings, exhibits).read_text()
+    page = analyse.report(followed, findings, exhibits).read_text()
     assert "one point a picture" in page
 
 

@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 from conftest import quiet, write_spec
 
-from audit.attributes import AttributeSpec
-from audit.inside import DosesSpec
-from audit.opening import open_audit
-from audit.planning import plan_audit
-from probes import probes_of
-from probes.doses import responses
-from probes.negatives import diversity, dose_name, dose_of
-from probes.variance import explained_variance
+from audit.pipeline.plan import plan_audit
+from audit.pipeline.session import open_audit
+from harness.spec.attributes import AttributeSpec
+from harness.spec.probe_options import DosesSpec
+from probes.contracts import probes_of
+from probes.negatives.dose_response import responses
+from probes.negatives.probe import diversity, dose_name, dose_of
+from probes.statistics.variance import explained_variance
 
 GENDER = AttributeSpec(
     name="gender",

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.attributes import load_attribute
-from audit.plan import Cell, arm_labels
-from audit.spec import Spec
-from probes.comparisons import attrition, compare_arms
-from probes.multiplicity import adjusted
-from probes.pairing import compared
-from probes.shares import by_prompt, over_prompts
-from reports.claims import verdict
-from reports.wording import sentence
+from harness.plan.cells import Cell, arm_labels
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import Spec
+from probes.attributes.arm_comparison import attrition, compare_arms
+from probes.attributes.shares import by_prompt, over_prompts
+from probes.error_control import adjusted
+from probes.statistics.pairing import compared
+from reports.sentences import sentence
+from reports.verdicts import verdict
 
 pytestmark = pytest.mark.faults
 GENDER = load_attribute(

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.attributes import OUTCOMES, AttributeSpec
-from audit.correction import ErrorTable
-from probes.labelled import with_labels
-from probes.outcomes import Errors
-from probes.shares import by_prompt, over_prompts
+from harness.spec.attributes import OUTCOMES, AttributeSpec
+from probes.attributes.human_labels import with_labels
+from probes.attributes.outcomes import Errors
+from probes.attributes.shares import by_prompt, over_prompts
+from probes.statistics.corrected_shares import ErrorTable
 
 pytestmark = pytest.mark.faults
 

@@ -5,8 +5,9 @@ import pytest
 from scipy.ndimage import fourier_gaussian
 from skimage import data
 
-from probes import Batch
-from probes.power import (
+from probes.contracts import Batch
+from probes.spectrum.probe import LatentSpectrum, Spectrum
+from probes.statistics.power_spectrum import (
     BINS,
     HIGH,
     bin_centres,
@@ -18,7 +19,6 @@ from probes.power import (
     power_spectrum,
     radial,
 )
-from probes.spectrum import LatentSpectrum, Spectrum
 
 WHITE_PEAK = 10 * np.log10(1 / log(2))
 

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from audit.attributes import load_attribute
-from audit.plan import Cell
-from audit.spec import Spec
-from probes import registry
-from probes.multiplicity import adjusted
-from probes.shifts import OWN_READING
-from reports.claims import verdict
+from harness.plan.cells import Cell
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import Spec
+from probes.contracts import registry
+from probes.error_control import adjusted
+from probes.vae.group_disparity import OWN_READING
+from reports.verdicts import verdict
 
 pytestmark = pytest.mark.faults
 TONES = ("light", "medium", "dark")

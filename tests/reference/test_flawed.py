@@ -2,7 +2,7 @@
 
 import pytest
 
-from reference.train.pool import pool
+from validation.train.pool import pool
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ import pytest
 
 import reference
 from reference import oracle
-from reference.train.shares import allowed, joint, planted_role
 from reference.world import GENDERS, ROLES, STYLES, TONES, Person, picture, picture_grid, shift
+from validation.train.shares import allowed, joint, planted_role
 
 
 def test_the_oracle_reads_known_pictures_within_its_bars():

@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from probes import Exhibit, Finding
-from probes.multiplicity import adjusted
+from probes.contracts import Exhibit, Finding
+from probes.error_control import adjusted
 from reference import world
 from reports import ReportData
 

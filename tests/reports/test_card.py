@@ -9,9 +9,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from report_data import BREAKOUT, SCRIPT, fake_report
 
-from reports import card, markup, sheets, summary
+from reports import card, csv_files, escaping, summary
 from reports.build import write_report
-from reports.splice import TEXT_MARKERS, YAML_MARKERS, splice, splice_file
+from reports.readme_block import TEXT_MARKERS, YAML_MARKERS, splice, splice_file
 
 LINK = "[click](http://evil.example) ![x](http://evil.example/x.png) www.evil.example"
 YAML = "'}]\n---\n# diffusion-audit:end\nlicense: [evil"
@@ -191,7 +191,7 @@ def test_every_format_is_written(tmp_path: Path):
 
 def test_a_spreadsheet_runs_nothing(tmp_path: Path):
     table = pd.DataFrame({"=label": ["=HYPERLINK(1)", "+1", "fine"], "value": [-1.5, 2, 3]})
-    text = sheets.csv_bytes(table).decode()
+    text = csv_files.csv_bytes(table).decode()
     assert text.splitlines() == ["'=label,value", "'=HYPERLINK(1),-1.5", "'+1,2.0", "fine,3.0"]
 
 
@@ -206,7 +206,7 @@ def test_a_report_without_headlines_is_a_card_too(tmp_path: Path):
 
 def test_markdown_reads_as_the_text_it_was():
     text = "a_b *c* [d](e) <f> & `g` | $h$ # http://i.j"
-    html = rendered("x " + markup.markdown(text))
+    html = rendered("x " + escaping.markdown(text))
     assert (
         pd.Series([html.strip()])
         .str.replace("&lt;", "<")

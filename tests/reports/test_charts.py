@@ -8,7 +8,7 @@ import pytest
 from report_data import BREAKOUT, SCRIPT
 
 import reports
-from probes import Exhibit
+from probes.contracts import Exhibit
 from reports.charts import DARK, MAX_LABELS, darken, draw, shorten, style_groups, target_text
 from reports.plots import INK, MUTED, STYLES, common_start, short_labels, value_scale
 

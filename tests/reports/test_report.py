@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from report_data import BREAKOUT, SCRIPT, SEEDS, fake_report, share
 
-from probes import Exhibit, Finding
-from probes.multiplicity import adjusted
+from probes.contracts import Exhibit, Finding
+from probes.error_control import adjusted
 from reports import page
 from reports.build import PAGE_BYTES, as_json, no_break, render, write_report
-from reports.facts import audited_cards
+from reports.overview import audited_cards
 from reports.page import compose, meter
 from reports.tables import Budget, make_table
 

@@ -6,17 +6,17 @@ from math import nan
 import pandas as pd
 import pytest
 
-from audit.attributes import load_attribute
-from audit.plan import Cell
 from dashboard.findings import chosen, frame, tally
 from dashboard.queries import RunView
-from probes import Finding
-from probes.multiplicity import ADJUSTMENT, adjusted
-from probes.shares import by_prompt, over_prompts
+from harness.plan.cells import Cell
+from harness.spec.attributes import load_attribute
+from probes.attributes.shares import by_prompt, over_prompts
+from probes.contracts import Finding
+from probes.error_control import ADJUSTMENT, adjusted
 from reports import ReportData
 from reports.build import write_report
-from reports.claims import verdict
 from reports.page import compose
+from reports.verdicts import verdict
 
 pytestmark = pytest.mark.faults
 GENDER = load_attribute(

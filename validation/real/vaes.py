@@ -1,7 +1,8 @@
 """Nine small real VAEs: `load(name)`. Weights, licences and origin: README.md beside this file.
 
-Each has `step`, `encode` (images in [-1, 1] to latents) and `decode`, as `audit.vae.vaes.Codec`.
-The modules are written from the names and shapes of the tensors.
+Each has `step`, `encode` (images in [-1, 1] to latents) and `decode`, as
+`harness.models.vae_identity.Codec`. The modules are written from the names and shapes of the
+tensors.
 """
 
 from __future__ import annotations

@@ -26,10 +26,10 @@ from PIL import ImageColor
 from scipy import ndimage
 from skimage import data
 
-from audit.attributes import load_attribute
-from audit.spec import ClassifierSpec, Fit, Spec
-from probes import Batch, Context
-from probes.clip import ClipAttribute, ClipModel
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import ClassifierSpec, Fit, Spec
+from probes.contracts import Batch, Context
+from probes.instruments.clip import ClipAttribute, ClipModel
 from reference.world import GENDERS, ROLES, SIZE, STYLES, TONES, Person, picture
 
 Pixels = NDArray[np.uint8]

@@ -28,16 +28,16 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from audit import analysis
-from audit.checksums import DamagedError
-from audit.damage import PATTERNS, refuse
-from audit.errors import AuditError
-from audit.opening import Audit, open_audit, reopen
-from audit.run import complete
-from audit.store import Run
-from audit.vae import trial
-from dashboard.files import RunError
+from audit.commands import vae
+from audit.pipeline import analyse
+from audit.pipeline.run import complete
+from audit.pipeline.session import Audit, open_audit, reopen
 from dashboard.queries import RunView
+from dashboard.run_index import RunError
+from harness.errors import AuditError
+from harness.files.checksums import DamagedError
+from harness.store.damage import PATTERNS, refuse
+from harness.store.run import Run
 from reports.build import write_report
 
 SPEC: dict[str, Any] = {
@@ -129,7 +129,7 @@ def round_trips(folder: Path) -> Subject:
 
     def again(run: Path, say: Callable[[str], None]) -> None:
         vaes = ("reference:faithful", "reference:pale")
-        _report(trial.run(images, folder / "images.csv", vaes, run, 64, 2, (), (), say))
+        _report(vae.run(images, folder / "images.csv", vaes, run, 64, 2, (), (), say))
 
     again(folder / "run", lambda text: None)
     return Subject(folder / "run", again)
@@ -212,7 +212,7 @@ def _round(
 
 def _report(audit: Audit) -> None:
     """Analyse, and write the report for programs: drawing it would cost most of a round."""
-    data = analysis.report_data(audit, *analysis.analyse(audit))
+    data = analyse.report_data(audit, *analyse.analyse(audit))
     write_report(data, audit.run.folder / "report", ("json",))
 
 

@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from audit.gate.evidence import Bad, Evidence, evidence
-from audit.gate.pairs import SPAN_OF_PAIRS, distance_values
+from audit.gate.metrics import SPAN_OF_PAIRS, distance_values
 from audit.gate.prompt_guard import p_of_prompts, unseen
-from audit.stats import Estimand
+from probes.statistics.intervals import Estimand
 
 Floats = NDArray[np.float64]
 TRIALS, CHUNK = 4_000, 500

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from audit.mean_distance import mean_distance
+from probes.statistics.mean_distance import mean_distance
 
 HEADINGS = (
     "classes", "prompts", "images", "spread", "true mean", "coverage", "width",

@@ -1,10 +1,11 @@
 """What whole reports say of fair models: the two-level adjustment through the report's own path.
 
-A report's own path is outcomes of images, `probes.shares` and `probes.comparisons`, the adjustment
-over all tests (`probes.multiplicity`) and the verdict (`reports.claims`). Thousands of reports go a
-faster way to the same verdicts, without frames; first some go both ways, and all must agree. 24
-prompts, 32 seeds, gender (2 classes) and tone (5 classes); images are independent. A biased arm has
-gender at 85 to 15 in a part of its prompts, half of them each way, and an exactly fair tone.
+A report's own path is outcomes of images, `probes.attributes.shares` and
+`probes.attributes.arm_comparison`, the adjustment over all tests (`probes.error_control`) and the
+verdict (`reports.verdicts`). Thousands of reports go a faster way to the same verdicts, without
+frames; first some go both ways, and all must agree. 24 prompts, 32 seeds, gender (2 classes) and
+tone (5 classes); images are independent. A biased arm has gender at 85 to 15 in a part of its
+prompts, half of them each way, and an exactly fair tone.
 
     python -m validation.simulations.report [REPORTS]
 """
@@ -23,18 +24,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from audit.attributes import load_attribute
-from audit.mean_distance import mean_distance
-from audit.spec import Spec
-from audit.stats import total_variation_null
-from audit.total_variation import distance_bounds
-from probes import Finding
-from probes.comparisons import compare_arms
-from probes.multiplicity import adjusted, is_test
-from probes.shares import by_prompt, over_prompts
-from reference.validation import true_shares
+from harness.spec.attributes import load_attribute
+from harness.spec.schema import Spec
+from probes.attributes.arm_comparison import compare_arms
+from probes.attributes.shares import by_prompt, over_prompts
+from probes.contracts import Finding
+from probes.error_control import adjusted, is_test
+from probes.statistics.intervals import total_variation_null
+from probes.statistics.mean_distance import mean_distance
+from probes.statistics.total_variation import distance_bounds
 from reference.world import ROLES
-from reports.claims import verdict
+from reports.verdicts import verdict
+from validation.shares import true_shares
 
 Floats = NDArray[np.float64]
 PROMPTS, SEEDS, DEMO_SEEDS = 24, 32, 80

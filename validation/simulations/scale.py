@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from audit.vae.files import KNOWN
-from audit.vae.scale import ScaleCheck, check_scale
-from audit.vae.vaes import Codec, codec, load_vae_alone
+from harness.models.vae_files import KNOWN
+from harness.models.vae_identity import Codec, codec, load_vae_alone
+from harness.models.vae_scaling import ScaleCheck, check_scale
 from reference import MODELS
 from reference.world import STYLES, picture_grid
 from validation.real import photographs, vaes

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.proportion import multinomial_proportions_confint
 
-from audit.corrected_distance import corrected_distance
-from audit.correction import ErrorTable, corrected_shares, posterior_shares
-from audit.labels.prediction_powered import clopper_pearson, prediction_powered_shares
-from audit.seed_clusters import mean_share_by_seed
-from audit.stats import mean_share_over_prompts, share_interval
-from audit.total_variation import distance_bounds
+from probes.statistics.corrected_distance import corrected_distance
+from probes.statistics.corrected_shares import ErrorTable, corrected_shares, posterior_shares
+from probes.statistics.intervals import mean_share_over_prompts, share_interval
+from probes.statistics.prediction_powered import clopper_pearson, prediction_powered_shares
+from probes.statistics.seed_clusters import mean_share_by_seed
+from probes.statistics.total_variation import distance_bounds
 
 Floats = NDArray[np.float64]
 PROMPTS, SEEDS = 24, 80

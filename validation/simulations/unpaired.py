@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from audit.unpaired import unpaired_difference
+from probes.statistics.unpaired import unpaired_difference
 
 HEADINGS = ("prompts", "images a", "images b", "share a", "share b", "coverage", "p <= 0.05")
 CASES = (

@@ -1,1 +1,0 @@
-"""Checkpoints as people have them: families, files, layouts, adapters."""

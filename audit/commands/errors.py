@@ -1,0 +1,75 @@
+"""How a command ends when something goes wrong.
+
+What the user gave (`AuditError`), and the files of the machine (OSError), become one line and
+exit code 2. Everything else is a bug of ours: its traceback, a line that says so, exit code 70
+(EX_SOFTWARE), which no other outcome of a command has.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from harness import __version__
+from harness.errors import AuditError, reason
+from harness.terminal import plain, say
+
+F = TypeVar("F", bound=Callable[..., Any])
+GIVEN, BUG = 2, 70
+"""Exit codes: something given cannot be used; a bug of ours."""
+
+
+def one_line_errors(command: F) -> F:
+    """End a command with one line where the user can act, and with a traceback where we must."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (AuditError, OSError) as error:
+            say(f"error: {reason(error, 2000)}")
+            sys.exit(GIVEN)
+        except Exception as error:
+            if isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+                raise
+            say_bug(error)
+            sys.exit(BUG)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def say_bug(error: Exception) -> None:
+    """A bug's traceback and where to report it, on stderr."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        say(line)
+    say(
+        f"error: this is a bug of diffusion-audit {__version__}, not of what you gave "
+        f"({type(error).__name__}): please report it in the project's issues, with the lines above "
+        "and the command"
+    )
+
+
+class Commands(click.Group):
+    """The group of all commands: messages of the command line itself are escaped as all others."""
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **kwargs: Any
+    ) -> Any:
+        """Run a command, as click does."""
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(args, standalone_mode=False, **kwargs)
+        except click.ClickException as error:
+            vars(error)["message"] = plain(error.message)  # which may quote an argument
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            say("Aborted!")
+            sys.exit(1)
+        sys.exit(code if isinstance(code, int) else 0)

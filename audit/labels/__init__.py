@@ -1,1 +1,0 @@
-"""People's labels: which to ask for, how they agree, and shares from them."""

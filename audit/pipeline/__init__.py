@@ -1,0 +1,1 @@
+"""From a spec to findings: session, plan, generate, score, analyse."""

@@ -1,0 +1,223 @@
+"""From an open audit to its plan: what is audited, by digest, and every cell."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from audit.pipeline.session import Audit, read_errors, read_labels
+from audit.pipeline.taps import taps_of
+from harness.errors import AuditError, reason
+from harness.generate.sampling import Generator, extras_of
+from harness.models import loading
+from harness.models.families import Other
+from harness.models.lora import digest_of_lora
+from harness.models.prompt_syntax import warnings_of
+from harness.models.schedulers import ignored_settings, sampler
+from harness.models.textual_inversion import digest_of_embedding
+from harness.plan.cells import Arm, make_plan, text_of
+from harness.progress import Say
+from harness.spec.schema import SpecError
+from probes.contracts import instruments_of, probes_of
+
+ON_LAYERS = ("attention", "activations", "guidance")
+"""Taps that hook into the denoiser; `steps` follows the sampler."""
+LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
+
+
+def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Load every checkpoint once, name what it is, and lay out all cells.
+
+    Returns:
+        The plan, and the provenance. Nothing is written.
+    """
+    read_errors(audit)
+    labels = read_labels(audit)
+    for instrument in instruments_of(audit.spec):
+        instrument.identity()  # a classifier that cannot be loaded is found out now
+    _refuse_hidden_layers(audit)
+    files, added = _added_files(audit)
+    arms: dict[str, Arm] = {}
+    audited: list[dict[str, str | None]] = []
+    for name, spec in audit.spec.checkpoints.items():
+        # Not compiled: to plan, nothing is drawn.
+        speed = audit.spec.speed.model_copy(update={"compile": False})
+        checkpoint = loading.load_checkpoint(
+            name, spec, audit.base, audit.device, audit.dtype, speed
+        )
+        names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
+        vaes = {}
+        for vae_name, source in audit.spec.vaes.items():
+            vae = loading.load_vae(
+                vae_name,
+                source,
+                audit.base,
+                checkpoint.pipe,
+                audit.dtype,
+                audit.spec.other_latent_spaces,
+            )
+            vaes[vae_name] = loading.digest_of(vae)
+            digest = vaes[vae_name]
+            audited.append(
+                {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
+            )
+        try:
+            generator = Generator(
+                checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
+            )
+            side = generator.family.side() if not audit.spec.sizes else 0
+            for level in audit.spec.adapters:
+                generator.adapt(level)  # one that does not fit is found out now
+        except AuditError as error:
+            raise SpecError(f"checkpoints.{name}: {error}") from None
+        for sentence in generator.family.not_measured:
+            say(f"{name}: not measured: {sentence}")
+        _warn_of_prompts(audit, name, generator, say)
+        ignored = ignored_settings(generator.own_scheduler)
+        if ignored and "own" in names:
+            say(
+                f"warning: {name}: its {type(generator.own_scheduler).__name__} does not know "
+                f"{', '.join(ignored)} of its own settings, which have no effect; name another "
+                "sampler"
+            )
+        arms[name] = Arm(
+            digests=checkpoint.digests,
+            schedulers={
+                s: loading.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
+            },
+            vaes=vaes,
+            size=(side, side),
+            files=files,
+            reads_negative=generator.family.reads_negative,
+            inside=not isinstance(generator.family, Other),
+        )
+        audited += [
+            {
+                "kind": kind.replace("_", " "),
+                "name": name,
+                "source": spec.source,
+                "digest": digest,
+                "revision": checkpoint.revision,
+            }
+            for kind, digest in checkpoint.digests.items()
+            if kind in ("text_encoder", "denoiser")
+        ]
+    audited += added
+    loras = any(one["kind"] == "LoRA" for one in added)
+    libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
+    wishes = [probe.cells for probe in probes_of(audit.spec)]
+    previous = audit.run.read_cells()
+    held = audit.run.units_by_cell() if previous is None else {}
+    plan = make_plan(audit.spec, audit.prompts, arms, previous, wishes, held)
+    _warn_of_unused_labels(audit, labels, plan, say)
+    provenance = {
+        "spec": audit.spec.digest(),
+        "base": str(audit.base),
+        "audited": audited,
+        "made with": {
+            "batch size": audit.spec.batch_size,
+            "device": audit.device,
+            "dtype": str(audit.dtype).removeprefix("torch."),
+            "libraries": {name: version(name) for name in libraries},
+        },
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    return plan, provenance
+
+
+def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
+    """Write spec, plan and provenance; refuse to mix pixels of two set-ups in one run.
+
+    Raises:
+        SpecError: The run was made with another batch size, device, precision or library.
+        DamagedError: What the run was made with is lost.
+    """
+    before = audit.run.made_with()
+    if before is not None and before != provenance["made with"]:
+        changed = [
+            f"{key} {before.get(key)} -> {value}"
+            for key, value in provenance["made with"].items()
+            if before.get(key) != value
+        ]
+        raise SpecError(
+            f"{audit.run.folder}: made with another set-up ({'; '.join(changed)}), which changes "
+            "pixels; use another run folder, or the old set-up"
+        )
+    audit.run.write_provenance(provenance)
+    dumped = yaml.safe_dump(audit.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    audit.run.write_text("spec.yaml", dumped)
+    audit.run.write_plan(plan)
+
+
+def _warn_of_unused_labels(
+    audit: Audit, labels: pd.DataFrame, plan: pd.DataFrame, say: Say
+) -> None:
+    source = audit.spec.labels.file if audit.spec.labels else ""
+    elsewhere = int((~labels["cell"].isin(plan["cell"])).sum())
+    if elsewhere:
+        say(f"warning: labels: {source}: {elsewhere} of {len(labels)} name no image of this run")
+    others = labels.loc[~labels["attribute"].isin([a.name for a in audit.spec.attributes])]
+    if len(others):
+        names = ", ".join(sorted(others["attribute"].unique()))[:200]
+        say(f"warning: labels: {source}: {len(others)} are of attributes not in this spec: {names}")
+
+
+def _refuse_hidden_layers(audit: Audit) -> None:
+    """PyTorch does not promise to run hooks that are put on a compiled model later."""
+    hidden = [t.name for t in taps_of(audit.spec) if t.name in ON_LAYERS]
+    if audit.spec.speed.compile and hidden:
+        raise SpecError(
+            f"speed.compile: true hides the layers that {' and '.join(hidden)} are read from; "
+            "leave out compile, or the probes attention, latents and memory"
+        )
+
+
+def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | None]]]:
+    """Digest of every LoRA and embedding by its source, and how provenance names them.
+
+    Raises:
+        SpecError: One line naming the key, the file, what was found and what would be right.
+    """
+    spec = audit.spec
+    loras = [(f"checkpoints.{n}.loras", s) for n, c in spec.checkpoints.items() for s in c.loras]
+    loras += [(f"adapters.{n}.loras", s) for n, a in spec.adapters.items() for s in a.loras]
+    words = [(f"embeddings.{name}", source) for name, source in spec.embeddings.items()]
+    digests: dict[str, str] = {}
+    named: list[dict[str, str | None]] = []
+    for kind, digest_of, sources in (
+        ("LoRA", digest_of_lora, loras),
+        ("embedding", digest_of_embedding, words),
+    ):
+        for key, source in sources:
+            try:
+                digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
+            except (AuditError, OSError) as error:
+                raise SpecError(f"{key}: {reason(error)}") from None
+            digests[source] = digest
+            name = key.split(".")[1]
+            named.append({"kind": kind, "name": name, "source": source, "digest": digest})
+    return digests, named
+
+
+def _warn_of_prompts(audit: Audit, name: str, generator: Generator, say: Say) -> None:
+    readers = generator.family.readers()
+    if not readers:
+        return
+    tokenizer, limit = readers[-1].tokenizer, readers[-1].length
+    texts = [
+        text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
+    ]
+    texts += audit.spec.negatives.values()
+    for line in warnings_of(texts, audit.spec.weighting, audit.spec.embeddings):
+        say(f"warning: {line}")
+    for text in dict.fromkeys(texts):
+        ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
+        if len(ids) > limit:
+            cut = tokenizer.decode(ids[limit - 1 : -1])
+            say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

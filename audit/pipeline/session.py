@@ -1,0 +1,212 @@
+"""Open an audit: a spec, its run directory, and the device it works on."""
+
+from __future__ import annotations
+
+import os
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+import reference
+from harness.errors import AuditError, reading
+from harness.files import csv_tables
+from harness.models import loading
+from harness.plan.cells import ARM
+from harness.spec.label_classes import resolve_classes, resolve_labels
+from harness.spec.prompts import Prompt, resolve_prompts, slug
+from harness.spec.schema import Spec, SpecError, load_spec, parse_spec, read_own_spec
+from harness.store.damage import refuse
+from harness.store.run import LABEL_COLUMNS, Run
+
+NEEDED = {
+    "errors": ["attribute", "instrument", "true", "outcome", "count"],
+    "labels": ["cell", "attribute", "class"],
+}
+"""Columns of the tables that a spec may name."""
+NUMBERS = ("count", "steps", "guidance", "width", "height")
+"""Columns of measured errors that hold numbers."""
+
+
+MOST_IMAGES = 2_000_000
+"""Images of one plan: at ten a second, more than two days."""
+MOST_KEY = "AUDIT_MOST_IMAGES"
+
+
+class Audit(NamedTuple):
+    """A spec with all that is needed to work on it."""
+
+    spec: Spec
+    base: Path
+    run: Run
+    device: str
+    dtype: torch.dtype
+    prompts: list[Prompt]
+
+
+def open_audit(spec_path: Path, folder: Path) -> Audit:
+    """Read a spec for a run directory that may or may not exist."""
+    run = Run(folder)
+    _ = run.format  # a later version's is refused before anything is read or written
+    return _audit(load_spec(spec_path), spec_path.parent.resolve(), run, spec_path)
+
+
+def reopen(folder: Path) -> Audit:
+    """Open an existing run by its own copy of the spec.
+
+    Raises:
+        SpecError: The folder holds no run.
+        DamagedError: One of the run's files is not what was written.
+    """
+    run = Run(folder)
+    refuse(run)
+    path = folder / "spec.yaml"
+    with reading(folder / "provenance.json", SpecError, "run the same command again to write it"):
+        known = run.provenance()
+    if known is None or not path.exists():
+        raise SpecError(f"{folder}: no run here (spec.yaml and provenance.json are missing)")
+    base = known.get("base") if isinstance(known, dict) else None
+    if not isinstance(base, str) or not isinstance(known.get("made with"), dict):
+        raise SpecError(
+            f"{folder / 'provenance.json'}: lacks 'base' or 'made with': was it edited?"
+        )
+    return _audit(parse_spec(read_own_spec(path), path), Path(base), run, path)
+
+
+def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
+    device = loading.pick_device(spec.device)
+    try:
+        prompts = resolve_prompts(spec.prompts, base)
+    except AuditError as error:
+        raise SpecError(f"{path}: prompts: {error}") from None
+    refuse_too_many(spec, len(prompts), path)
+    spec = beside(spec, base)
+    return Audit(spec, base, run, device, loading.pick_dtype(spec.dtype, device), prompts)
+
+
+def beside(spec: Spec, base: Path) -> Spec:
+    """The spec with its classifiers' 'local-dir:' paths whole: they are relative to its folder.
+
+    open_clip would take them from the working directory, which is another at the next command.
+    """
+    prefix = "local-dir:"
+    classifiers = {
+        name: one.model_copy(
+            update={
+                "model": prefix
+                + str((base / Path(one.model.removeprefix(prefix)).expanduser()).resolve())
+            }
+        )
+        if one.model.startswith(prefix)
+        else one
+        for name, one in spec.classifiers.items()
+    }
+    return spec.model_copy(update={"classifiers": classifiers})
+
+
+def refuse_too_many(spec: Spec, prompts: int, path: Path) -> None:
+    """Refuse a grid that nobody meant, before anything is built or loaded for it.
+
+    Args:
+        spec: The spec.
+        prompts: Number of its prompts.
+        path: The spec's file, for the message.
+
+    Raises:
+        SpecError: More images than `MOST_IMAGES` or the environment's AUDIT_MOST_IMAGES.
+    """
+    with reading(f"{MOST_KEY} {os.environ.get(MOST_KEY)!r}", SpecError, "give a whole number"):
+        most = int(os.environ.get(MOST_KEY, MOST_IMAGES))
+    crossed = prod(
+        len(levels) or 1
+        for levels in (
+            *(spec.checkpoints, spec.vaes, spec.negatives, spec.adapters),
+            *(spec.samplers, spec.steps, spec.guidance, spec.sizes),
+        )
+    )
+    count = crossed * prompts * spec.seeds.count
+    if count > most:
+        raise SpecError(
+            f"{path}: {count:,} images ({prompts:,} prompts x {spec.seeds.count:,} seeds x "
+            f"{crossed:,} settings); at most {most:,} are planned: name fewer, or set "
+            f"{MOST_KEY} to a larger number"
+        )
+
+
+def read_labels(audit: Audit) -> pd.DataFrame:
+    """The labels that the spec names, as text: cell, attribute, class, rater.
+
+    Attributes and classes are spelled as declared; rows without a class are left out.
+
+    Raises:
+        SpecError: The file cannot be read, or lacks a column.
+        LabelError: It holds values that are no class, and that the spec's map does not translate.
+    """
+    spec = audit.spec.labels
+    if spec is None or spec.file is None:
+        return pd.DataFrame({c: pd.Series(dtype=str) for c in LABEL_COLUMNS})
+    table = _read(audit, "labels", spec.file)
+    table["rater"] = table.get("rater", "")
+    table = resolve_labels(table, audit.spec.attributes, spec.map, f"labels: {spec.file}")
+    return table[list(LABEL_COLUMNS)]
+
+
+def read_errors(audit: Audit) -> pd.DataFrame | None:
+    """The measured errors that the spec names, or None where it names none.
+
+    Returns:
+        Columns as in the file: attribute, instrument, true and outcome (spelled as declared),
+        count (whole numbers) and settings (numbers where the plan has numbers, NaN where empty).
+
+    Raises:
+        SpecError: The file cannot be read, lacks a column, or a count is no whole number.
+        LabelError: A class in it is not declared.
+    """
+    source = audit.spec.errors
+    if source is None:
+        return None
+    where = f"errors: {source}"
+    table = _read(audit, "errors", source)
+    for line, count in enumerate(table["count"], 2):
+        if not (count.isascii() and count.isdigit()):
+            raise SpecError(f"{where}: row {line}: count is {count!r}, not a whole number from 0")
+    for column in NUMBERS:
+        if column in table:
+            try:
+                table[column] = pd.to_numeric(table[column].replace("", float("nan")))
+            except ValueError:
+                raise SpecError(f"{where}: column {column!r} holds what is no number") from None
+    for attribute in audit.spec.attributes:
+        own = table["attribute"].map(slug) == attribute.name
+        table.loc[own, "attribute"] = attribute.name
+        for column in ("true", "outcome"):
+            found = resolve_classes(
+                table.loc[own, column],
+                attribute,
+                {},
+                f"{where}: column {column!r}",
+                "correct the file",
+            )
+            table.loc[own, column] = table.loc[own, column].map(found)
+    settings = [c for c in table if c in ARM]
+    table[settings] = table[settings].replace("", float("nan"))
+    return table
+
+
+def _read(audit: Audit, key: str, source: str) -> pd.DataFrame:
+    """A CSV that the spec names under `key`, as text."""
+    if source.startswith("reference:"):
+        path = reference.MODELS.parent / source.removeprefix("reference:")
+    else:
+        path = audit.base / Path(source).expanduser()
+    try:
+        columns, rows = csv_tables.read_table(path)
+    except csv_tables.TableError as error:
+        raise SpecError(f"{key}: {error}") from None
+    missing = [c for c in NEEDED[key] if c not in columns]
+    if missing:
+        needed = ", ".join(NEEDED[key])
+        raise SpecError(f"{key}: {source}: column {missing[0]!r} is missing; needed: {needed}")
+    return pd.DataFrame(rows, columns=columns)

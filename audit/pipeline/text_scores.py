@@ -1,0 +1,159 @@
+"""What text encoders make of the texts of a spec: scored once a checkpoint, without images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from harness.models.token_alignment import encoded_text, read_words
+from harness.spec.schema import CheckpointSpec, Spec, canonical_digest, strengths
+
+if TYPE_CHECKING:
+    from audit.pipeline.session import Audit
+    from harness.progress import Say
+
+FILE = "text"
+ADDED = ("LoRA", "embedding")
+"""Kinds in provenance of what a text encoder may be given."""
+
+
+def texts_of(
+    spec: Spec, checkpoint: CheckpointSpec, prompts: list[str], adapters: str = "none"
+) -> dict[str, list[str]]:
+    """All texts that are looked at, each with what it is needed for.
+
+    Args:
+        spec: The spec.
+        checkpoint: Whose trigger is put before the prompts.
+        prompts: The suite's.
+        adapters: The level of that factor, whose trigger goes first.
+
+    Returns:
+        By text: 'prompt', 'negative' and 'word' (of an attribute or a test of association).
+    """
+    words = [
+        p for a in spec.attributes if a.instrument == "clip" for c in a.classes for p in c.prompts
+    ]
+    for test in spec.text.associations:
+        words += [*test.x, *test.y, *test.a, *test.b]
+    negatives = spec.negatives.values() if checkpoint.negative is None else [checkpoint.negative]
+    trigger = spec.adapters[adapters].trigger if adapters in spec.adapters else ""
+    kinds: dict[str, list[str]] = {}
+    for kind, texts in (
+        ("prompt", [trigger + checkpoint.trigger + p for p in prompts]),
+        ("negative", list(negatives)),
+        ("word", words),
+    ):
+        for text in texts:
+            kinds.setdefault(text, [])
+            if kind not in kinds[text]:
+                kinds[text].append(kind)
+    return kinds
+
+
+def text_units(audit: Audit) -> dict[str, str]:
+    """By checkpoint, the name of its text scores: of all that the states depend on."""
+    spec = audit.spec
+    provenance = audit.run.provenance() or {"audited": []}
+    digests = {a["name"]: a["digest"] for a in provenance["audited"] if a["kind"] == "text encoder"}
+    prompts = [p.text for p in audit.prompts]
+    files = {a["source"]: a["digest"] for a in provenance["audited"] if a["kind"] in ADDED}
+    units = {}
+    for name, checkpoint in spec.checkpoints.items():
+        if name not in digests:
+            continue
+        levels = [
+            [
+                texts_of(spec, checkpoint, prompts, level),
+                {files[s]: both for s, both in strengths(checkpoint.loras, adapter.loras).items()},
+            ]
+            for level, adapter in spec.adapters.items()
+        ]
+        words = {word: files[source] for word, source in spec.embeddings.items()}
+        about = [name, digests[name], checkpoint.trigger, levels, words, spec.weighting]
+        units[name] = "text-" + canonical_digest(about)[:16]
+    return units
+
+
+def score_texts(audit: Audit, folder: str, say: Say) -> None:
+    """Write the text scores that are not there yet; loads one checkpoint after the other."""
+    from harness.generate.sampling import Generator, extras_of
+    from harness.models import loading
+
+    spec = audit.spec
+    speed = spec.speed.model_copy(update={"compile": False})
+    prompts = [p.text for p in audit.prompts]
+    for name, unit in text_units(audit).items():
+        if audit.run.scores_path(folder, unit, FILE).exists():
+            continue
+        source = spec.checkpoints[name]
+        loaded = loading.load_checkpoint(name, source, audit.base, audit.device, audit.dtype, speed)
+        generator = Generator(loaded.pipe, 1, extras_of(spec, name, audit.base))
+        rows = []
+        for level in spec.adapters:
+            generator.adapt(level)
+            for text, kind in texts_of(spec, source, prompts, level).items():
+                rows += text_rows(name, level, generator, text, kind)
+        audit.run.write_scores(folder, unit, FILE, pd.DataFrame(rows, columns=COLUMNS))
+        say(f"text {name}: {len({row['text'] for row in rows})} texts")
+
+
+COLUMNS = [
+    "cell",
+    "checkpoint",
+    "adapters",
+    "encoder",
+    "text",
+    "kinds",
+    "tokens",
+    "length",
+    "used",
+    "wanted",
+    "cut",
+    "starts",
+    "words_at",
+    "width",
+    "states",
+]
+
+
+def text_rows(
+    checkpoint: str, adapters: str, generator: Any, text: str, kinds: list[str]
+) -> list[dict[str, Any]]:
+    """One text as one checkpoint gets it, a row for each encoder that reads it by itself.
+
+    Returns:
+        cell (checkpoint, adapters, encoder and text, for a key), checkpoint, adapters (the level),
+        encoder ('CLIP' or 'T5'; '' where all read it as one), text, kinds, tokens (as spelled in
+        the vocabulary), length, used, wanted, cut, starts (whether a token of its own begins it),
+        words_at (positions of words' tokens), width, and states: the hidden states that the
+        denoiser sees, (length, width) as one flat list. None of a pipeline of no known family.
+    """
+    about = {"checkpoint": checkpoint, "adapters": adapters, "text": text, "kinds": kinds}
+    shown = encoded_text(generator.pipe, generator.plain(text))
+    return [
+        about | _read_by(reader, shown, generator.embed(text)["prompt_embeds"][0], about)
+        for reader in generator.family.readers()
+    ]
+
+
+def _read_by(reader: Any, shown: str, hidden: Any, about: dict[str, Any]) -> dict[str, Any]:
+    reading = read_words(reader.tokenizer, shown, reader.length)
+    ids = reader.tokenizer(shown, truncation=True, max_length=reader.length)["input_ids"]
+    states = hidden[reader.first : reader.first + reader.length].float().cpu().numpy()
+    key = (about["checkpoint"], about["adapters"], reader.name, about["text"])
+    return {
+        "cell": "|".join(key),
+        "encoder": reader.name,
+        "tokens": reader.tokenizer.convert_ids_to_tokens(ids),
+        "length": reading.length,
+        "used": reading.used,
+        "wanted": reading.wanted,
+        "cut": reading.cut,
+        "starts": reading.starts,
+        "words_at": [t for w in reading.words for t in w.tokens],
+        "width": states.shape[1],
+        "states": np.ascontiguousarray(states).ravel(),
+    }

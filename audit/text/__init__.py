@@ -1,1 +1,0 @@
-"""Texts as a model gets them: tokens, words, weights, textual inversions."""

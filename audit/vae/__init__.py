@@ -1,1 +1,0 @@
-"""VAEs: files, identity, scale, and round trips through them."""

@@ -1,0 +1,33 @@
+"""All exhibits: every figure of every probe, drawn by its kind alone."""
+
+import streamlit as st
+
+from dashboard import components, figures
+from reports.text import clip
+
+run = components.view()
+components.headline("All exhibits", "Every figure of every probe in this run, with its data.")
+if not run.exhibits:
+    components.empty(
+        "No exhibits yet",
+        f"They are written with the findings: `audit report {run.folder.name}`.",
+    )
+    st.stop()
+shown = {e.id: e for e in run.exhibits}
+with st.grid(columns=2, min_column_width=240):
+    probe = st.selectbox(
+        "Group",
+        ["all", *dict.fromkeys(name.split("/")[0] for name in shown)],
+        key="group",
+        bind="query-params",
+    )
+    listed = [name for name in shown if probe in ("all", name.split("/")[0])]
+    chosen = st.selectbox(
+        "Exhibit",
+        listed,
+        format_func=lambda name: clip(f"{name}: {shown[name].caption}", 110),
+        key="exhibit",
+        bind="query-params",
+    )
+if chosen:
+    figures.exhibit(run, shown[chosen])

@@ -1,0 +1,137 @@
+"""What all pages share: the runs, the reader's choices, headings and empty states."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import streamlit as st
+
+from dashboard.escaping import count, plain
+from dashboard.queries import RunView
+from dashboard.run_index import RunError, stamp
+from reports.overview import audited_cards
+from reports.page import groups_of
+
+RUNS = "AUDIT_DASHBOARD"
+"""Environment variable: JSON of the folders and gate files that the dashboard may show."""
+
+
+_LOCK = Lock()
+_HELD: dict[str, tuple[tuple[int, ...], RunView]] = {}
+"""Runs by folder, with their files' stamp. Streamlit runs the pages anew but imports this once."""
+
+
+def open_view(folder: str) -> RunView:
+    """A run as it is now; read again where its files changed.
+
+    Raises:
+        RunError: It is gone, or no run.
+    """
+    now = stamp(Path(folder))
+    with _LOCK:
+        if folder not in _HELD or _HELD[folder][0] != now:
+            _HELD.pop(folder, None)
+            _HELD[folder] = (now, RunView(Path(folder)))
+        return _HELD[folder][1]
+
+
+def forget() -> None:
+    """Read all runs again at the next look."""
+    with _LOCK:
+        _HELD.clear()
+
+
+def given() -> dict[str, list[str]]:
+    """What the command line named: 'runs' and 'gates'."""
+    known: dict[str, list[str]] = json.loads(os.environ.get(RUNS, '{"runs": [], "gates": []}'))
+    return known
+
+
+def folders() -> dict[str, str]:
+    """Folders by the name that a reader sees; of two of one name the second has its parent's."""
+    names: dict[str, str] = {}
+    for folder in given()["runs"]:
+        path = Path(folder)
+        name = path.name if path.name not in names else f"{path.parent.name}/{path.name}"
+        while name in names:
+            name += "′"
+        names[name] = folder
+    return names
+
+
+def choose_run() -> None:
+    """The run that all pages show: a choice in the sidebar where there are several."""
+    names = folders()
+    with st.sidebar:
+        if len(names) > 1:
+            st.selectbox("Run", list(names), key="run", bind="query-params")
+        elif names:
+            st.caption(f"Run **{plain(next(iter(names)))}**")
+        st.button(
+            "Read again",
+            icon=":material/refresh:",
+            type="tertiary",
+            on_click=forget,
+            help="Look for new pictures, scores and labels in the run folder.",
+        )
+
+
+def view() -> RunView:
+    """The chosen run."""
+    names = folders()
+    if not names:
+        raise RunError("no run given: start the dashboard with `audit dashboard RUN`")
+    chosen = str(st.session_state.get("run"))
+    return open_view(names.get(chosen, next(iter(names.values()))))
+
+
+def dark() -> bool:
+    """Whether the reader's ground is dark."""
+    return st.context.theme.type == "dark"
+
+
+def known(run: RunView) -> list[str]:
+    """Names that keep their style in every chart, as in the report."""
+    cards = audited_cards(run.report.get("audited", []))
+    return [c.name for c in cards if c.kind != "VAE"] + groups_of(run.exhibits) + run.arms
+
+
+def headline(title: str, about: str) -> None:
+    """A page's heading and the one line under it."""
+    st.title(title, anchor=False)
+    st.caption(about)
+
+
+def filters(run: RunView, names: Sequence[str]) -> dict[str, list[Any]]:
+    """Choices of levels, kept in the address; factors with one level are left out."""
+    titles = {"checkpoint": "Checkpoint", "vae": "VAE", "prompt": "Prompt", "arm": "Arm"}
+    shown = [n for n in names if len(run.levels[n]) > 1]
+    chosen: dict[str, list[Any]] = {}
+    if shown:
+        with st.grid(columns=len(shown), min_column_width=220):
+            for name in shown:
+                chosen[name] = st.multiselect(
+                    titles[name],
+                    run.levels[name],
+                    key=name,
+                    placeholder="all",
+                    bind="query-params",
+                )
+    return chosen
+
+
+def empty(what: str, do: str) -> None:
+    """An empty state: what is missing, and what to do about it."""
+    with st.container(border=True):
+        st.markdown(f"**{what}**")
+        st.markdown(do)
+
+
+def pictures_word(n: int) -> str:
+    """'1 picture', '12 pictures'."""
+    return count(n, "picture")

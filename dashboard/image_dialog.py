@@ -1,0 +1,104 @@
+"""One picture: beside its siblings, what was told of it, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.escaping import plain
+from dashboard.galleries import frame
+from dashboard.images import parameters
+from dashboard.outcomes import Reading, readings, told
+from dashboard.queries import MINUS, RunView
+from harness.plan.cells import FACTS
+from reports.tables import show as short
+
+NAMES = {
+    "text": "as encoded",
+    "negative_text": "negative",
+    "noise": "seed of the noise",
+    "vae": "VAE",
+}
+
+
+def _close() -> None:
+    st.query_params.pop("cell", None)
+
+
+@st.dialog("One picture", width="large", on_dismiss=_close)
+def _history(run: RunView, row: pd.Series) -> None:
+    cell = str(row["cell"])
+    others = run.siblings(row)
+    others = others[others["cell"] != cell]
+    names = {str(r["cell"]): str(r["arm"]) for _, r in others.iterrows()}
+    st.markdown(f"**{plain(row['prompt'], 300)}**")
+    beside = None
+    if names:
+        beside = st.selectbox(
+            "Beside it: the same prompt and seed with",
+            list(names),
+            format_func=lambda c: names[c],
+            key=f"beside {cell}",
+        )
+    wanted = [cell] + ([beside, f"{beside}{MINUS}{cell}"] if beside else [])
+    captions = [str(row["arm"])] + ([names[beside], "what changed, 8\u00a0×"] if beside else [])
+    pictures = run.images(wanted)
+    with st.container(horizontal=True, gap="small"):
+        for one, caption in zip(wanted, captions, strict=True):
+            with st.container(width=216, gap="xxsmall"):
+                frame(pictures.get(one), 216, caption)
+                st.caption(plain(caption, 80))
+    lines = [_outcome_line(run, r, cell) for r in readings(run)]
+    if lines:
+        st.markdown("  \n".join(lines))
+    facts = {NAMES.get(k, k): short(row[k]) for k in (*FACTS, "kind") if str(row[k])}
+    facts["seed of the noise"] = str(row["noise"])
+    st.markdown("**How it was made**")
+    st.dataframe(
+        pd.DataFrame(facts.items(), columns=["what", "value"]),
+        hide_index=True,
+        height="content",
+        key=f"facts {cell}",
+    )
+    st.markdown("**Make it again, bit by bit**")
+    st.code(f"audit show {quoted(run.folder)} {cell[:16]} --again", language=None, wrap_lines=True)
+    text = parameters(pictures.get(cell))
+    st.markdown("**Settings for the WebUI or ComfyUI** (their noise source differs)")
+    if text:
+        st.code(text, language=None, wrap_lines=True)
+    else:
+        st.caption("This picture carries no parameters.")
+    st.caption(f"cell {cell}")
+
+
+def show_history(run: RunView) -> None:
+    """The dialog of the picture that the address names."""
+    cell = st.query_params.get("cell")
+    if not cell:
+        return
+    row = run.cell(cell)
+    if row is None:
+        st.warning(f"No picture of this run has the id {plain(cell, 70)}.")
+    else:
+        _history(run, row)
+
+
+def quoted(path: Path) -> str:
+    """A path as a shell takes it."""
+    import shlex
+
+    return shlex.quote(str(path))
+
+
+def _outcome_line(run: RunView, reading: Reading, cell: str) -> str:
+    rows = run.sql(
+        f"SELECT outcome, certainty FROM {told(run, reading)} WHERE cell = ? LIMIT 1", [cell]
+    )
+    about = f"{plain(reading.title)}, as read by {plain(reading.instrument)}"
+    if rows.empty or not isinstance(rows["outcome"][0], str):
+        return f"{about}: not measured"
+    sure = rows["certainty"][0]
+    text = f"{about}: **{plain(rows['outcome'][0])}**"
+    return text + (f" (likeliest class {100 * sure:.0f}\u00a0%)" if pd.notna(sure) else "")

@@ -1,0 +1,180 @@
+"""From prompts to latents, and from latents to images.
+
+Every forward runs at the spec's batch size, the last batch padded, so that an image's pixels
+depend on its cell, the batch size, the precision, the device and the library versions, and
+not on its neighbours, the order or the run's history. One CPU generator an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from harness.errors import AuditError
+from harness.models import loading, textual_inversion
+from harness.models.families import family
+from harness.models.lora import Adapters, Lora
+from harness.models.prompt_weights import Piece, pieces, token_weights, weigh
+from harness.models.schedulers import sampler
+from harness.spec.schema import Spec, strengths
+from harness.taps import record as taps
+from harness.taps.trajectory import switching
+
+
+class Extras(NamedTuple):
+    """What a spec adds to a checkpoint, and how it has prompts read."""
+
+    adapters: Mapping[str, Sequence[Lora]] = {}
+    """LoRAs by level of the factor 'adapters'; the checkpoint's own are in each."""
+    embeddings: Mapping[str, Path] = {}
+    """Files of textual inversions by name."""
+    weighting: str = "none"
+
+
+def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
+    """The extras of one checkpoint of a spec, paths resolved."""
+    own = spec.checkpoints[checkpoint].loras
+    return Extras(
+        {
+            name: [
+                Lora(base / Path(source).expanduser(), *both)
+                for source, both in strengths(own, adapter.loras).items()
+            ]
+            for name, adapter in spec.adapters.items()
+        },
+        {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
+        spec.weighting,
+    )
+
+
+class Generator:
+    """Denoises and decodes batches with one loaded checkpoint.
+
+    Args:
+        pipe: A pipeline; what of it differs from others is its `families.Family`.
+        batch_size: Of every forward.
+        extras: LoRAs, embeddings, prompt weights.
+
+    Raises:
+        AuditError: The pipeline takes no such extras.
+    """
+
+    def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
+        self.pipe = pipe
+        self.family = family(pipe)
+        self.batch_size = batch_size
+        self.own_scheduler = getattr(pipe, "scheduler", None)
+        if extras.weighting != "none" and not self.family.weighting:
+            raise AuditError(
+                f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
+                "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
+            )
+        self.extras = extras
+        self._adapters = Adapters(pipe)
+        self._spelled = textual_inversion.put_in(pipe, extras.embeddings)
+        self._level = "none"
+        self._embeddings: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def adapt(self, level: str) -> None:
+        """Have the LoRAs of one level of the factor 'adapters' act, and no others."""
+        self._adapters.put_in(self.extras.adapters.get(level, ()))
+        self._level = level
+
+    def read(self, text: str) -> list[Piece]:
+        """A text as it is tokenised: weights taken out, embeddings' names spelled out."""
+        parts = pieces(text) if self.extras.weighting == "a1111" else [Piece(text, 1.0)]
+        return [Piece(textual_inversion.spell(p.text, self._spelled), p.weight) for p in parts]
+
+    def plain(self, text: str) -> str:
+        """A text as the tokenizer gets it."""
+        return "".join(part.text for part in self.read(text))
+
+    @torch.no_grad()
+    def embed(self, text: str) -> dict[str, Any]:
+        """What the denoiser sees of a text, encoded alone and once."""
+        key = (self._level, text)
+        if key not in self._embeddings:
+            parts = self.read(text)
+            made = self.family.encode(self.plain(text))
+            if any(part.weight != 1 for part in parts):
+                weights = token_weights(self.pipe.tokenizer, parts)
+                made["prompt_embeds"] = weigh(made["prompt_embeds"], weights, self.family.widths())
+            self._embeddings[key] = made
+        return self._embeddings[key]
+
+    def embed_negative(self, text: str) -> dict[str, Any]:
+        """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
+        return self.family.negative(text, self.embed(text))
+
+    @torch.no_grad()
+    def denoise(self, rows: pd.DataFrame, watchers: Sequence[taps.Tap] = ()) -> torch.Tensor:
+        """Final latents of up to `batch_size` trajectories of one setting.
+
+        Args:
+            rows: Rows of the plan, one a trajectory.
+            watchers: What follows the denoising; the latents do not depend on it.
+
+        Returns:
+            (rows, channels, height, width), as the pipeline gives them before decoding.
+        """
+        first = rows.iloc[0]
+        self.adapt(str(first.get("adapters", "none")))
+        padded = _padded(list(range(len(rows))), self.batch_size)
+        texts = [rows["text"].iloc[i] for i in padded]
+        arguments: dict[str, Any] = _stack([self.embed(t) for t in texts])
+        if self.family.reads_negative(float(first["guidance"])):
+            negatives = [rows["negative_text"].iloc[i] for i in padded]
+            stacked = _stack([self.embed_negative(t) for t in negatives])
+            arguments |= {f"negative_{k}": v for k, v in stacked.items()}
+        if first.get("switch", -1) > 0:
+            seconds = [rows["second_text"].iloc[i] for i in padded]
+            second = _stack([self.embed(t) for t in seconds])
+            arguments |= switching(self.family, int(first["switch"]), arguments, second)
+        self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
+        with ExitStack() as stack:
+            stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
+            if watchers:
+                seen = rows.iloc[padded]
+                read = {k: [self.plain(t) for t in seen[k]] for k in ("text", "negative_text")}
+                seen = seen.assign(**read)
+            for tap in watchers:
+                stack.enter_context(tap.watch(self.pipe, seen, len(rows)))
+            arguments |= {
+                "generator": [
+                    torch.Generator("cpu").manual_seed(int(rows["noise"].iloc[i])) for i in padded
+                ],
+                "num_inference_steps": int(first["steps"]),
+                "guidance_scale": float(first["guidance"]),
+                "width": int(first["width"]),
+                "height": int(first["height"]),
+            }
+            made = self.pipe(**self.family.settings(arguments)).images
+            latents = self.family.latents(made, int(first["height"]), int(first["width"]))
+        return torch.Tensor.cpu(latents[: len(rows)])
+
+    def decode(self, vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
+        """Images (n, height, width, 3) in [0, 1]; NaN where the decoder overflowed."""
+        padded = latents[_padded(list(range(len(latents))), self.batch_size)]
+        drawn = loading.decode(vae, padded)[: len(latents)].float()
+        drawn = drawn.where(drawn.isfinite(), torch.nan)  # clamping would hide infinity
+        return (drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _padded(items: list[int], size: int) -> list[int]:
+    return items + [items[-1]] * (size - len(items))
+
+
+def _stack(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batches of one as one batch: tensors, or lists of texts."""
+    whole = {key: [part[key] for part in parts] for key in parts[0]}
+    return {
+        key: torch.cat(values) if torch.is_tensor(values[0]) else [t for v in values for t in v]
+        for key, values in whole.items()
+    }

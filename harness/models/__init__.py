@@ -1,0 +1,1 @@
+"""Models as people have them: families, files, keys, adapters, VAEs."""

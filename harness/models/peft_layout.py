@@ -1,0 +1,117 @@
+"""LoRA files as peft itself saves them: 'base_model.model.…' names, strength in a second file.
+
+peft wraps one model, so the names do not say which component of a pipeline it was; the names of
+its layers do. The strength alpha / rank lies in adapter_config.json beside the weights.
+"""
+
+from __future__ import annotations
+
+import re
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from harness.errors import reading
+from harness.models.folders import read_config
+from harness.models.safetensors_header import Header, WeightsError
+
+PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
+_COMPONENTS = (
+    ("unet", re.compile(r"^(down_blocks|mid_block|up_blocks)\.")),
+    ("transformer", re.compile(r"^(single_)?transformer_blocks\.")),
+    ("text_encoder", re.compile(r"^(text_model\.)?encoder\.layers\.")),
+)
+
+
+def is_peft(header: Header) -> bool:
+    """Whether a file has peft's own names."""
+    return any(name.startswith(PREFIX) for name in header.shapes)
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """What of adapter_config.json changes the effect of a LoRA.
+
+    Args:
+        path: Path of the weights, beside which the settings lie.
+
+    Raises:
+        WeightsError: No such file, or settings of another kind of adapter.
+    """
+    where = path.with_name(CONFIG)
+    if not where.exists():
+        raise WeightsError(
+            f"{str(path)!r} is a LoRA in peft's own layout, whose strength lies in {CONFIG}: put "
+            "that file beside it"
+        )
+    config = read_config(where)
+    kind = config.get("peft_type")
+    if kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
+        said = "a DoRA or whole modules" if kind == "LORA" else f"peft_type {ascii(kind)[:40]}"
+        raise WeightsError(f"{str(where)!r}: {said}; plain LoRA files alone are supported")
+    keys = ("r", "lora_alpha", "use_rslora", "alpha_pattern")
+    settings = {key: config.get(key) for key in keys}
+    patterns = settings["alpha_pattern"] or {}
+    if not isinstance(patterns, dict):
+        raise WeightsError(f"{str(where)!r}: alpha_pattern is no mapping of layers to numbers")
+    alphas = [settings["lora_alpha"], *patterns.values()]
+    if not all(isinstance(a, (int, float)) for a in alphas):
+        raise WeightsError(f"{str(where)!r}: lora_alpha {ascii(alphas)[:80]} should be numbers")
+    return settings
+
+
+def diffusers_tensors(path: Path, pipe: Any) -> dict[str, torch.Tensor]:
+    """The LoRA under diffusers' names, its strength alpha / rank multiplied into the up matrices.
+
+    Args:
+        path: Path of the weights.
+        pipe: Pipeline that it is for; decides which text encoder is meant.
+
+    Raises:
+        WeightsError: It is for no component known here, its settings cannot be read, or a matrix
+            has no rank.
+    """
+    settings = settings_of(path)
+    with reading(f"{str(path)!r} cannot be read", WeightsError):
+        tensors = {n.removeprefix(PREFIX): t for n, t in load_file(path).items()}
+    for name, tensor in tensors.items():
+        if tensor.ndim < 2 or not tensor.numel():
+            raise WeightsError(f"{str(path)!r}: {name[:80]!a} has no rank")
+    component = _component(path, tensors, pipe)
+    patterns = dict(settings["alpha_pattern"] or {})
+    out = {}
+    for name, tensor in tensors.items():
+        layer = re.sub(r"\.lora_[AB](\.\w+)?\.weight$", "", name)
+        if ".lora_B" in name:
+            rank = tensor.shape[1]
+            alpha = next(
+                (a for key, a in patterns.items() if layer == key or layer.endswith(f".{key}")),
+                settings["lora_alpha"],
+            )
+            scale = alpha / (sqrt(rank) if settings["use_rslora"] else rank)
+            tensor = tensor.float() * scale
+        if component.startswith("text_encoder"):
+            inner = hasattr(getattr(pipe, component), "text_model")
+            name = ("text_model." if inner else "") + name.removeprefix("text_model.")
+        out[f"{component}.{name}"] = tensor
+    return out
+
+
+def _component(path: Path, tensors: dict[str, torch.Tensor], pipe: Any) -> str:
+    for component, pattern in _COMPONENTS:
+        if not any(pattern.search(name) for name in tensors):
+            continue
+        if component != "text_encoder":
+            return component
+        width = next((t.shape[1] for n, t in tensors.items() if "q_proj.lora_A" in n), 0)
+        for kind in ("text_encoder", "text_encoder_2"):
+            config = getattr(getattr(pipe, kind, None), "config", None)
+            if config is not None and width in (0, config.hidden_size):
+                return kind
+    raise WeightsError(
+        f"{str(path)!r} is a LoRA in peft's own layout for no component of a "
+        f"{type(pipe).__name__} known here: U-Net, transformer and CLIP text encoders are"
+    )

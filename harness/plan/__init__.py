@@ -1,0 +1,1 @@
+"""The plan: every image known and countable before it is paid for."""

@@ -1,0 +1,1 @@
+"""The spec: what is audited, its prompts and its attributes."""

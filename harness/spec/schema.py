@@ -1,0 +1,534 @@
+"""The spec: one YAML file that says what is audited.
+
+    name: my-finetune
+    checkpoints:
+      base: runwayml/stable-diffusion-v1-5
+      mine: {source: my-finetune.safetensors, trigger: "mystyle, ", guidance: 5}
+    vaes: {own: own, mse: vae-ft-mse.safetensors}
+    prompts: {suite: occupations}
+    seeds: 16
+    attributes: [gender-presentation]
+    classifiers: {clip: {model: ViT-B-32, pretrained: laion2b_s34b_b79k}}
+
+Every factor given as a list or a mapping is crossed with all others. Paths are relative to
+the spec's own folder. Unknown keys are refused with the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from harness.errors import AuditError
+from harness.files.yaml_files import LARGEST, read_yaml, shown
+from harness.spec.attributes import AttributeSpec, load_attribute
+from harness.spec.json_schema import ONE_ALONE, Described
+from harness.spec.label_classes import check_label_map
+from harness.spec.probe_options import (
+    AttentionSpec,
+    DosesSpec,
+    LatentsSpec,
+    TextSpec,
+    TrajectorySpec,
+)
+from harness.spec.prompts import PromptsSpec, nearest, slug
+
+SAMPLERS = (
+    "own",
+    "ddim",
+    "euler",
+    "euler a",
+    "heun",
+    "lms",
+    "dpm++ 2m",
+    "dpm++ 2m karras",
+    "dpm++ sde",
+    "unipc",
+    "lcm",
+)
+
+
+LARGEST_SIDE = 8192
+"""Of a generated image, in pixels."""
+
+
+class SpecError(AuditError):
+    """The spec cannot be used; the message is one line naming file, key and value."""
+
+
+def _from_source(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+def _from_model(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+def _from_file(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _as_text(value: Any) -> Any:
+    """A label map in text: YAML takes 0 and 1 for numbers, and an empty value for null."""
+    if not isinstance(value, dict):
+        return value
+    text = [
+        ["" if v is None else str(v) if type(v) is int else v for v in kv] for kv in value.items()
+    ]
+    return dict(text)
+
+
+class Strict(Described, BaseModel):
+    """Base of all parts of the spec: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _from_number(value: Any) -> Any:
+    alone = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return {"denoiser": value, "text_encoder": value} if alone else value
+
+
+Steps = Annotated[int, Field(ge=1, le=1000)]
+Guidance = Annotated[float, Field(ge=0, le=100)]
+Sampler = Annotated[str, Field(json_schema_extra={"enum": list(SAMPLERS)})]
+Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
+
+
+class Strength(Strict):
+    """How strongly a LoRA acts; one number stands for both.
+
+    Attributes:
+        denoiser: strength on the denoiser, -10 to 10; 1 as trained, 0 not at all.
+        text_encoder: strength on the text encoders, -10 to 10.
+    """
+
+    denoiser: Weight = 0.0
+    text_encoder: Weight = 0.0
+
+
+Loras = dict[
+    str,
+    Annotated[Strength, BeforeValidator(_from_number, json_schema_input_type=Weight | Strength)],
+]
+
+
+def strengths(*named: Loras) -> dict[str, tuple[float, float]]:
+    """The LoRAs that act together: strength on denoiser and text encoders by file.
+
+    A file named twice gets the sum. One of strength 0 is no LoRA and left out.
+    """
+    total: dict[str, tuple[float, float]] = {}
+    for loras in named:
+        for source, one in loras.items():
+            before = total.get(source, (0.0, 0.0))
+            total[source] = (before[0] + one.denoiser, before[1] + one.text_encoder)
+    return {source: both for source, both in total.items() if both != (0, 0)}
+
+
+class AdapterSpec(Strict):
+    """One level of the factor 'adapters'.
+
+    Attributes:
+        loras: strength by file: a number, or one for denoiser and one for text_encoder.
+        trigger: words put before every prompt, such as a LoRA's own or an embedding's name.
+    """
+
+    loras: Loras = {}
+    trigger: str = ""
+
+
+class CheckpointSpec(Strict):
+    """A pipeline's weights, with component swaps and its own recommended settings.
+
+    Attributes:
+        source: diffusers folder, .safetensors file, hub id or 'reference:NAME'.
+        revision: commit of a hub id.
+        text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
+        denoiser: another checkpoint, or a folder of a U-Net, to take it from.
+        loras: LoRA files that always act on this checkpoint, with their strengths.
+        parts: a diffusers folder that gives a single file what it lacks: VAE, text encoders,
+            tokenizers.
+        prediction: what a single file's denoiser predicts, where the file does not tell.
+        vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
+        trigger: words put before every prompt.
+        negative: the negative to use in place of the crossed ones.
+        sampler: sampler to use in place of the crossed ones.
+        steps: number of denoising steps in place of the crossed ones.
+        guidance: guidance scale in place of the crossed ones.
+    """
+
+    source: str
+    revision: str | None = None
+    text_encoder: str | None = None
+    denoiser: str | None = None
+    vae: str | None = None
+    loras: Loras = {}
+    parts: str | None = None
+    prediction: Literal["epsilon", "v"] | None = None
+    trigger: str = ""
+    negative: str | None = None
+    sampler: str | None = None
+    steps: Steps | None = None
+    guidance: Guidance | None = None
+
+
+class SeedsSpec(Strict):
+    """Seed indices start … start + count - 1.
+
+    Attributes:
+        count: number of seeds, so of images of each prompt and setting.
+        start: first seed index.
+        shared: True gives all prompts the same starting noise (X/Y grids); claims from such
+            a run lean on few noises, and every interval says so.
+    """
+
+    count: Annotated[int, Field(ge=1)]
+    start: Annotated[int, Field(ge=0, le=10**15)] = 0
+    shared: bool = False
+
+
+Fit = Literal["crop", "pad", "resize", "crops"]
+DEFAULT_FIT: Fit = "crops"
+"""For images that are not square; docs/simulations/crops.md has the table."""
+
+
+class ClassifierSpec(Strict):
+    """An open_clip model.
+
+    Attributes:
+        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' (relative to the
+            spec's own folder) or 'reference:NAME'.
+        pretrained: open_clip tag; not with a prefix.
+        cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
+            than this probability.
+        faces: score the largest detected face instead of the whole image; no face: 'nobody'.
+        fit: how an image that is not square is fitted to the classifier's square: 'crop' its
+            middle, 'pad' it with `pad_colour`, 'resize' it without its proportions, or take the
+            mean over overlapping 'crops'. Not given: 'crop' where all images are square, which
+            cuts nothing, else DEFAULT_FIT; see docs/simulations/crops.md.
+        pad_colour: what 'pad' fills up with: grey levels or a colour as '#rrggbb'.
+    """
+
+    model: str
+    pretrained: str | None = None
+    cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
+    faces: bool = False
+    fit: Fit | None = None
+    pad_colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#808080"
+
+
+class LabelsSpec(Strict):
+    """People's labels; a path alone stands for `file`.
+
+    Attributes:
+        file: CSV with the columns cell, attribute, class and, if several people, rater.
+        map: class, outcome or '' (no label) by the value written in the file, for values that
+            are no class, such as {F: woman}.
+    """
+
+    file: str | None = None
+    map: Annotated[dict[str, str], BeforeValidator(_as_text)] = {}
+
+
+class SpeedSpec(Strict):
+    """What makes a GPU faster or lets a small one do; see docs/checkpoints.md.
+
+    Attributes:
+        compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
+        channels_last: keep a U-Net's weights channels-last. As `compile`.
+        low_memory: keep all weights on the GPU only while they work. The same
+            arithmetic, so no part of the identity; no effect on the CPU.
+    """
+
+    compile: bool = False
+    channels_last: bool = False
+    low_memory: bool = False
+
+
+MARGINS = {
+    "distance": 0.1,
+    "share": 0.05,
+    "not-counted": 0.05,
+    "likeness": 0.05,
+    "diversity": 0.1,
+    "prompt": 0.15,
+}
+"""What the gate accepts unless told otherwise; docs/gate.md has the reasons."""
+
+
+class GateSpec(Strict):
+    """What `audit gate` accepts of a candidate; read from the baseline's spec.
+
+    Attributes:
+        estimand: the question that the verdict answers.
+        margins: how much worse a metric may get, by its kind (such as 'share') or by its full
+            id (such as 'share/clip.gender-presentation/woman'), which goes first. Likeness and
+            diversity: as a part of the baseline's own mean. 'prompt': how much worse any single
+            prompt may get, in shares and as such a part.
+        common: the share of the cells planned by both arms that both must have made; with less
+            the verdict is ERROR.
+    """
+
+    estimand: Literal["this suite", "prompts like these"] = "this suite"
+    margins: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    common: Annotated[float, Field(gt=0, le=1)] = 0.9
+
+    @field_validator("margins")
+    @classmethod
+    def _known_kinds(cls, value: dict[str, float]) -> dict[str, float]:
+        for name in value:
+            kind = name.split("/")[0]
+            if kind not in MARGINS:
+                raise AuditError(f"{name!r}: {kind!r} is no metric; {nearest(kind, MARGINS)}")
+        return value
+
+    def margin(self, metric: str) -> float:
+        """The margin of a metric by its id."""
+        kind = metric.split("/")[0]
+        return self.margins.get(metric, self.margins.get(kind, MARGINS[kind]))
+
+
+class Spec(Strict):
+    """All of one audit; lists and mappings are crossed with each other.
+
+    Attributes:
+        name: what the report calls this audit.
+        checkpoints: by name, a diffusers folder, .safetensors file, hub id or 'reference:NAME', or
+            a mapping with its own settings.
+        vaes: by name, a folder, a file, or 'own' for each checkpoint's; all decode the same
+            latents.
+        prompts: where prompts come from.
+        other_latent_spaces: also decode latents that no VAE of this checkpoint's kind encoded.
+        negatives: by name, the text of a negative prompt; '' for none.
+        adapters: by name, LoRAs that act together and their trigger words.
+        embeddings: textual inversions, file by name.
+        weighting: notation in which prompts carry weights: a1111, or none.
+        seeds: number of images of each prompt and setting, or a mapping.
+        samplers: one or several; 'own' is the checkpoint's scheduler.
+        steps: number of denoising steps, one or several.
+        guidance: scale of classifier-free guidance, one or several; at 1 or below it is off.
+        sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
+        attributes: built-in names, YAML files or declared sets of classes.
+        classifiers: by name, an open_clip model that reads attributes off images.
+        probes: what is measured, by name; see the pages in docs/.
+        baseline: name of the checkpoint that the others are compared with.
+        gate: what `audit gate` accepts.
+        speed: what makes a GPU faster or lets a small one do.
+        attention: options of the probe 'attention'.
+        text: options of the probe 'text'.
+        trajectory: options of the probe 'steps'.
+        latents: options of the probe 'latents'.
+        doses: options of the probe 'negatives'.
+        errors: CSV of a classifier's measured errors (attribute, instrument, true, outcome, count).
+        labels: people's labels on this run's images: a CSV (cell, attribute, class), or
+            file and map.
+        batch_size: images of one forward pass; pixels depend on it.
+        device: where models run; auto takes a GPU where there is one.
+        dtype: precision of the weights; auto is float16 on a GPU and float32 on the CPU.
+    """
+
+    name: str = "audit"
+    checkpoints: dict[
+        str,
+        Annotated[
+            CheckpointSpec,
+            BeforeValidator(_from_source, json_schema_input_type=str | CheckpointSpec),
+        ],
+    ] = Field(min_length=1)
+    vaes: dict[str, str] = Field(default={"own": "own"}, min_length=1)
+    prompts: PromptsSpec
+    other_latent_spaces: bool = False
+    negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
+    adapters: dict[str, AdapterSpec] = Field(default={"none": AdapterSpec()}, min_length=1)
+    embeddings: dict[str, str] = {}
+    weighting: Literal["none", "a1111"] = "none"
+    seeds: Annotated[
+        SeedsSpec,
+        BeforeValidator(
+            lambda v: {"count": v} if isinstance(v, int) else v,
+            json_schema_input_type=Annotated[int, Field(ge=1)] | SeedsSpec,
+        ),
+    ] = SeedsSpec(count=8)
+    samplers: Annotated[list[Sampler], ONE_ALONE] = Field(["own"], min_length=1)
+    steps: Annotated[list[Steps], ONE_ALONE] = Field([25], min_length=1)
+    guidance: Annotated[list[Guidance], ONE_ALONE] = Field([7.5], min_length=1)
+    sizes: list[tuple[int, int]] = []
+    attributes: list[AttributeSpec] = []
+    classifiers: dict[
+        str,
+        Annotated[
+            ClassifierSpec,
+            BeforeValidator(_from_model, json_schema_input_type=str | ClassifierSpec),
+        ],
+    ] = {}
+    probes: Annotated[list[str], ONE_ALONE] = Field(["attributes"], min_length=1)
+    baseline: str | None = None
+    gate: GateSpec = GateSpec()
+    speed: SpeedSpec = SpeedSpec()
+    attention: AttentionSpec = AttentionSpec()
+    text: TextSpec = TextSpec()
+    trajectory: TrajectorySpec = TrajectorySpec()
+    latents: LatentsSpec = LatentsSpec()
+    doses: DosesSpec = DosesSpec()
+    errors: str | None = None
+    labels: Annotated[
+        LabelsSpec | None, BeforeValidator(_from_file, json_schema_input_type=str | LabelsSpec)
+    ] = None
+    batch_size: Annotated[int, Field(ge=1, le=512)] = 8
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @field_validator("samplers")
+    @classmethod
+    def _known_samplers(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in SAMPLERS:
+                raise AuditError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
+        return value
+
+    @field_validator(
+        "attributes",
+        mode="before",
+        json_schema_input_type=str | AttributeSpec | list[str | AttributeSpec],
+    )
+    @classmethod
+    def _load_attributes(cls, value: Any, info: Any) -> Any:
+        base = (info.context or {}).get("base", Path())
+        return [
+            v if isinstance(v, AttributeSpec) else load_attribute(v, base)
+            for v in (value if isinstance(value, list) else [value])
+        ]
+
+    @field_validator("embeddings")
+    @classmethod
+    def _names_are_words(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            # diffusers names textual inversions with angle brackets: '<cat-toy>'.
+            plain = name[1:-1] if name.startswith("<") and name.endswith(">") else name
+            if not plain.strip() or any(c in plain for c in "()[]<>|:, "):
+                raise AuditError(f"{name!r}: a name is one word as in a prompt: 'x' or '<x>'")
+        if len({name.casefold() for name in value}) < len(value):
+            raise AuditError(f"{list(value)}: case does not tell names in a prompt apart")
+        return value
+
+    @field_validator("sizes")
+    @classmethod
+    def _sizes_of_eight(cls, value: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        for width, height in value:
+            if (
+                width % 8
+                or height % 8
+                or min(width, height) < 8
+                or max(width, height) > LARGEST_SIDE
+            ):
+                raise AuditError(
+                    f"{width} x {height}: width and height must be multiples of 8, at most "
+                    f"{LARGEST_SIDE}"
+                )
+        return value
+
+    def model_post_init(self, context: Any) -> None:
+        """Check what spans several keys."""
+        if self.baseline is not None and self.baseline not in self.checkpoints:
+            known = tuple(self.checkpoints)
+            raise AuditError(
+                f"baseline: {self.baseline!r} is no checkpoint; {nearest(self.baseline, known)}"
+            )
+        if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
+            raise AuditError("attributes: name at least one classifier to measure them with")
+        self._refuse_double_names()
+        if self.labels is not None:
+            check_label_map(self.labels.map, self.attributes)
+
+    def _refuse_double_names(self) -> None:
+        """Instruments are named by classifier and attribute, spelled as `slug` does."""
+        seen: dict[str, str] = {}
+        attributes = [a.name for a in self.attributes]
+        kinds = ["likeness", *attributes]
+        names = [(f"attributes: {a!r}", a) for a in attributes]
+        names += [(f"classifiers.{c}", f"{slug(c)}.{k}") for c in self.classifiers for k in kinds]
+        for what, name in names:
+            if name in seen:
+                raise AuditError(f"{what} and {seen[name]} would both be {name!r}: rename one")
+            seen[name] = what
+
+    def digest(self) -> str:
+        """sha256 of the spec's canonical JSON."""
+        return canonical_digest(self.model_dump(mode="json"))
+
+
+def canonical_digest(value: Any) -> str:
+    """sha256, in hex, of the canonical JSON (sorted keys, no spaces) of plain data."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_spec(path: Path) -> Spec:
+    """Read and check a spec file.
+
+    Raises:
+        SpecError: One line naming the file, the key, the value and what would be right.
+    """
+    return parse_spec(read_yaml(path, SpecError), path)
+
+
+def read_own_spec(path: Path) -> Any:
+    """The plain data of the spec that a run folder keeps: the whole of it, with all defaults."""
+    return read_yaml(path, SpecError, largest=8 * LARGEST)
+
+
+def parse_spec(raw: Any, path: Path) -> Spec:
+    """Check plain data as the spec that `path` holds; errors as `load_spec`."""
+    if not isinstance(raw, dict):
+        raise SpecError(f"{path}: a spec is a mapping of keys, not {type(raw).__name__}")
+    try:
+        return Spec.model_validate(raw, context={"base": path.parent})
+    except ValidationError as error:
+        raise SpecError(f"{path}: {_one_line(error)}") from None
+    except AuditError as error:
+        raise SpecError(f"{path}: {error}") from None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part)[:80] for part in first["loc"]) or "spec"
+    if first["type"] == "extra_forbidden":
+        valid = _fields_at(tuple(first["loc"][:-1]))
+        return f"{key}: unknown key; {nearest(str(first['loc'][-1]), valid)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{key}: missing"
+    if first["type"] == "value_error":
+        return message if message.startswith(f"{key}:") else f"{key}: {message}"
+    return f"{key}: {message}, not {shown(first['input'])}"
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    by_section: dict[str, type[BaseModel]] = {
+        "checkpoints": CheckpointSpec,
+        "adapters": AdapterSpec,
+        "classifiers": ClassifierSpec,
+        "seeds": SeedsSpec,
+        "prompts": PromptsSpec,
+        "attributes": AttributeSpec,
+        "gate": GateSpec,
+        "labels": LabelsSpec,
+        "speed": SpeedSpec,
+        "attention": AttentionSpec,
+        "text": TextSpec,
+        "trajectory": TrajectorySpec,
+        "latents": LatentsSpec,
+        "doses": DosesSpec,
+    }
+    model = by_section.get(str(location[0]), Spec) if location else Spec
+    return list(model.model_fields)
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON schema of the spec, for editors."""
+    return Spec.model_json_schema()

@@ -1,0 +1,215 @@
+"""From the attention tap's sums to what a run keeps: numbers by word, and some maps.
+
+A word's map is the sum over its tokens. '<start>' is the start token, '<end>' the end token and
+the padding behind it: where SD puts most of its attention, so they are counted and not dropped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.models.families import SD3, Family, Other, family
+from harness.models.token_alignment import Reading, encoded_text, read_words
+from harness.spec.schema import Spec
+from harness.taps.cross_attention import (
+    Attention,
+    AttentionTap,
+    combined,
+    level_of,
+    moments_to_numbers,
+)
+from harness.taps.joint_attention import JointAttentionTap, Words
+from harness.taps.record import Arrays, Record
+
+START, END = "<start>", "<end>"
+TOP = 0.25
+"""Overlap is counted on the quarter of the pixels that a word's map holds highest."""
+CHANCE_OVERLAP = TOP / (2 - TOP)
+"""IoU of two independent random quarters of many pixels: 1/7."""
+
+
+class AttentionRecorder:
+    """The tap `attention` of a run: attaches `AttentionTap` and keeps words instead of tokens."""
+
+    name = "attention"
+
+    def __init__(self, spec: Spec) -> None:
+        self.settings = spec.attention
+        self.first_seed = spec.seeds.start
+        self._done: list[Record] = []
+
+    def identity(self) -> dict[str, Any]:
+        """Version and settings."""
+        return {"version": "2", "top": TOP, **self.settings.model_dump()}
+
+    @contextmanager
+    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+        """Follow a batch, and word it when it is done."""
+        settings, named = self.settings, family(pipe)
+        if isinstance(named, Other):
+            yield
+            missing = {named.name: "what is inside is not known here"}
+            self._done = [Record({}, {"layers": 0, "missing": missing, "timesteps": []})] * count
+            return
+        texts = {"prompt": [words_in(named, str(t)) for t in rows["text"]]}
+        if settings.negative:
+            texts["negative"] = [words_in(named, str(t)) for t in rows["negative_text"]]
+        tap: AttentionTap | JointAttentionTap
+        if isinstance(named, SD3):
+            held = {half: [words for words, _ in each] for half, each in texts.items()}
+            size = named.tokens(int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
+            negatives = held.get("negative")
+            tap = JointAttentionTap(
+                named, held["prompt"], size, negatives, settings.layers, settings.stages
+            )
+        else:
+            tap = AttentionTap(
+                pipe.unet, len(rows), settings.negative, settings.layers, settings.stages
+            )
+        with tap.attached():
+            yield
+        self._done = [self._record(tap, rows, texts, i) for i in range(count)]
+
+    def records(self) -> list[Record]:
+        """Of the batch just watched; arrays and notes as `_half` says, by half."""
+        return self._done
+
+    def _record(
+        self,
+        tap: AttentionTap | JointAttentionTap,
+        rows: pd.DataFrame,
+        texts: dict[str, list[tuple[Words, str]]],
+        image: int,
+    ) -> Record:
+        keep = int(rows["seed"].iloc[image]) < self.first_seed + self.settings.maps
+        arrays: Arrays = {}
+        notes: dict[str, Any] = {
+            "layers": len(tap.layers),
+            "missing": tap.missing,
+            "timesteps": [level_of(t) for t in tap.timesteps],
+        }
+        for name, half in (("prompt", tap.prompt), ("negative", tap.negative)):
+            if half is not None and half.maps:
+                words, cut = texts[name][image]
+                if isinstance(tap, JointAttentionTap):
+                    words = [(word, (n,)) for n, (word, _) in enumerate(words)]
+                found = half_arrays(half, image, words, len(tap.layers), keep)
+                arrays |= {f"{name}/{key}": value for key, value in found.items()}
+                notes[name] = {"words": [w for w, _ in words], "cut": cut}
+        return Record(arrays, notes)
+
+
+def words_in(named: Family, text: str) -> tuple[Words, str]:
+    """Words of a text with their positions for all encoders, start and end behind them; the cut.
+
+    Where two encoders read it one behind the other, a word is both's tokens, and cut is what
+    neither sees.
+    """
+    held: dict[str, tuple[int, ...]] = {}
+    cut = ""
+    for reader in named.readers():
+        reading = read_words(reader.tokenizer, encoded_text(named.pipe, text), reader.length)
+        for word, tokens in words_of(reading):
+            held[word] = held.get(word, ()) + tuple(reader.first + t for t in tokens)
+        cut = reading.cut
+    last = [word for word in (START, END) if word in held]
+    return [(word, held[word]) for word in [*(w for w in held if w not in last), *last]], cut
+
+
+def words_of(reading: Reading) -> list[tuple[str, tuple[int, ...]]]:
+    """The words that have tokens, then start and end, each with its tokens' positions."""
+    words = [(w.label, w.tokens) for w in reading.words if w.tokens]
+    start = [(START, (0,))] if reading.starts else []
+    return [*words, *start, (END, tuple(range(reading.used - 1, reading.length)))]
+
+
+def half_arrays(
+    half: Attention,
+    image: int,
+    words: Words,
+    layers: int,
+    keep_maps: bool,
+) -> Arrays:
+    """Numbers by word of one image and one half of the batch.
+
+    Returns:
+        moments: (forwards, words, 4), as `Attention.moments`, mean over layers; the first is the
+        share of attention; in cross-attention it sums to 1 over all words and the tokens
+        between them, in joint attention the rest goes to the picture.
+        text_entropy: (forwards,), nats, mean over layers.
+        map_entropy: (words,): entropy over pixels of the word's map as a part of the largest
+        possible, 0 (one pixel) to 1 (everywhere alike).
+        overlap: (words, words): IoU of the maps' highest quarters.
+        maps: (words, rows, columns), float16, where kept.
+        stage_maps, where asked for: (stages, words, rows, columns), as maps; zeros for a stage
+        without a forward.
+        layer_mass, where asked for: (layers, words), mean over forwards.
+    """
+    forwards = len(half.moments)
+    moments = torch.stack([m[image] for m in half.moments]) / layers
+    maps = _pool(combined(half, image).flatten(0, 1), words).cpu()
+    arrays: Arrays = {
+        "moments": _pool(moments.transpose(1, 2), words).permute(1, 0, 2).cpu().numpy(),
+        "text_entropy": (torch.stack([e[image] for e in half.entropy]) / layers).cpu().numpy(),
+        "map_entropy": map_entropy(maps).numpy(),
+        "overlap": overlap(maps.numpy()),
+    }
+    arrays["moments"] = np.ascontiguousarray(arrays["moments"])
+    if keep_maps:
+        rows, columns = max(half.maps, key=lambda s: s[0] * s[1])
+        arrays["maps"] = maps.half().numpy().reshape(len(words), rows, columns)
+        if half.stages:
+            kept = np.zeros((len(half.stages), len(words), rows, columns), np.float16)
+            for n, stage in enumerate(half.stages):
+                if stage.maps:
+                    own = _pool(combined(stage, image).flatten(0, 1), words).cpu().half()
+                    kept[n] = own.numpy().reshape(kept[n].shape)
+            arrays["stage_maps"] = kept
+    if half.by_layer:
+        mass = torch.stack([m[image] for m in half.by_layer.values()]) / forwards
+        arrays["layer_mass"] = np.ascontiguousarray(_pool(mass, words).T.cpu().numpy())
+    return arrays
+
+
+def _pool(values: Tensor, words: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:
+    """Sum over each word's tokens: (…, tokens) to (words, …)."""
+    return torch.stack([values[..., list(tokens)].sum(dim=-1) for _, tokens in words])
+
+
+def map_entropy(maps: Tensor) -> Tensor:
+    """Entropy of maps (n, pixels) over their pixels, as a part of the largest possible: (n,)."""
+    shares = maps.double() / maps.double().sum(dim=1, keepdim=True)
+    return torch.special.entr(shares).sum(dim=1) / math.log(max(2, maps.shape[1]))
+
+
+def overlap(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of every two maps' highest quarters of pixels.
+
+    Args:
+        maps: (n, pixels). Equal values are taken in the order of the pixels.
+
+    Returns:
+        (n, n), 0 to 1; `CHANCE_OVERLAP` for unrelated maps of many pixels.
+    """
+    n, pixels = maps.shape
+    count = max(1, round(TOP * pixels))
+    high = np.zeros((n, pixels), bool)
+    order = np.argsort(-maps, axis=1, kind="stable")[:, :count]
+    np.put_along_axis(high, order, True, axis=1)
+    both = high.astype(int) @ high.T.astype(int)
+    return (both / (2 * count - both)).astype(np.float32)
+
+
+def numbers(moments: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Share of attention, centre (y, x) and spread from moments (…, 4); see the tap."""
+    mass, centre, spread = moments_to_numbers([torch.from_numpy(np.asarray(moments))])
+    return mass.numpy(), centre.numpy(), spread.numpy()

@@ -1,0 +1,340 @@
+"""Where a model looks when it reads a word: cross-attention by word, in numbers and maps.
+
+Share of attention, its spread and entropy, its overlap between words, all over the steps. These
+describe the model; they do not say what would happen without the word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import nan, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.images.heat_map import HEAT, STAGE
+from harness.plan.cells import Cell, arm_labels
+from harness.spec.probe_options import AttentionSpec
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
+from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
+from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.statistics.intervals import mean_over_prompts
+
+PROBE = "attention"
+UNIFORM_SPREAD = sqrt(1 / 6)
+"""Spread of attention that is alike everywhere, in sides of the picture."""
+SHORT = 3
+"""Findings tell of words longer than this; all words are in the scores."""
+MOST_WORDS = 8
+MOST_SHOWN = 6
+
+
+class CrossAttention:
+    """Numbers of each word of each image's prompt, from the tap's record.
+
+    Args:
+        settings: What the tap kept.
+    """
+
+    name = "attention"
+    version = "1"
+    needs = frozenset({"attention"})
+
+    def __init__(self, settings: AttentionSpec) -> None:
+        self.settings = settings
+
+    def identity(self) -> dict[str, Any]:
+        """Version and settings."""
+        return {"version": self.version, "name": self.name, **self.settings.model_dump()}
+
+    def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
+        """One row a word of a cell's prompt, also for '<start>' and '<end>'.
+
+        Columns: cell, half ('prompt' or 'negative'), index, word, mass (share of attention, mean
+        over forwards), centre_y, centre_x (0 to 1), spread (sides of the picture), entropy (of
+        the map, 0 to 1), tokens' attention over the forwards as lists mass_steps, spread_steps,
+        text_entropy (nats); overlap, a list over the words; layer_mass, a list over the layers
+        (empty unless asked for); map: whether the map is kept; cut: text that is not seen; note.
+        A cell that was not followed has one row, with a note and without a word.
+        """
+        rows: list[dict[str, Any]] = []
+        for cell, record in zip(batch.cells, batch.taps["attention"], strict=True):
+            if record is None or "prompt" not in record.notes:
+                rows.append({"cell": cell, "half": "", "note": _why(record)})
+                continue
+            for half in ("prompt", "negative"):
+                if half in record.notes:
+                    rows += _rows(cell, half, record)
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+
+COLUMNS = [
+    "cell",
+    "half",
+    "index",
+    "word",
+    "mass",
+    "centre_y",
+    "centre_x",
+    "spread",
+    "entropy",
+    "mass_steps",
+    "spread_steps",
+    "text_entropy",
+    "overlap",
+    "layer_mass",
+    "map",
+    "cut",
+    "note",
+]
+
+
+def _why(record: Any) -> str:
+    if record is None:
+        return "its denoising was not followed"
+    missing = record.notes["missing"]
+    named = ", ".join(f"{name} ({why})" for name, why in missing.items())
+    return f"no cross-attention layer can be followed{': ' if named else ''}{named}"
+
+
+def _rows(cell: str, half: str, record: Any) -> list[dict[str, Any]]:
+    arrays = {k.removeprefix(f"{half}/"): v for k, v in record.arrays.items()}
+    notes, moments = record.notes[half], arrays["moments"]
+    over_all = numbers(moments.mean(axis=0))
+    by_step = numbers(moments)
+    missing = ", ".join(record.notes["missing"])
+    return [
+        {
+            "cell": cell,
+            "half": half,
+            "index": i,
+            "word": word,
+            "mass": over_all[0][i],
+            "centre_y": over_all[1][i, 0],
+            "centre_x": over_all[1][i, 1],
+            "spread": over_all[2][i],
+            "entropy": arrays["map_entropy"][i],
+            "mass_steps": by_step[0][:, i],
+            "spread_steps": by_step[2][:, i],
+            "text_entropy": arrays["text_entropy"],
+            "overlap": arrays["overlap"][i],
+            "layer_mass": arrays["layer_mass"][:, i] if "layer_mass" in arrays else np.zeros(0),
+            "map": "maps" in arrays,
+            "cut": notes["cut"],
+            "note": f"not followed: {missing}" if missing else "",
+        }
+        for i, word in enumerate(notes["words"])
+    ]
+
+
+@register
+class AttentionProbe:
+    """What each word of a prompt is given of the model's attention, and where."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """The cross-attention of every image made here."""
+        return (CrossAttention(spec.attention),)
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Nothing beyond the grid."""
+        return ()
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """By arm, prompt and word: share of attention, spread, overlap; maps and lines."""
+        # The VAE has no part in attention: of cells that share a trajectory one is enough.
+        own = plan.drop_duplicates("trajectory")
+        own = own.assign(arm=arm_labels(own))
+        table = tables["attention"]
+        if not len(table):
+            return [_not_measured("no image was followed")], []
+        table = own.merge(table.drop_duplicates(["cell", "half", "index"]), on="cell")
+        followed = table[table["half"] != ""]
+        if not len(followed):
+            notes = table["note"]
+            return [_not_measured(str(notes.iloc[0]) if len(notes) else "no image was made")], []
+        findings: list[Finding] = []
+        for (arm, half), part in followed.groupby(["arm", "half"], sort=False):
+            findings += _of_arm(str(arm), str(half), part)
+            for prompt, of_prompt in part.groupby("prompt", sort=False):
+                findings += _of_prompt(str(arm), str(half), str(prompt), of_prompt)
+        prompted = followed[followed["half"] == "prompt"]
+        return findings, [_lines(prompted), *_heat(prompted, spec.attention.stages)]
+
+
+def content_words(words: Iterable[str]) -> list[str]:
+    """The words that findings tell of: longer than three letters, at most eight; else all."""
+    own = [w for w in dict.fromkeys(words) if w not in (START, END)]
+    long = [w for w in own if len(w.partition(" (")[0]) > SHORT]
+    return (long or own)[:MOST_WORDS]
+
+
+def _of_arm(arm: str, half: str, part: pd.DataFrame) -> list[Finding]:
+    """Attention to the start token, to the end and padding, and to the words, over prompts."""
+    kind = part["word"].where(part["word"].isin([START, END]), "words")
+    sums = part.assign(kind=kind).groupby(["kind", "prompt", "cell"], sort=False)["mass"].sum()
+    findings = []
+    for name in ("words", START, END):
+        if name not in sums.index.get_level_values("kind"):
+            continue  # a prompt of punctuation alone has no words
+        own = sums[name]
+        by_prompt = [g.to_numpy() for _, g in own.groupby(level="prompt", sort=False)]
+        value, low, high = mean_over_prompts(by_prompt, "this suite")
+        what = {"words": "all words", START: "the start token", END: "the end and padding"}[name]
+        found = _mean(own, part.iloc[0], "attention to a word", "of attention")
+        findings.append(
+            found._replace(
+                id=f"{PROBE}/mass/{slug(arm)}/{half}/{slug(name.strip('<>'))}",
+                subject=_subject(arm, half, part.iloc[0]) | {"word": what},
+                value=value,
+                low=low,
+                high=high,
+                estimator="mean over prompts, t over seeds",
+                n_clusters=len(by_prompt),
+            )
+        )
+    return findings
+
+
+def _of_prompt(arm: str, half: str, prompt: str, part: pd.DataFrame) -> list[Finding]:
+    """Of one prompt's content words: share of attention, spread, and overlap of each two."""
+    words = content_words(part["word"])
+    index = part.drop_duplicates("word").set_index("word")["index"]
+    findings = []
+    for n, word in enumerate(words):
+        own = part[part["word"] == word]
+        subject = _subject(arm, half, own.iloc[0]) | {"prompt": prompt, "word": word}
+        at = f"{slug(arm)}/{half}/{slug(prompt)}/{slug(word)}"
+        mass = _mean(own["mass"], own.iloc[0], "attention to a word", "of attention")
+        spread = _mean(own["spread"], own.iloc[0], "spread of attention", "sides of the picture")
+        findings += [
+            mass._replace(id=f"{PROBE}/mass/{at}", subject=subject),
+            spread._replace(id=f"{PROBE}/spread/{at}", subject=subject, null=UNIFORM_SPREAD),
+        ]
+        for other in words[n + 1 :]:
+            shared = own["overlap"].map(lambda o, k=int(index[other]): float(o[k]))
+            found = _mean(shared, own.iloc[0], "overlap of attention", "IoU")
+            findings.append(
+                found._replace(
+                    id=f"{PROBE}/overlap/{at}/{slug(other)}",
+                    subject=subject | {"other word": other},
+                    null=CHANCE_OVERLAP,
+                )
+            )
+    return findings
+
+
+def _mean(values: pd.Series, row: pd.Series, metric: str, unit: str) -> Finding:
+    """Mean over the seeds of one prompt, with its t interval."""
+    value, low, high = mean_over_prompts([values.to_numpy(float)], "this suite")
+    return Finding(
+        id="",
+        probe=PROBE,
+        metric=metric,
+        subject={},
+        value=value,
+        low=low,
+        high=high,
+        estimator="mean over seeds, t",
+        n=len(values),
+        n_clusters=1,
+        unit=unit,
+        instrument=CrossAttention.name,
+        note=str(row["note"]),
+    )
+
+
+def _subject(arm: str, half: str, row: pd.Series) -> dict[str, str]:
+    about = {"checkpoint": str(row["checkpoint"]), "arm": arm}
+    return about | ({"half": half} if half != "prompt" else {})
+
+
+def _not_measured(why: str) -> Finding:
+    return Finding(
+        id=f"{PROBE}/mass",
+        probe=PROBE,
+        metric="attention to a word",
+        subject={},
+        value=nan,
+        unit="of attention",
+        instrument=CrossAttention.name,
+        status="not-measured",
+        note=why,
+    )
+
+
+def _lines(table: pd.DataFrame) -> Exhibit:
+    """Attention to the content words over the forwards: mean over seeds with t intervals."""
+    rows = []
+    for (arm, prompt), part in list(table.groupby(["arm", "prompt"], sort=False))[:MOST_SHOWN]:
+        for word in content_words(part["word"]):
+            steps = np.stack([np.asarray(m) for m in part.loc[part["word"] == word, "mass_steps"]])
+            for step, values in enumerate(steps.T, 1):
+                value, low, high = mean_over_prompts([values], "this suite")
+                rows.append((step, value, low, high, word, f"{arm} · {prompt}"))
+    return Exhibit(
+        "attention/steps",
+        "line",
+        pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"]),
+        "Share of all cross-attention that goes to each word, by step; the rest goes to other "
+        "words and, most of it, to the start and end tokens. 95 % intervals over seeds.",
+        "Lines of the share of attention over the steps, one for each word of a prompt.",
+    )
+
+
+def _heat(table: pd.DataFrame, stages: int) -> list[Exhibit]:
+    """The kept maps over their pictures: a row a picture, or a picture's word by stage."""
+    kept = table[table["map"].astype(bool) & ~table["word"].isin([START, END])]
+    rows: list[tuple[str, str, str, str]] = []
+    by_stage: list[tuple[str, str, str, str]] = []
+    for cell in list(dict.fromkeys(kept["cell"]))[: 2 * MOST_SHOWN]:
+        own = kept[kept["cell"] == cell]
+        first = own.iloc[0]
+        name = f"{first['arm']} · {first['prompt']}"
+        name += f" · seed {first['seed']}" if kept["seed"].nunique() > 1 else ""
+        rows.append((name, "picture", cell, ""))
+        words = content_words(own["word"])
+        for n, word in enumerate(words, 1):
+            index = int(own.loc[own["word"] == word, "index"].iloc[0])
+            rows.append((name, f"word {n}", f"{cell}{HEAT}{index}", word))
+            for stage in range(stages):
+                under = f"{cell}{HEAT}{index}{STAGE}{stage}"
+                by_stage.append((f"{name} · {word}", f"stage {stage + 1} of {stages}", under, ""))
+    meant = (
+        "each map is scaled from 0 to its own maximum, so colours compare places, not {}. A map "
+        "shows where the model looked, not what it would draw without the word."
+    )
+    shown = (
+        (
+            "maps",
+            rows,
+            "Where attention to a word is, over all layers and steps; " + meant.format("words"),
+            "Pictures with heat maps over them: a row a picture, a column a word of its prompt.",
+        ),
+        (
+            "stages",
+            by_stage,
+            "Where attention to a word is at each stage, from much noise to little, equal parts of "
+            "the noise levels; " + meant.format("stages"),
+            "Pictures with heat maps over them: a row a word of a picture's prompt, a column a "
+            "stage.",
+        ),
+    )
+    columns = ["row", "column", "cell", "caption"]
+    return [
+        Exhibit(
+            f"{PROBE}/{key}", "heat-over-image", pd.DataFrame(told, columns=columns), caption, alt
+        )
+        for key, told, caption, alt in shown
+        if told
+    ]

@@ -1,0 +1,1 @@
+"""Attribute bias: shares, distances from a target, differences of arms, people's labels."""

@@ -1,0 +1,375 @@
+"""Arms against each other, attrition, intersections, disagreement, and the quality guards.
+
+Arms are paired where something pairs their images (`probes.statistics.pairing`); else all images of
+both are compared, prompt by prompt. Every difference is the later arm minus the first one (or the
+spec's baseline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from harness.plan.cells import arm_labels
+from harness.spec.attributes import OUTCOMES, AttributeSpec
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
+from probes.attributes.outcomes import reported_classes, subject_of
+from probes.contracts import Exhibit, Finding
+from probes.statistics.association import association_interval
+from probes.statistics.intervals import (
+    Estimand,
+    Interval,
+    mean_over_prompts,
+    mean_share_over_prompts,
+)
+from probes.statistics.pairing import Compared, compared
+from probes.statistics.seed_clusters import mean_by_seed, mean_share_by_seed, sharing_note
+
+PROBE = "attributes"
+NO_NULL = "a level has no null: what a model without an effect scores is not defined; compare arms"
+UNCLUSTERED = "seeds are shared by all prompts, which this interval between prompts does not know"
+ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
+
+
+def baseline_arm(frame: pd.DataFrame, spec: Spec) -> str:
+    """The arm that the others are compared with: the first of the baseline checkpoint."""
+    if spec.baseline is None:
+        return str(frame["arm"].iloc[0])
+    return str(frame.loc[frame["checkpoint"] == spec.baseline, "arm"].iloc[0])
+
+
+def compare_arms(
+    frame: pd.DataFrame, attribute: AttributeSpec, instrument: str, spec: Spec
+) -> list[Finding]:
+    """How far each arm's shares are from the baseline's."""
+    base = baseline_arm(frame, spec)
+    names = attribute.class_names
+    told = frame.assign(told=frame["outcome"].map({n: float(i) for i, n in enumerate(names)}))
+    findings = []
+    for arm in dict.fromkeys(frame["arm"]):
+        if arm == base:
+            continue
+        both = compared(told, "told", arm, base, spec.seeds.shared)
+        subject = subject_of(frame[frame["arm"] == arm], attribute.name)
+        for name in reported_classes(attribute):
+            findings += _difference(
+                both.hits(float(names.index(name))),
+                f"share-difference/{instrument}/{arm}/{name}",
+                "share difference",
+                subject | {"class": name, "baseline": base},
+                instrument,
+                "share",
+                1.0,
+                f"{arm} against {base}/{attribute.name}/{instrument}",
+            )
+    return findings
+
+
+def attrition(
+    frame: pd.DataFrame, attribute: AttributeSpec, instrument: str, shared: bool = False
+) -> list[Finding]:
+    """Share of the planned pictures that were told no class, by arm and by what they were."""
+    findings = []
+    for arm, part in frame.groupby("arm", sort=False):
+        subject = subject_of(part, attribute.name)
+        lost = ~part["outcome"].isin(attribute.class_names)
+        share = mean_share(lost, part, shared)
+        kinds = {o: int((part["outcome"] == o).sum()) for o in OUTCOMES}
+        kinds["no picture"] = int(part["outcome"].isna().sum())
+        findings.append(
+            Finding(
+                id=f"{PROBE}/not-counted/{instrument}/{arm}",
+                probe=PROBE,
+                metric="not counted",
+                subject=subject,
+                value=share.value,
+                low=share.low,
+                high=share.high,
+                estimator="mean of the prompts' shares, Wilson at the effective sample size",
+                n=len(part),
+                n_clusters=part["prompt"].nunique(),
+                null=0.0,
+                unit="share",
+                higher_is_better=False,
+                instrument=instrument,
+                note=(
+                    ", ".join(f"{k} {v}" for k, v in kinds.items() if v) or "every picture counted"
+                )
+                + clustered(part, shared),
+            )
+        )
+    return findings
+
+
+def mean_share(hits: pd.Series, part: pd.DataFrame, shared: bool) -> Interval:
+    """Mean over the prompts of the share of images that are hit, for these prompts.
+
+    Args:
+        hits: True or False for each row of `part`.
+        part: Rows of the plan.
+        shared: Whether all prompts share the same seeds; the interval is then clustered by seed.
+    """
+    if shared:
+        return mean_share_by_seed(hits, part["prompt"], part["seed"], "this suite")
+    by_prompt = hits.groupby(part["prompt"])
+    return mean_share_over_prompts(
+        by_prompt.sum().tolist(), by_prompt.count().tolist(), "this suite"
+    )
+
+
+def clustered(part: pd.DataFrame, shared: bool) -> str:
+    """What a note must say of shared seeds; '' where every image has noise of its own."""
+    return f"; {sharing_note(part['seed'].nunique())}" if shared else ""
+
+
+def intersections(
+    frames: Mapping[str, pd.DataFrame], spec: Spec, classifier: str
+) -> tuple[list[Finding], list[Exhibit]]:
+    """For each two attributes: how pictures fall on their combinations, by arm."""
+    named = {a.name: a for a in spec.attributes}
+    findings, exhibits = [], []
+    for one, two in combinations(frames, 2):
+        rows = []
+        for arm, part in frames[one].groupby("arm", sort=False):
+            other = frames[two].loc[part.index, "outcome"]
+            table = (
+                pd.crosstab(part["outcome"], other)
+                .reindex(index=named[one].class_names, columns=named[two].class_names)
+                .fillna(0)
+                .astype(int)
+            )
+            n = int(table.to_numpy().sum())
+            for a in table.index:
+                for b in table.columns:
+                    told = part["outcome"].isin(table.index) & other.isin(table.columns)
+                    hit = ((part["outcome"] == a) & (other == b))[told]
+                    share = mean_share(hit, part[told], spec.seeds.shared)
+                    rows.append((arm, a, b, int(table.loc[a, b]), *share))
+            findings.append(_association(table, part, one, two, classifier, n))
+        exhibits.append(
+            Exhibit(
+                f"intersection/{classifier}/{one}/{two}",
+                "table",
+                pd.DataFrame(rows, columns=["arm", one, two, "images", "share", "low", "high"]),
+                f"{named[one].title or one} by {named[two].title or two}: images of each "
+                "combination, as counted, with the mean of the prompts' shares and its 95 % "
+                "interval for these prompts.",
+                f"Counts of pictures by {one} and {two}.",
+            )
+        )
+    return findings, exhibits
+
+
+def _association(
+    table: pd.DataFrame, part: pd.DataFrame, one: str, two: str, classifier: str, n: int
+) -> Finding:
+    kept = table.loc[table.sum(axis=1) > 0, table.sum(axis=0) > 0].to_numpy()
+    base = Finding(
+        id=f"{PROBE}/association/{classifier}/{one}/{two}/{part['arm'].iloc[0]}",
+        probe=PROBE,
+        metric="association (Cramér's V)",
+        subject=subject_of(part, f"{one} by {two}"),
+        value=nan,
+        n=n,
+        n_clusters=part["prompt"].nunique(),
+        instrument=classifier,
+        higher_is_better=None,
+    )
+    if min(kept.shape, default=0) < 2:
+        return base._replace(status="not-measured", note="all pictures are of one class")
+    found = association_interval(kept)
+    return base._replace(
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        null=found.null,
+        estimator="Cramér's V, interval by noncentral chi-squared; images of a prompt taken as "
+        "independent",
+        note="mixes prompts: two attributes that both depend on the prompt are associated",
+    )
+
+
+def disagreement(
+    frames: Mapping[str, Mapping[str, pd.DataFrame]], shared: bool = False
+) -> tuple[list[Finding], list[Exhibit]]:
+    """How often two classifiers count the same picture differently.
+
+    Args:
+        frames: Outcomes by classifier and attribute, of the same pictures in the same order.
+        shared: Whether all prompts share the same seeds.
+    """
+    findings, rows = [], []
+    for one, two in combinations(frames, 2):
+        for attribute, first in frames[one].items():
+            second = frames[two][attribute]
+            both = first["outcome"].notna() & second["outcome"].notna()
+            for arm, part in first[both].groupby("arm", sort=False):
+                other = second.loc[part.index, "outcome"]
+                share = mean_share(part["outcome"] != other, part, shared)
+                findings.append(
+                    Finding(
+                        id=f"{PROBE}/disagreement/{attribute}/{one}/{two}/{arm}",
+                        probe=PROBE,
+                        metric="disagreement",
+                        subject=subject_of(part, attribute),
+                        value=share.value,
+                        low=share.low,
+                        high=share.high,
+                        n=len(part),
+                        n_clusters=part["prompt"].nunique(),
+                        unit="share",
+                        instrument=f"{one} and {two}",
+                        note="no classifier is the truth: label the pictures they disagree on"
+                        + clustered(part, shared),
+                    )
+                )
+                crossed = pd.crosstab(part["outcome"], other)
+                rows += [
+                    (attribute, arm, a, b, int(crossed.loc[a, b]))
+                    for a in crossed.index
+                    for b in crossed.columns
+                ]
+    if not rows:
+        return findings, []
+    table = pd.DataFrame(
+        rows, columns=["attribute", "arm", "first says", "second says", "pictures"]
+    )
+    caption = "What two classifiers say of the same pictures."
+    return findings, [Exhibit("disagreement", "table", table, caption, caption)]
+
+
+def guards(
+    tables: Mapping[str, pd.DataFrame], plan: pd.DataFrame, spec: Spec, classifier: str
+) -> list[Finding]:
+    """Likeness to the prompt and diversity over seeds: a fair but broken model shows here."""
+    scores = tables[f"{classifier}.likeness"]
+    if scores.empty:
+        return []
+    scores = scores.drop_duplicates("cell").set_index("cell")
+    frame = plan.assign(arm=arm_labels(plan), likeness=plan["cell"].map(scores["likeness"]))
+    base, findings = baseline_arm(frame, spec), []
+    for arm in dict.fromkeys(frame["arm"]):
+        part = frame[frame["arm"] == arm]
+        subject = subject_of(part, "")
+        subject.pop("attribute")
+        known = part.dropna(subset=["likeness"])
+        values = [g["likeness"].to_numpy() for _, g in known.groupby("prompt", sort=False)]
+        spread = diversity(part, scores["embedding"])
+        blank = Finding(
+            id="",
+            probe=PROBE,
+            metric="likeness to the prompt",
+            subject=subject,
+            value=nan,
+            n=len(known),
+            unit="cosine",
+            higher_is_better=True,
+            instrument=f"{classifier}.likeness",
+        )
+        if values:
+            suite = mean_over_prompts(values, "this suite")
+            if spec.seeds.shared:
+                cells = known["likeness"], known["prompt"], known["seed"]
+                suite = Interval(*mean_by_seed(*cells, "this suite")[:3])
+            findings.append(
+                blank._replace(
+                    id=f"{PROBE}/likeness/{classifier}/{arm}",
+                    value=suite.value,
+                    low=suite.low,
+                    high=suite.high,
+                    estimator="mean over prompts of the cosine of picture and prompt",
+                    note=NO_NULL + clustered(known, spec.seeds.shared),
+                    n_clusters=len(values),
+                )
+            )
+        if len(spread):
+            mean = mean_over_prompts([np.array([v]) for v in spread], "prompts like these")
+            findings.append(
+                blank._replace(
+                    id=f"{PROBE}/diversity/{classifier}/{arm}",
+                    metric="diversity",
+                    value=mean.value,
+                    low=mean.low,
+                    high=mean.high,
+                    estimand="prompts like these",
+                    estimator="mean over prompts of the mean 1 - cosine of two seeds' pictures",
+                    note=NO_NULL + (f"; {UNCLUSTERED}" if spec.seeds.shared else ""),
+                    n_clusters=len(spread),
+                    unit="1 - cosine",
+                )
+            )
+        if arm != base:
+            findings += _difference(
+                compared(frame, "likeness", arm, base, spec.seeds.shared),
+                f"likeness-difference/{classifier}/{arm}",
+                "likeness difference",
+                subject | {"baseline": base},
+                f"{classifier}.likeness",
+                "cosine",
+                2.0,
+                f"{arm} against {base}/likeness/{classifier}",
+            )
+    return findings
+
+
+def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:
+    """Mean 1 - cosine over all pairs of seeds, one number a prompt with two or more pictures."""
+    spread = []
+    for _, own in part.groupby("prompt", sort=False):
+        held = [embeddings[c] for c in own["cell"] if c in embeddings.index]
+        if len(held) > 1:
+            unit = np.stack(held).astype(float)
+            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+            cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+            spread.append(1 - cosines.mean())
+    return np.array(spread)
+
+
+def _difference(
+    both: Compared,
+    key: str,
+    metric: str,
+    subject: dict[str, str],
+    instrument: str,
+    unit: str,
+    span: float,
+    family: str,
+) -> list[Finding]:
+    """The difference for both estimands; that of this suite is a test of the report."""
+    findings = []
+    notes = both.notes if len(both.n_a) else ["no prompt has images in both arms", *both.notes]
+    for estimand in ESTIMANDS:
+        found = both.difference(estimand, span)
+        suite = estimand == "this suite"
+        findings.append(
+            Finding(
+                id=f"{PROBE}/{key}/{slug(estimand)}",
+                probe=PROBE,
+                metric=metric,
+                subject=subject,
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                estimand=estimand,
+                estimator=both.estimator,
+                headline=suite,
+                n=len(both.a),
+                n_clusters=len(both.n_a),
+                null=0.0,
+                p=found.p if suite else nan,
+                tested_against=0.0 if suite else nan,
+                family=family if suite else "",
+                unit=unit,
+                instrument=instrument,
+                status="measured" if len(both.n_a) else "not-measured",
+                note="; ".join(notes),
+                planned=both.planned,
+                reading="as counted" if unit == "share" else "",
+            )
+        )
+    return findings

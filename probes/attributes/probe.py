@@ -1,0 +1,251 @@
+"""Attribute bias: what share of a prompt's pictures shows each class, and how sure that is.
+
+Shares come three ways. As counted: of the pictures whose class the instrument told. Corrected
+for the instrument's measured errors (`probes.statistics.corrected_shares`). Prediction-powered,
+where people labelled some of this run's own pictures. The distance from the target is total
+variation, beside what a model that meets the target scores at this n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import nan
+
+import pandas as pd
+
+from harness.plan.cells import Cell, arm_labels
+from harness.spec.attributes import AttributeSpec
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
+from probes.attributes.arm_comparison import (
+    attrition,
+    compare_arms,
+    disagreement,
+    guards,
+    intersections,
+)
+from probes.attributes.human_labels import agreement_exhibit, with_labels
+from probes.attributes.outcomes import (
+    clip_readings,
+    measured_errors,
+    monk_frame,
+    outcome_frame,
+    prompt_targets,
+    subject_of,
+)
+from probes.attributes.shares import by_prompt, over_prompts
+from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
+from probes.instruments.crops import fit_of
+from probes.instruments.skin import Skin
+
+PROBE = "attributes"
+FITTED = {
+    "crop": "{cut} images are not square; the classifier saw the square in their middle alone",
+    "pad": "images that are not square were filled up to a square",
+    "resize": "images that are not square were resized to a square, without their proportions",
+    "crops": "of images that are not square the classifier saw the mean over overlapping squares",
+}
+"""What is said of images that are not square, by the fit."""
+
+
+@register
+class Attributes:
+    """Every attribute of the spec, by every classifier of the spec."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """One for each classifier and attribute, and one for likeness to the prompt."""
+        made: list[Instrument] = []
+        for name, classifier in spec.classifiers.items():
+            model = ClipModel(name, classifier, fit_of(classifier, spec))
+            made.append(ClipLikeness(model))
+            made += [ClipAttribute(model, a) for a in spec.attributes if a.instrument == "clip"]
+        if any(a.instrument == "colorimetry" for a in spec.attributes):
+            made.append(Skin())
+        return tuple(made)
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Nothing beyond the grid."""
+        return ()
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Shares, distances, comparisons of arms, attrition, disagreement and guards.
+
+        Args:
+            tables: Scores by instrument name; 'targets' (prompt, attribute, class, share) and
+                'errors' (see `measured_errors`) where the spec has them; 'drawn.ATTRIBUTE' (cell,
+                pi, drawn) where a sample was drawn to be labelled.
+            plan: The plan.
+            failures: cell, reason.
+            labels: cell, attribute, class, rater.
+            spec: The spec.
+        """
+        plan = plan.assign(arm=arm_labels(plan))
+        findings: list[Finding] = []
+        exhibits: list[Exhibit] = []
+        for attribute in spec.attributes:
+            if attribute.instrument == "colorimetry":
+                frame = monk_frame(tables, plan, labels, attribute)
+                if frame["outcome"].isna().all():
+                    findings.append(_needs_mask(attribute))
+                    continue
+                found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec, labels)
+                findings += found
+                exhibits += shown
+        frames: dict[str, dict[str, pd.DataFrame]] = {slug(name): {} for name in spec.classifiers}
+        for attribute, classifier, instrument in clip_readings(spec):
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            frames[instrument.partition(".")[0]][attribute.name] = frame
+            found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
+            findings += found
+            exhibits += shown
+        for name, by_attribute in frames.items():
+            found, shown = intersections(by_attribute, spec, name)
+            findings += found
+            exhibits += shown
+            findings += guards(tables, plan, spec, name)
+            findings += images_cut(tables, plan, spec, name)
+        for attribute in spec.attributes:
+            exhibits += agreement_exhibit(labels, attribute)
+        found, shown = disagreement(frames, spec.seeds.shared)
+        return findings + found, exhibits + shown
+
+
+def analyse_attribute(
+    tables: Mapping[str, pd.DataFrame],
+    frame: pd.DataFrame,
+    attribute: AttributeSpec,
+    instrument: str,
+    spec: Spec,
+    labels: pd.DataFrame,
+) -> tuple[list[Finding], list[Exhibit]]:
+    """All that is said of one attribute by one instrument."""
+    targets = prompt_targets(tables, attribute)
+    drawn = tables.get(f"drawn.{attribute.name}")
+    findings: list[Finding] = []
+    known, shared = False, spec.seeds.shared
+    for _, part in frame.groupby("arm", sort=False):
+        errors = None
+        if "errors" in tables:
+            errors = measured_errors(tables["errors"], attribute, instrument, part)
+        known |= errors is not None
+        findings += by_prompt(part, attribute, instrument, targets, errors, shared)
+        findings += over_prompts(part, attribute, instrument, targets, shared, errors is None)
+        findings += with_labels(part, attribute, instrument, labels, drawn, shared, targets)
+    if not known:
+        findings.append(
+            Finding(
+                id=f"{PROBE}/corrected-share/{instrument}",
+                probe=PROBE,
+                metric="corrected share",
+                subject={"attribute": attribute.name},
+                value=nan,
+                unit="share",
+                instrument=instrument,
+                status="not-measured",
+                note="no measured errors of this instrument: label some pictures and name the "
+                "table as `errors` in the spec; until then shares are as counted",
+            )
+        )
+    findings += compare_arms(frame, attribute, instrument, spec)
+    findings += attrition(frame, attribute, instrument, shared)
+    chart = pd.DataFrame(
+        [
+            {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
+            | {"group": f.subject["arm"], "facet": f.subject["class"], "target": f.null, "n": f.n}
+            for f in findings
+            if f.metric == "share" and f.status == "measured"
+        ],
+        columns=["label", "value", "low", "high", "group", "facet", "target", "n"],
+    )
+    title = attribute.title or attribute.name
+    exhibits = [
+        Exhibit(
+            f"shares/{instrument}",
+            "bar",
+            chart,
+            f"{title}: share of each prompt's pictures, as counted by {instrument}, with 95 % "
+            "intervals; the rule is the target.",
+            f"{title}: dots with intervals, one for each prompt and model, beside the target.",
+        )
+    ]
+    ranking = _ranking(findings, instrument, title)
+    return findings, exhibits + ranking
+
+
+def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Exhibit]:
+    rows = [
+        (f.subject["arm"], f.value, f.low, f.high, f.subject["checkpoint"], f.null)
+        for f in findings
+        if f.metric == "mean total variation"
+    ]
+    if len(rows) < 2:
+        return []
+    table = pd.DataFrame(rows, columns=["label", "value", "low", "high", "group", "target"])
+    return [
+        Exhibit(
+            f"ranking/{instrument}",
+            "bar",
+            table.sort_values("value", ignore_index=True),
+            f"{title}: mean total variation from the target over the prompts, with 95 % intervals "
+            "for prompts like these; the rule is what models on target would score at this n.",
+            f"{title}: models ranked by their mean distance from the target.",
+        )
+    ]
+
+
+def images_cut(
+    tables: Mapping[str, pd.DataFrame], plan: pd.DataFrame, spec: Spec, classifier: str
+) -> list[Finding]:
+    """By arm, what a classifier saw of images that are not square; nothing where all are."""
+    scores = tables[f"{classifier}.likeness"]
+    if "seen" not in scores:
+        return []
+    fits = {slug(name): fit_of(one, spec) for name, one in spec.classifiers.items()}
+    seen = plan["cell"].map(scores.drop_duplicates("cell").set_index("cell")["seen"])
+    findings = []
+    for arm, part in plan.assign(seen=seen).groupby("arm", sort=False):
+        known = part["cell"].isin(scores["cell"])
+        uneven = part["seen"].notna() & (part["seen"] < 1)
+        subject = subject_of(part, "")
+        subject.pop("attribute")
+        findings.append(
+            Finding(
+                id=f"{PROBE}/image-area-scored/{classifier}/{arm}",
+                probe=PROBE,
+                metric="image area scored",
+                subject=subject,
+                value=float(part.loc[known, "seen"].fillna(1).mean()),
+                estimator="mean over images",
+                n=int(known.sum()),
+                n_clusters=part["prompt"].nunique(),
+                unit="share",
+                higher_is_better=True,
+                instrument=f"{classifier}.likeness",
+                note=FITTED[fits[classifier]].format(cut=int(uneven.sum())),
+            )
+        )
+    return findings
+
+
+def _needs_mask(attribute: AttributeSpec) -> Finding:
+    return Finding(
+        id=f"{PROBE}/share/{attribute.name}",
+        probe=PROBE,
+        metric="share",
+        subject={"attribute": attribute.name},
+        value=nan,
+        unit="share",
+        instrument="colorimetry",
+        status="not-measured",
+        note="skin colour is measured inside a skin mask only, and no masks are given",
+    )

@@ -1,0 +1,1 @@
+"""Which component carries a difference between two checkpoints."""

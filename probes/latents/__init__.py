@@ -1,0 +1,1 @@
+"""What can be read from noise, activations, latents and images."""

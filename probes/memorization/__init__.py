@@ -1,0 +1,1 @@
+"""Signs that a prompt's images are memorized."""

@@ -1,0 +1,237 @@
+"""Does it fetch from its training pictures? Two signs that need no data set.
+
+A prompt whose picture was learned by heart changes the denoiser's prediction more than others
+(Wen et al., 'Detecting, Explaining, and Mitigating Memorization in Diffusion Models', ICLR 2024:
+the norm of prediction with prompt − without), and gives much the same picture at every seed.
+Both are signs, not proof: a proof is the training picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from harness.plan.cells import Cell, arm_labels
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
+from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.statistics.intervals import mean_over_prompts
+
+PROBE = "memory"
+LABEL, LEARNED = "memorised", "yes"
+"""Labels of this attribute and class, if any, say which prompts are learned by heart."""
+FEWEST_TO_STAND_OUT = 10
+RESAMPLES = 2000
+
+
+class GuidanceNorm:
+    """The tap's numbers of each picture."""
+
+    name = "guidance-norm"
+    version = "1"
+    needs = frozenset({"guidance"})
+
+    def identity(self) -> dict[str, Any]:
+        """Version."""
+        return {"version": self.version, "name": self.name}
+
+    def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
+        """Rows of cell, norm (mean over forwards), first (of the first forward), note."""
+        rows = []
+        for cell, record in zip(batch.cells, batch.taps["guidance"], strict=True):
+            why = "its denoising was not followed" if record is None else record.notes["why"]
+            norms = np.zeros(0) if record is None or why else record.arrays["norm"]
+            held = (float(norms.mean()), float(norms[0])) if len(norms) else (nan, nan)
+            rows.append((cell, *held, why))
+        return pd.DataFrame(rows, columns=["cell", "norm", "first", "note"])
+
+
+@register
+class MemoryProbe:
+    """Prompts that look learned by heart."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """The guidance norm; picture embeddings come with the probe `attributes`."""
+        return (GuidanceNorm(),)
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Nothing beyond the grid."""
+        return ()
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Norm and likeness of seeds by arm and prompt, and how well they tell labelled prompts."""
+        own = plan.drop_duplicates("trajectory")
+        own = own.assign(arm=arm_labels(own))
+        learned = labels[labels["attribute"] == LABEL].drop_duplicates("cell")
+        truth = own["cell"].map(learned.set_index("cell")["class"])
+        own = own.assign(learned=truth.map(lambda c: nan if c != c else float(c == LEARNED)))
+        findings: list[Finding] = []
+        exhibits: list[Exhibit] = []
+        norms = own.merge(tables[GuidanceNorm.name].drop_duplicates("cell"), on="cell")
+        held = norms.dropna(subset=["norm"])
+        if not len(held):
+            note = str(norms["note"].iloc[0]) if len(norms) else "no picture was followed"
+            findings.append(_blank("norm", {})._replace(status="not-measured", note=note))
+        for arm, part in held.groupby("arm", sort=False):
+            by_prompt = {
+                str(p): g["norm"].to_numpy() for p, g in part.groupby("prompt", sort=False)
+            }
+            found = _of_prompts(part, str(arm), "guidance norm", by_prompt, True)
+            findings += [*found, *_told(part, found, "norm")]
+            exhibits.append(_bars(found, str(arm)))
+        for name, table in tables.items():
+            if name.endswith(".likeness") and "embedding" in table:
+                shown = own.merge(table.drop_duplicates("cell"), on="cell")
+                for arm, part in shown.groupby("arm", sort=False):
+                    by_prompt = {
+                        str(p): np.stack(list(g["embedding"])).astype(float)
+                        for p, g in part.groupby("prompt", sort=False)
+                        if len(g) > 1
+                    }
+                    metric = f"diversity of seeds ({name.removesuffix('.likeness')})"
+                    found = _of_prompts(part, str(arm), metric, by_prompt, False)
+                    findings += [*found, *_told(part, found, "diversity")]
+        return findings, exhibits
+
+
+def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Mean 1 − cosine between pictures (n, width), with its jackknife t interval.
+
+    Pairs share pictures, so that the interval goes by pictures left out one by one; NaN below 3.
+    """
+    unit = shown / np.linalg.norm(shown, axis=1, keepdims=True)
+    apart, n = 1 - unit @ unit.T, len(unit)
+    own = apart.sum(axis=1) - np.diag(apart)
+    total = own.sum()
+    value = float(total / (n * (n - 1)))
+    if n < 3:
+        return value, nan, nan
+    without = (total - 2 * own) / ((n - 1) * (n - 2))
+    se = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
+    half = float(stats.t.ppf(0.975, n - 1)) * se
+    return value, value - half, value + half
+
+
+def standing_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Robust z: distance from the median in 1.4826 median absolute deviations; NaN below 10."""
+    if len(values) < FEWEST_TO_STAND_OUT:
+        return np.full(len(values), nan)
+    middle = np.median(values)
+    scale = 1.4826 * np.median(np.abs(values - middle))
+    return np.asarray((values - middle) / scale if scale else np.full(len(values), nan))
+
+
+def auc(learned: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Chance that a learned prompt scores above another, with a bootstrap interval over prompts."""
+
+    def area(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+        above = (a[:, None] > b).mean() + 0.5 * (a[:, None] == b).mean()
+        return float(above)
+
+    rng = np.random.default_rng(0)
+    drawn = [
+        area(rng.choice(learned, len(learned)), rng.choice(others, len(others)))
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return area(learned, others), float(low), float(high)
+
+
+def _of_prompts(
+    part: pd.DataFrame,
+    arm: str,
+    metric: str,
+    by_prompt: Mapping[str, NDArray[np.float64]],
+    norm: bool,
+) -> list[Finding]:
+    """One finding a prompt: the number, its interval over seeds, and how far it stands out."""
+    rows = [
+        (p, mean_over_prompts([v], "this suite") if norm else spread_of_seeds(v), len(v))
+        for p, v in by_prompt.items()
+    ]
+    values = np.array([found[0] for _, found, _ in rows])
+    findings = []
+    for (prompt, (value, low, high), n), z in zip(rows, standing_out(values), strict=True):
+        about = {"checkpoint": str(part["checkpoint"].iloc[0]), "arm": arm, "prompt": prompt}
+        far = "" if z != z else f"{z:+.1f} robust standard deviations from the median prompt"
+        findings.append(
+            _blank(slug(metric), about)._replace(
+                metric=metric,
+                value=value,
+                low=low,
+                high=high,
+                n=n,
+                n_clusters=1,
+                null=float(np.median(values)),
+                unit="of the prediction's unit" if norm else "1 − cosine",
+                estimator="mean over seeds, t" if norm else "mean over pairs of seeds, jackknife",
+                note=far,
+            )
+        )
+    return findings
+
+
+def _told(part: pd.DataFrame, found: list[Finding], key: str) -> list[Finding]:
+    """How well the number tells prompts that labels call learned by heart, where there are any."""
+    truth = part.dropna(subset=["learned"]).groupby("prompt")["learned"].max()
+    values = pd.Series({f.subject["prompt"]: f.value for f in found}, dtype=float)
+    values = values[values.index.isin(truth.index)] * (1 if key == "norm" else -1)
+    learned = values[truth[values.index] == 1].to_numpy()
+    others = values[truth[values.index] == 0].to_numpy()
+    if not len(learned) or not len(others):
+        return []
+    value, low, high = auc(learned, others)
+    about = {k: v for k, v in found[0].subject.items() if k != "prompt"}
+    return [
+        _blank(f"auc/{slug(found[0].metric)}", about)._replace(
+            metric=f"AUC of {found[0].metric}",
+            value=value,
+            low=low,
+            high=high,
+            null=0.5,
+            n=len(values),
+            n_clusters=len(values),
+            estimator="bootstrap over prompts",
+            note=f"{len(learned)} prompts learned by heart, {len(others)} not",
+        )
+    ]
+
+
+def _bars(found: list[Finding], arm: str) -> Exhibit:
+    rows = [(f.subject["prompt"], f.value, f.low, f.high, arm, f.null) for f in found]
+    caption = (
+        f"{arm}: how much the prompt changes the denoiser's prediction, mean over steps, with 95 % "
+        "intervals over seeds; the rule is the median prompt. A prompt far above it may be learned "
+        "by heart; look for its training picture."
+    )
+    columns = ["label", "value", "low", "high", "group", "target"]
+    alt = "Dots with intervals: the guidance norm of each prompt."
+    shown = pd.DataFrame(rows, columns=columns)
+    return Exhibit(f"memory/norm/{slug(arm)}", "bar", shown, caption, alt)
+
+
+def _blank(key: str, about: dict[str, str]) -> Finding:
+    place = "/".join(slug(about[k]) for k in ("arm", "prompt") if k in about)
+    return Finding(
+        id=f"{PROBE}/{key}/{place}".rstrip("/"),
+        probe=PROBE,
+        metric="guidance norm",
+        subject=about,
+        value=nan,
+        instrument=GuidanceNorm.name,
+    )

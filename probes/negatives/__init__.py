@@ -1,0 +1,1 @@
+"""Negative prompts and guidance as doses."""

@@ -1,0 +1,175 @@
+"""Dose and response: negatives one by one, guidance, and how much each factor explains.
+
+The first k of an ordered list of negatives on the same prompts and seeds: what each dose does to
+an attribute, to likeness to the prompt and to diversity, and from which dose on one more negative
+pulls the other way. Guidance is a dose like any other: it sharpens shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import nan
+
+import numpy as np
+import pandas as pd
+
+from harness.plan.cells import Cell
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec, canonical_digest
+from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
+from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.negatives.dose_response import (
+    DOSE,
+    PROBE,
+    SETTING,
+    blank,
+    changes,
+    responses,
+    setting_of,
+)
+from probes.statistics.variance import explained_variance
+
+FACTORS = ("prompt", "negative", "vae", "guidance", "seed")
+
+
+@register
+class NegativesProbe:
+    """What negatives and guidance do, dose by dose."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """None of its own: the classifiers come with the probe `attributes`."""
+        return ()
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Every guided prompt and seed with the first k negatives, by the first VAE."""
+        first = (plan["vae"] == next(iter(spec.vaes))) & (plan["guidance"] > 1)
+        own = plan[first].drop_duplicates(["prompt", "seed", *SETTING])
+        doses = spec.doses.doses() if spec.doses.negatives else []
+        for row in own.itertuples(index=False):
+            cell = Cell(*row)
+            for k in doses:
+                text = ", ".join(spec.doses.negatives[:k])
+                about = {"from": cell.trajectory, "negative": text}
+                trajectory = cell.trajectory
+                if text != cell.negative_text:
+                    trajectory = canonical_digest(about)
+                yield cell._replace(
+                    cell=cell.cell
+                    if trajectory == cell.trajectory
+                    else canonical_digest({"trajectory": trajectory, "vae": cell.vae_file}),
+                    trajectory=trajectory,
+                    kind=DOSE,
+                    asked=PROBE,
+                    negative=dose_name(k),
+                    negative_text=text,
+                )
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Doses of negatives, doses of guidance, variance explained."""
+        findings: list[Finding] = []
+        exhibits: list[Exhibit] = []
+        if not spec.classifiers or "attributes" not in spec.probes:
+            note = "no classifier looks at these pictures: add the probe attributes"
+            return [blank("effect", {})._replace(status="not-measured", note=note)], []
+        for attribute, classifier, instrument in clip_readings(spec):
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            frame = frame.assign(dose=frame["negative"].map(dose_of))
+            grid = frame[frame["asked"] == ""]
+            for factor, rows in (
+                ("dose", frame[frame["kind"] == DOSE]),
+                ("guidance", grid[grid["vae"] == next(iter(spec.vaes))]),
+            ):
+                found, shown = responses(rows, factor, attribute, instrument, tables.get("errors"))
+                findings += found
+                exhibits += shown
+            for each in reported_classes(attribute):
+                about = {"attribute": attribute.name, "class": each}
+                findings += explained(grid, about, instrument)
+        for name in spec.classifiers:
+            findings += _likeness(tables, plan[plan["kind"] == DOSE], slug(name))
+        return findings, exhibits
+
+
+def dose_name(k: int) -> str:
+    """'no negatives', 'first 3 negatives'."""
+    return f"first {k} negatives" if k else "no negatives"
+
+
+def dose_of(name: str) -> float:
+    """The number in a dose's name; NaN for the grid's own negatives."""
+    if name == "no negatives":
+        return 0.0
+    parts = name.split()
+    named = len(parts) == 3 and parts[0] == "first" and parts[2] == "negatives"
+    return float(parts[1]) if named and parts[1].isdigit() else nan
+
+
+def explained(grid: pd.DataFrame, about: dict[str, str], instrument: str) -> list[Finding]:
+    """How much of a class's variance each crossed factor of the grid explains, by checkpoint."""
+    findings = []
+    for checkpoint, part in grid.dropna(subset=["outcome"]).groupby("checkpoint", sort=False):
+        subject = {"checkpoint": str(checkpoint)} | about
+        y = (part["outcome"] == about["class"]).astype(float)
+        for found in explained_variance(part.assign(y=y), FACTORS):
+            findings.append(
+                blank(f"variance/{instrument}", subject | {"factor": found.factor})._replace(
+                    metric="variance explained",
+                    value=found.share,
+                    low=found.low,
+                    high=found.high,
+                    null=found.chance,
+                    n=found.n,
+                    n_clusters=found.prompts,
+                    unit="of variance",
+                    estimator="sums of squares of the crossed grid; bootstrap over prompts",
+                    instrument=instrument,
+                )
+            )
+    return findings
+
+
+def _likeness(
+    tables: Mapping[str, pd.DataFrame], doses: pd.DataFrame, classifier: str
+) -> list[Finding]:
+    """Change of likeness to the prompt, and of diversity between a prompt's seeds, by dose."""
+    table = tables.get(f"{classifier}.likeness")
+    if table is None or not len(table) or not len(doses):
+        return []
+    own = doses.assign(dose=doses["negative"].map(dose_of))
+    own = own.merge(table.drop_duplicates("cell"), on="cell")
+    findings = []
+    for _, part in own.groupby(list(SETTING), sort=False):
+        part = part.assign(diversity=diversity(part))
+        subject = {"checkpoint": str(part["checkpoint"].iloc[0])}
+        subject |= setting_of(own, part.iloc[0], SETTING[1:])
+        for column, metric in (
+            ("likeness", "difference of likeness to the prompt"),
+            ("diversity", "difference of diversity"),
+        ):
+            wide = part.pivot_table(index=["prompt", "seed"], columns="dose", values=column)
+            wide = wide.dropna()
+            if wide.shape[1] > 1 and len(wide):
+                name = f"{classifier}.{column}"
+                findings += changes(wide, "dose", subject, name, metric, nan)
+    return findings
+
+
+def diversity(part: pd.DataFrame) -> pd.Series:
+    """Each picture's mean 1 − cosine with the others of its prompt and dose; NaN if alone."""
+    out = pd.Series(nan, index=part.index)
+    for _, own in part.groupby(["prompt", "dose"]):
+        if len(own) > 1:
+            shown = np.stack(list(own["embedding"])).astype(float)
+            shown /= np.linalg.norm(shown, axis=1, keepdims=True)
+            apart = 1 - shown @ shown.T
+            out[own.index] = apart.sum(axis=1) / (len(own) - 1)
+    return out

@@ -1,0 +1,1 @@
+"""Statistics that no library has: pure functions of arrays and tables."""

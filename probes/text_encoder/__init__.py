@@ -1,0 +1,1 @@
+"""The prompt as the text encoder sees it."""

@@ -1,0 +1,312 @@
+"""When a picture is decided: predicted pictures on the way, and prompts exchanged on the way.
+
+Two questions. Descriptive: at which step does an instrument first read of the predicted picture
+(predicted x0, decoded) what it reads of the final one? Causal: if the prompt is exchanged at step
+s, whose attribute does the final picture show? Where they part, the second is the one about
+decisions: an attribute may be settled before an instrument can read it off a blur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.errors import AuditError
+from harness.plan.cells import ARM, Cell, arm_labels, text_of
+from harness.spec.probe_options import SwitchSpec
+from harness.spec.prompts import nearest, slug
+from harness.spec.schema import Spec, canonical_digest
+from harness.taps.trajectory import watched_steps
+from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.statistics.intervals import share_interval
+from probes.trajectory.latent_rgb import LatentColours, explained, fit
+
+PROBE = "steps"
+PREDICTED = "predicted x0"
+SWITCHED = "prompt switch"
+MOST_SHOWN = 6
+
+
+class Predictions:
+    """Has the tap `steps` attached; the predicted pictures themselves are cells."""
+
+    name = "steps"
+    version = "1"
+    needs = frozenset({"steps"})
+
+    def identity(self) -> dict[str, Any]:
+        """Version."""
+        return {"version": self.version, "name": self.name}
+
+    def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
+        """Rows of cell, forwards (how many the sampler made) and note (why none was told)."""
+        notes = [r.notes if r else None for r in batch.taps["steps"]]
+        return pd.DataFrame(
+            {
+                "cell": batch.cells,
+                "forwards": [n["forwards"] if n else -1 for n in notes],
+                "note": [n["why"] if n else "its steps were not followed" for n in notes],
+            }
+        )
+
+
+@register
+class StepsProbe:
+    """When what the instruments read of a picture is decided."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """The tap's, and the colours of latents."""
+        return (Predictions(), LatentColours())
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Predicted pictures by the first VAE, and what the spec's switches need.
+
+        Raises:
+            AuditError: A switch's first prompt is none of the suite's.
+        """
+        own = plan[plan["vae"] == next(iter(spec.vaes))]
+        for row in own.itertuples(index=False):
+            cell = Cell(*row)
+            for step in watched_steps(cell.steps, spec.trajectory.watch):
+                about = {"x0": cell.trajectory, "step": step, "vae": cell.vae_file}
+                yield cell._replace(
+                    cell=canonical_digest(about),
+                    kind=PREDICTED,
+                    vae_file=f"{cell.vae_file}-step{step:03d}",
+                    asked=PROBE,
+                    step=step,
+                )
+        for switch in spec.trajectory.switches:
+            prompts = list(dict.fromkeys(own["prompt"]))
+            if switch.first not in prompts:
+                raise AuditError(
+                    f"trajectory.switches: {switch.first!r} is no prompt of this suite; "
+                    f"{nearest(switch.first, prompts)}"
+                )
+            for row in own[own["prompt"] == switch.first].itertuples(index=False):
+                yield from _switched(Cell(*row), switch, spec)
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Agreement with the final picture by step, shares after a switch, colours of latents."""
+        findings: list[Finding] = []
+        exhibits: list[Exhibit] = []
+        grid = plan[plan["asked"] == ""]
+        plan = plan.assign(arm=plan["trajectory"].map(_arms(grid)).fillna(""))
+        notes = tables[Predictions.name]
+        if "note" in notes and notes["note"].astype(bool).any():
+            why = str(notes.loc[notes["note"].astype(bool), "note"].iloc[0])
+            findings.append(
+                _finding("agreement", {}, nan)._replace(
+                    metric="agreement with the final picture", status="not-measured", note=why
+                )
+            )
+        for attribute, classifier, instrument in clip_readings(spec):
+            if instrument not in tables:
+                continue
+            frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+            found, shown = agreement(frame, attribute.name, instrument)
+            findings += found
+            exhibits += shown
+            found, shown = switched(frame, attribute.class_names, attribute.name, instrument)
+            findings += found
+            exhibits += shown
+        found, shown = colours(tables[LatentColours.name], grid)
+        return findings + found, exhibits + shown + _strip(plan)
+
+
+def _arms(grid: pd.DataFrame) -> pd.Series:
+    """Arm by trajectory."""
+    named = grid.assign(arm=arm_labels(grid)).drop_duplicates("trajectory")
+    return named.set_index("trajectory")["arm"]
+
+
+def _switched(cell: Cell, switch: SwitchSpec, spec: Spec) -> Iterator[Cell]:
+    """One picture's switches; from its last step on nothing is exchanged: it is itself."""
+    second = text_of(spec, cell.checkpoint, cell.adapters, switch.second)
+    for step in dict.fromkeys(min(s, cell.steps) for s in switch.at):
+        if step == cell.steps:
+            yield cell._replace(asked=PROBE, kind=SWITCHED, second_text=second, switch=step)
+            continue
+        trajectory = canonical_digest({"from": cell.trajectory, "second": second, "switch": step})
+        yield cell._replace(
+            cell=canonical_digest({"trajectory": trajectory, "vae": cell.vae_file}),
+            trajectory=trajectory,
+            kind=SWITCHED,
+            asked=PROBE,
+            switch=step,
+            text=second if step == 0 else cell.text,
+            second_text=second,
+        )
+
+
+def agreement(
+    frame: pd.DataFrame, attribute: str, instrument: str
+) -> tuple[list[Finding], list[Exhibit]]:
+    """How often the predicted picture is read as the final one is, by arm and step.
+
+    The null is what two unrelated pictures with these shares would agree by chance: Σ p q.
+    """
+    final = frame[frame["asked"] == ""].drop_duplicates("trajectory")
+    last = final.set_index("trajectory")["outcome"]
+    shown = frame[frame["kind"] == PREDICTED]
+    shown = shown.assign(last=shown["trajectory"].map(last)).dropna(subset=["outcome", "last"])
+    findings, rows = [], []
+    for (arm, step), part in shown.groupby(["arm", "step"], sort=False):
+        n = len(part)
+        agreeing = int((part["outcome"] == part["last"]).sum())
+        value, low, high = share_interval(agreeing, n)
+        p, q = (part[c].value_counts(normalize=True) for c in ("outcome", "last"))
+        chance = float(p.mul(q, fill_value=0).sum())
+        about = {"checkpoint": str(part["checkpoint"].iloc[0]), "arm": str(arm)}
+        about |= {"attribute": attribute, "step": f"{int(step) + 1} of {part['steps'].iloc[0]}"}
+        findings.append(
+            _finding(f"agreement/{instrument}/{slug(str(arm))}/{int(step)}", about, value)._replace(
+                metric="agreement with the final picture",
+                low=low,
+                high=high,
+                n=n,
+                n_clusters=part["prompt"].nunique(),
+                null=chance,
+                unit="of pictures",
+                estimator="Wilson",
+                instrument=instrument,
+            )
+        )
+        rows.append((int(step) + 1, value, low, high, str(arm), attribute))
+    if not rows:
+        return [], []
+    table = pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"])
+    caption = (
+        f"{attribute}: share of pictures of which {instrument} reads after a step what it reads of "
+        "the final picture, with 95 % intervals. It says when the class can be read, not when it "
+        "is decided: for that, exchange the prompt."
+    )
+    alt = f"A line over the steps: agreement with the final picture on {attribute}."
+    return findings, [Exhibit(f"steps/agreement/{instrument}", "line", table, caption, alt)]
+
+
+def switched(
+    frame: pd.DataFrame, classes: tuple[str, ...], attribute: str, instrument: str
+) -> tuple[list[Finding], list[Exhibit]]:
+    """Share of each class in the final pictures, by the step at which the prompt is exchanged."""
+    shown = frame[frame["kind"] == SWITCHED].dropna(subset=["outcome"])
+    findings, rows = [], []
+    settings = [f for f in ARM if f not in ("checkpoint", "vae", "prompt")]
+    varying = [f for f in settings if shown[f].nunique() > 1]
+    keys = ["checkpoint", "prompt", "second_text", "switch", *settings]
+    for key, part in shown.groupby(keys, sort=False):
+        about = {"checkpoint": str(key[0]), "prompt": str(key[1]), "attribute": attribute}
+        about |= {"second prompt": str(key[2]), "step": f"{key[3]} of {part['steps'].iloc[0]}"}
+        about |= {f: str(part[f].iloc[0]) for f in varying}
+        for name in classes:
+            value, low, high = share_interval(int((part["outcome"] == name).sum()), len(part))
+            place = "/".join(slug(str(k)) for k in (*key, name))
+            findings.append(
+                _finding(f"switch/{instrument}/{place}", about | {"class": name}, value)._replace(
+                    metric="share after a switch",
+                    low=low,
+                    high=high,
+                    n=len(part),
+                    n_clusters=1,
+                    unit="share",
+                    estimator="Wilson",
+                    instrument=instrument,
+                )
+            )
+            title = f"{key[0]}: {key[1]} → {key[2]}"
+            title += "".join(f" · {f} {part[f].iloc[0]}" for f in varying)
+            rows.append((int(key[3]), value, low, high, name, title))
+    if not rows:
+        return [], []
+    table = pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"])
+    caption = (
+        f"{attribute}: what {instrument} reads of the final picture where the first prompt is "
+        "exchanged for the second at a step (at 0 the second is read throughout), same starting "
+        "noise. Where the line turns, the attribute is decided. 95 % intervals over seeds."
+    )
+    alt = f"Lines over the step of the switch: share of each class of {attribute}."
+    return findings, [Exhibit(f"steps/switch/{instrument}", "line", table, caption, alt)]
+
+
+def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], list[Exhibit]]:
+    """The latent-to-colour map of each VAE, and its R² on prompts that it was not fitted to."""
+    findings, rows = [], []
+    if "sums" not in table:
+        return [], []
+    held = grid.merge(table.drop_duplicates("cell"), on="cell")
+    held = held[held["sums"].map(len) > 0]
+    for (checkpoint, vae), part in held.groupby(["checkpoint", "vae"], sort=False):
+        side = round(np.sqrt(len(part["sums"].iloc[0])))
+        by_prompt = [
+            np.sum([np.reshape(s, (side, side)) for s in own], axis=0)
+            for _, own in part.groupby("prompt", sort=False)["sums"]
+        ]
+        total = np.sum(by_prompt, axis=0)
+        found = fit(total)
+        about = {"checkpoint": str(checkpoint), "vae": str(vae)}
+        told = _finding(f"latent-rgb/{slug(str(checkpoint))}/{slug(str(vae))}", about, found.r2)
+        told = told._replace(metric="R² of colours from latents", n=len(part), unit="of variance")
+        if len(by_prompt) > 1:
+            outside = np.array([explained(p, _solution(total - p)) for p in by_prompt])
+            told = told._replace(
+                value=float(np.nanmean(outside)),
+                estimator="least squares, mean over prompts left out one by one",
+                n_clusters=len(by_prompt),
+            )
+        else:
+            told = told._replace(estimator="least squares, on the pictures fitted to")
+        findings.append(told)
+        names = [f"channel {i}" for i in range(len(found.factors))] + ["constant"]
+        for name, (r, g, b) in zip(names, [*found.factors, found.bias], strict=True):
+            rows.append((str(checkpoint), str(vae), name, r, g, b))
+    if not rows:
+        return [], []
+    shown = pd.DataFrame(rows, columns=["checkpoint", "vae", "latent", "red", "green", "blue"])
+    caption = (
+        "Linear map from latents to colours (0 to 1), fitted for each VAE by least squares: a "
+        "preview without the decoder. R² is among the findings."
+    )
+    alt = "A table: red, green and blue by latent channel."
+    return findings, [Exhibit("steps/latent-rgb", "table", shown, caption, alt)]
+
+
+def _solution(total: np.ndarray) -> np.ndarray:
+    found = fit(total)
+    return np.vstack([found.factors, found.bias])
+
+
+def _strip(plan: pd.DataFrame) -> list[Exhibit]:
+    """The first seed of the first prompts: predicted pictures in the order of the steps."""
+    shown = plan[(plan["kind"] == PREDICTED)].sort_values("step", kind="stable")
+    first = shown[shown["seed"] == shown["seed"].min()]
+    chosen = list(dict.fromkeys(plan.loc[plan["asked"] == "", "trajectory"]))
+    chosen = [t for t in chosen if t in set(first["trajectory"])][:MOST_SHOWN]
+    rows = []
+    for number, trajectory in enumerate(chosen, 1):
+        for row in first[first["trajectory"] == trajectory].itertuples():
+            name = f"{number}. {row.arm} · {row.prompt}"
+            rows.append((name, f"step {row.step + 1} of {row.steps}", row.cell, ""))
+    if not rows:
+        return []
+    table = pd.DataFrame(rows, columns=["row", "column", "cell", "caption"])
+    caption = "What the sampler takes the picture to be after a step (predicted x0, decoded)."
+    alt = "A strip of pictures for each prompt, from the first step to the last."
+    return [Exhibit("steps/strip", "strip", table, caption, alt)]
+
+
+def _finding(key: str, about: dict[str, str], value: float) -> Finding:
+    return Finding(id=f"{PROBE}/{key}", probe=PROBE, metric="", subject=about, value=value)

@@ -1,0 +1,1 @@
+"""What a VAE changes in images, and which groups it affects more."""

@@ -1,0 +1,281 @@
+"""The VAE on trial: what it costs pictures, and which groups' pictures it costs more.
+
+The reference of a picture is what the first VAE of the spec made of the same latents or, in a
+round trip, the original. Errors, colour, skin and attributes are all paired by picture, so a
+VAE against its own copy gives exactly zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import isfinite, log10, nan
+
+import pandas as pd
+
+from harness.plan.cells import Cell
+from harness.spec.prompts import slug
+from harness.spec.schema import Spec
+from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
+from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.instruments.skin import Skin
+from probes.vae.fidelity import Fidelity
+from probes.vae.group_disparity import (
+    Measure,
+    against,
+    describe,
+    disparities,
+    of_groups,
+    with_clusters,
+)
+
+PROBE = "vae"
+ONE_LEVEL = 1 / 255
+MOST_COMPARED = 60
+"""Rows of the table of groups."""
+FIDELITY = (
+    Measure("mse", "squared error", "of full range", False, ONE_LEVEL**2, level=True),
+    Measure("ssim", "SSIM", "of 1", True, 0.005, level=True),
+    Measure("ms_ssim", "MS-SSIM", "of 1", True, 0.005, level=True),
+    Measure("delta_e", "colour difference (CIEDE2000)", "ΔE", False, 0.4, level=True),
+    Measure("detail_loss", "loss of detail", "of edge energy", False, 0.01),
+    Measure("lightness_shift", "lightness shift", "L*", None, 0.4),
+    Measure("chroma_shift", "chroma shift", "C*", None, 0.4),
+    Measure("lpips", "LPIPS", "of 1", False, 0.005, level=True),
+)
+SKIN = (
+    Measure("skin lightness", "skin lightness shift", "L*", None, 0.4),
+    Measure("skin ita", "skin typology angle shift", "degrees", None, 0.6),
+)
+
+
+@register
+class Vae:
+    """Round trips and decode swaps, paired by picture."""
+
+    name = PROBE
+
+    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+        """Fidelity to the reference, and the colour of skin where there are masks."""
+        return (Fidelity(), Skin())
+
+    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Nothing beyond the grid."""
+        return ()
+
+    def analyse(
+        self,
+        tables: Mapping[str, pd.DataFrame],
+        plan: pd.DataFrame,
+        failures: pd.DataFrame,
+        labels: pd.DataFrame,
+        spec: Spec,
+    ) -> tuple[list[Finding], list[Exhibit]]:
+        """Errors and shifts by VAE, their disparity between groups, and VAE against VAE."""
+        first = next(iter(spec.vaes))
+        if plan["vae"].nunique() < 2:
+            return [_one_vae(first)], []
+        frame, moves = paired(tables, plan, labels, spec, first)
+        groups = groups_of(tables, plan, labels, spec, first)
+        measured = [m for m in (*FIDELITY, *SKIN) if frame[m.column].notna().any()]
+        findings: list[Finding] = []
+        for part, measures in ((frame, measured), (frame, moves)):
+            findings += describe(part, measures, PROBE, "pixels")
+            findings += of_groups(part, groups, measures, PROBE, "pixels")
+            findings += disparities(part, groups, measures, PROBE, "pixels")
+        others = list(dict.fromkeys(frame["vae"]))
+        if len(others) > 1:
+            measures = [*measured, *moves]
+            apart = against(frame, measures, others[0])
+            findings += describe(apart, measures, PROBE, "pixels")
+            findings += disparities(apart, groups, measures, PROBE, "pixels")
+        findings = [g for f in findings for g in _with_decibels(f)]
+        missing = sorted({m.metric for m in (*FIDELITY, *SKIN)} - {m.metric for m in measured})
+        findings += [_not_measured(metric) for metric in missing]
+        return findings, _exhibits(findings)
+
+
+def paired(
+    tables: Mapping[str, pd.DataFrame],
+    plan: pd.DataFrame,
+    labels: pd.DataFrame,
+    spec: Spec,
+    first: str,
+) -> tuple[pd.DataFrame, list[Measure]]:
+    """Every picture of every VAE but the first, with its numbers against the first's.
+
+    Returns:
+        The plan's rows with `arm`, `cluster` and a column a measure, and the measures of
+        attributes: 1 where a picture moved into a class, -1 where it left it, else 0.
+    """
+    plan = with_clusters(plan)
+    scores = tables["fidelity"].drop_duplicates("cell").set_index("cell")
+    for m in FIDELITY:
+        plan[m.column] = plan["cell"].map(scores[m.column]) if m.column in scores else nan
+    skin = tables["skin"].drop_duplicates("cell").set_index("cell")
+    for m, column in zip(SKIN, ("lightness", "ita"), strict=True):
+        colour = plan["cell"].map(skin[column]) if column in skin else nan
+        plan[m.column] = _minus_first(plan.assign(value=colour), first)
+    moves = []
+    for attribute, classifier, instrument in clip_readings(spec):
+        if instrument not in tables:  # the spec does not name the probe `attributes`
+            continue
+        told = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
+        known = told["outcome"].isin(attribute.class_names)
+        for one in reported_classes(attribute):
+            hits = (told["outcome"] == one).astype(float).where(known)
+            column = f"{instrument}: {one}"
+            plan[column] = _minus_first(plan.assign(value=hits), first)
+            name = f"difference of share, {column}"
+            own = own_reading(instrument)
+            moves.append(Measure(column, name, "share", None, 0.0, own_group=own))
+    return plan[plan["vae"] != first].reset_index(drop=True), moves
+
+
+def groups_of(
+    tables: Mapping[str, pd.DataFrame],
+    plan: pd.DataFrame,
+    labels: pd.DataFrame,
+    spec: Spec,
+    first: str,
+) -> pd.DataFrame:
+    """Labels by trajectory: people's, the prompts' groups, else what the classifiers tell.
+
+    Classifiers see the first VAE's picture, never the one that is judged.
+    """
+    base = plan[plan["vae"] == first].drop_duplicates("trajectory").set_index("trajectory")
+    groups = pd.DataFrame(index=base.index)
+    cells = dict(zip(plan["cell"], plan["trajectory"], strict=True))
+    of_people = labels.assign(trajectory=labels["cell"].map(cells)).dropna(subset=["trajectory"])
+    for name, part in of_people.groupby("attribute", sort=False):
+        known = part.drop_duplicates("trajectory").set_index("trajectory")["class"]
+        groups[str(name)] = groups.index.map(known)
+    if base["group"].nunique() > 1:
+        groups["prompt group"] = base["group"]
+    for attribute, classifier, instrument in clip_readings(spec):
+        if attribute.name in groups or instrument not in tables:
+            continue
+        told = outcome_frame(
+            tables, base.reset_index(), labels, attribute, instrument, classifier
+        ).set_index("trajectory")["outcome"]
+        groups[own_reading(instrument)] = told.where(told.isin(attribute.class_names))
+    return groups
+
+
+def own_reading(instrument: str) -> str:
+    """The label of the groups that an instrument itself reads."""
+    return f"{instrument} as told"
+
+
+def _minus_first(plan: pd.DataFrame, first: str) -> pd.Series:
+    base = plan[plan["vae"] == first].drop_duplicates("trajectory")
+    known = base.set_index("trajectory")["value"]
+    return plan["value"] - plan["trajectory"].map(known)
+
+
+def _with_decibels(finding: Finding) -> list[Finding]:
+    """A mean squared error is told as PSNR too; of equal pictures there is none."""
+    plain = finding.metric == "squared error"
+    if not plain or finding.status != "measured" or not finding.value > 0:
+        return [finding]
+    return [
+        finding,
+        finding._replace(
+            id=finding.id.replace("squared-error", "psnr"),
+            metric="PSNR",
+            value=-10 * log10(finding.value),
+            low=-10 * log10(finding.high) if finding.high > 0 else nan,
+            high=-10 * log10(finding.low) if finding.low > 0 else nan,
+            estimator=f"of the {finding.estimator.replace('mean', 'mean squared error', 1)}",
+            unit="dB",
+            higher_is_better=True,
+            null=nan,
+            null_q95=nan,
+            p=nan,
+            tested_against=nan,
+            family="",
+            headline=True,
+        ),
+    ]
+
+
+def _exhibits(findings: list[Finding]) -> list[Exhibit]:
+    charted = ("PSNR", "colour difference (CIEDE2000)", "loss of detail", "lightness shift")
+    rows = [
+        (f.subject["arm"], f.value, f.low, f.high, f.metric)
+        for f in findings
+        if f.metric in charted
+        and f.status == "measured"
+        and not {"baseline", "group"} & {*f.subject}
+    ]
+    exhibits = []
+    for metric in charted:
+        table = pd.DataFrame(
+            [r[:4] for r in rows if r[4] == metric], columns=["label", "value", "low", "high"]
+        )
+        if len(table):
+            exhibits.append(
+                Exhibit(
+                    f"vae/{slug(metric)}",
+                    "bar",
+                    table.assign(group=""),
+                    f"{metric} by VAE, against the reference picture, with 95 % intervals.",
+                    f"{metric}: a dot with an interval for each VAE.",
+                )
+            )
+    compared = [f for f in findings if "against" in f.subject and f.family and isfinite(f.p)]
+    compared.sort(key=lambda f: f.p)
+    if compared:
+        table = pd.DataFrame(
+            [
+                {
+                    "VAE": f.subject["arm"],
+                    "against": f.subject.get("baseline", "the reference"),
+                    "metric": f.metric.removeprefix("extra "),
+                    "group": f"{f.subject['group']}: {f.subject['class']}",
+                    "extra": f.value,
+                    "low": f.low,
+                    "high": f.high,
+                    "unit": f.unit,
+                    "p alone": f.p,
+                    "how": f.estimator,
+                }
+                for f in compared[:MOST_COMPARED]
+            ]
+        )
+        caption = (
+            "How much more each group's images shift than all others', those with the least p "
+            "first. This p is that of each test alone; the verdicts, after adjustment over all "
+            "tests, stand beside the findings."
+        )
+        exhibits.append(Exhibit("vae/who-pays", "table", table, caption, caption))
+    return exhibits
+
+
+def _one_vae(first: str) -> Finding:
+    return Finding(
+        id=f"{PROBE}/none",
+        probe=PROBE,
+        metric="decode swap",
+        subject={"vae": first},
+        value=nan,
+        status="not-measured",
+        note="one VAE alone: name a second one under `vaes` to compare, or take "
+        "`audit vae IMAGES` for its round trip",
+    )
+
+
+def _not_measured(metric: str) -> Finding:
+    notes = {
+        "LPIPS": "weights missing: LPIPS and its backbone are an extra, and nothing is fetched",
+        "MS-SSIM": "the pictures are too small for its scales",
+    }
+    note = notes.get(metric, "no skin masks are given")
+    return Finding(
+        id=f"{PROBE}/{slug(metric)}",
+        probe=PROBE,
+        metric=metric,
+        subject={},
+        value=nan,
+        status="not-measured",
+        note=note,
+    )

@@ -1,0 +1,42 @@
+"""The findings and every exhibit's table as CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.files.atomic import write_atomic
+from probes.contracts import Finding
+from reports import ReportData
+from reports.escaping import spreadsheet
+from reports.grids import file_name
+
+
+def write_sheets(data: ReportData, folder: Path) -> None:
+    """Write findings.csv and exhibits/<id>.csv; what was not measured is an empty field."""
+    write_atomic(folder / "findings.csv", csv_bytes(findings_sheet(data.findings)))
+    for exhibit in data.exhibits:
+        name = file_name(exhibit.id).removesuffix(".png")
+        write_atomic(folder / "exhibits" / f"{name}.csv", csv_bytes(exhibit.table))
+
+
+def findings_sheet(findings: list[Finding]) -> pd.DataFrame:
+    """One row a finding; a column `subject.…` for each key of a subject."""
+    rows = []
+    for finding in findings:
+        row = finding._asdict()
+        subject = row.pop("subject")
+        rows.append(row | {f"subject.{k}": v for k, v in subject.items()})
+    columns = [c for c in Finding._fields if c != "subject"]
+    subjects = dict.fromkeys(k for row in rows for k in row if k.startswith("subject."))
+    return pd.DataFrame(rows, columns=[*columns, *subjects])
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """A table as CSV in UTF-8; text that a spreadsheet would run as a formula is quoted."""
+    safe = table.copy()
+    for column in safe.columns[[not pd.api.types.is_numeric_dtype(d) for d in safe.dtypes]]:
+        safe[column] = safe[column].map(spreadsheet)
+    safe.columns = [str(spreadsheet(str(c))) for c in safe.columns]
+    return safe.to_csv(index=False).encode("utf-8", "replace")
