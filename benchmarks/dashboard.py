@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.synthetic_run import LARGE, make
 
-PAGES = ("", "pictures", "attributes", "vae", "latent_map", "attention", "compare", "exhibits")
+PAGES = ("", "images", "attributes", "vae", "latent_map", "attention", "compare", "figures")
 
 
 def main(folder: Path) -> None:

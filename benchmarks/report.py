@@ -26,8 +26,8 @@ def measure(folder: Path) -> None:
     from reports.build import write_report
 
     audit = _timed("open", lambda: reopen(folder))
-    findings, exhibits = _timed("analyse", lambda: analyse.analyse(audit))
-    data = _timed("gather", lambda: analyse.report_data(audit, findings, exhibits))
+    findings, figures = _timed("analyse", lambda: analyse.analyse(audit))
+    data = _timed("gather", lambda: analyse.report_data(audit, findings, figures))
     paths = _timed("write html, json", lambda: write_report(data, folder / "report"))
     _timed("write card, csv", lambda: write_report(data, folder / "report", ("card", "csv")))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -22,7 +22,7 @@ from harness.spec.prompts import Prompt
 from harness.spec.schema import Spec, parse_spec
 from harness.store.damage import check
 from harness.store.run import Run, sha256
-from probes.contracts import Exhibit, Finding, findings_frame
+from probes.contracts import Figure, Finding, findings_frame
 from probes.statistics.intervals import share_interval
 from reports import ReportData
 from reports.build import as_json
@@ -96,7 +96,7 @@ def make(
         audited=[{"kind": "denoiser", "name": n, "digest": sha256(n.encode())} for n in arms],
         settings={"prompts": len(texts)},
         findings=findings,
-        exhibits=_exhibits(findings, plan),
+        figures=_figures(findings, plan),
         attrition=pd.DataFrame(columns=["arm", "planned", "made", "failed", "reason"]),
         provenance={},
         reproduce=[],
@@ -229,7 +229,7 @@ def _target(attribute: AttributeSpec) -> str:
     return ", ".join(f"{name} {share:.3g}" for name, share in attribute.shares().items())
 
 
-def _exhibits(findings: list[Finding], plan: pd.DataFrame) -> list[Exhibit]:
+def _figures(findings: list[Finding], plan: pd.DataFrame) -> list[Figure]:
     chart = pd.DataFrame(
         [
             {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
@@ -248,6 +248,6 @@ def _exhibits(findings: list[Finding], plan: pd.DataFrame) -> list[Exhibit]:
         }
     )
     return [
-        Exhibit("shares/small.look-0", "bar", chart, "Shares by prompt", "dots with intervals"),
-        Exhibit("grid/prompt/checkpoint", "grid", grid, "prompt by checkpoint", "a grid"),
+        Figure("shares/small.look-0", "bar", chart, "Shares by prompt", "dots with intervals"),
+        Figure("grid/prompt/checkpoint", "grid", grid, "prompt by checkpoint", "a grid"),
     ]

@@ -12,14 +12,14 @@ from dashboard.run_index import RunError
 
 PAGES = {
     "overview": ("Overview", ":material/summarize:"),
-    "pictures": ("Pictures", ":material/grid_view:"),
+    "images": ("Images", ":material/grid_view:"),
     "attributes": ("Attributes", ":material/bar_chart:"),
     "vae": ("VAE", ":material/compare:"),
     "latent_map": ("Latent map", ":material/scatter_plot:"),
     "attention": ("Attention", ":material/visibility:"),
     "compare": ("Compare", ":material/difference:"),
     "label": ("Label", ":material/label:"),
-    "exhibits": ("All exhibits", ":material/stacks:"),
+    "figures": ("All figures", ":material/stacks:"),
 }
 
 # A picture of our own: named icons and emoji would be fetched from afar.

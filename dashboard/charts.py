@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import altair as alt
 import pandas as pd
 
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from reports.charts import DARK, NEEDED, PLOTS, clean, shorten, style_groups, ungrouped
 from reports.page import meter
 from reports.plots import (
@@ -46,7 +46,7 @@ GREY = "#9ba5b0"
 
 
 class Facets(NamedTuple):
-    """An exhibit as charts.
+    """A figure as charts.
 
     Attributes:
         charts: (heading, chart), one a facet.
@@ -61,14 +61,14 @@ class Facets(NamedTuple):
     note: str
 
 
-def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> Facets | None:
-    """Draw an exhibit of a kind that has a chart; None for others, or where columns lack."""
-    needed = NEEDED.get(exhibit.kind)
-    if needed is None or exhibit.table.empty or not set(needed) <= set(exhibit.table.columns):
+def facets(figure: Figure, known: Sequence[str] = (), dark: bool = False) -> Facets | None:
+    """Draw a figure of a kind that has a chart; None for others, or where columns lack."""
+    needed = NEEDED.get(figure.kind)
+    if needed is None or figure.table.empty or not set(needed) <= set(figure.table.columns):
         return None
-    table = tidy(exhibit.table)
+    table = tidy(figure.table)
     if table["group"].nunique() > len(STYLES):
-        table = ungrouped(table, exhibit.kind)
+        table = ungrouped(table, figure.kind)
     styles = style_groups(list(dict.fromkeys(table["group"])), known)
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
@@ -78,10 +78,10 @@ def facets(exhibit: Exhibit, known: Sequence[str] = (), dark: bool = False) -> F
     charts = []
     for name in names[:MOST_FACETS]:
         rows = table[table["facet"] == name]
-        if exhibit.kind == "bar":
-            rows, note = shorten(rows, exhibit.id.startswith("ranking"))
+        if figure.kind == "bar":
+            rows, note = shorten(rows, figure.id.startswith("ranking"))
             notes |= {note} if note else set()
-        made = PLOTS[exhibit.kind](rows, styles, scale, NARROW)
+        made = PLOTS[figure.kind](rows, styles, scale, NARROW)
         charts.append((name, finish(made, dark)))
     several = len(styles) > 1 and not (table["label"] == table["group"]).all()
     legend = styles if several else {}

@@ -98,7 +98,7 @@ def dark() -> bool:
 def known(run: RunView) -> list[str]:
     """Names that keep their style in every chart, as in the report."""
     cards = audited_cards(run.report.get("audited", []))
-    return [c.name for c in cards if c.kind != "VAE"] + groups_of(run.exhibits) + run.arms
+    return [c.name for c in cards if c.kind != "VAE"] + groups_of(run.figures) + run.arms
 
 
 def headline(title: str, about: str) -> None:

@@ -1,4 +1,4 @@
-"""Charts and exhibits with their data."""
+"""Charts and figures with their data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dashboard.components import dark, known
 from dashboard.escaping import plain
 from dashboard.galleries import PICTURES, grid
 from dashboard.queries import RunView
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 from reports.plots import Style
 
 
@@ -68,10 +68,10 @@ def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:
         st.caption(plain(more + made.note))
 
 
-def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
-    """Any exhibit of any probe: its caption, its figure by kind, its data."""
+def figure(run: RunView, one: Figure, key: str = "") -> None:
+    """Any figure of any probe: its caption, its figure by kind, its data."""
     key = f"{key} {one.id}"
-    with st.container(key=f"exhibit-{abs(hash(key))}"):
+    with st.container(key=f"figure-{abs(hash(key))}"):
         st.markdown(f"**{plain(one.caption)}**")
         made = _drawn(run, one)
         if one.kind == "scatter+image" and made and "cell" in one.table:
@@ -91,9 +91,9 @@ def exhibit(run: RunView, one: Exhibit, key: str = "") -> None:
         csv_button(one.table, one.id.replace("/", "-"), key)
 
 
-def _drawn(run: RunView, one: Exhibit) -> charts.Facets | None:
-    """Charts of an exhibit; those of the run's own are kept, since every click asks for them."""
-    own = next((i for i, e in enumerate(run.exhibits) if e is one), None)
+def _drawn(run: RunView, one: Figure) -> charts.Facets | None:
+    """Charts of a figure; those of the run's own are kept, since every click asks for them."""
+    own = next((i for i, e in enumerate(run.figures) if e is one), None)
     if own is None:
         return charts.facets(one, known(run), dark())
     key = own, dark()
@@ -102,9 +102,9 @@ def _drawn(run: RunView, one: Exhibit) -> charts.Facets | None:
     return run.drawn[key]
 
 
-def exhibits(run: RunView, chosen: Iterable[Exhibit]) -> None:
-    """Several exhibits under each other."""
+def figures(run: RunView, chosen: Iterable[Figure]) -> None:
+    """Several figures under each other."""
     for i, one in enumerate(chosen):
         if i:
             st.space("medium")
-        exhibit(run, one, str(i))
+        figure(run, one, str(i))

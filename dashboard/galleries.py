@@ -9,13 +9,13 @@ import streamlit as st
 from dashboard.escaping import count, plain
 from dashboard.images import crisp
 from dashboard.queries import RunView
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 from reports.grids import read_grid
 
 SIDE = 176
 GRID_ROWS, GRID_COLUMNS = 12, 12
 PICTURES = ("grid", "heat-over-image", "strip")
-"""Kinds of exhibits that are pictures in rows and columns."""
+"""Kinds of figures that are pictures in rows and columns."""
 
 
 def frame(png: bytes | None, width: int, alt: str, why: str = "no picture in the run") -> None:
@@ -57,7 +57,7 @@ def picture_button(cell: str, caption: str, key: str) -> None:
         st.caption(plain(caption, 60))
 
 
-def grid(run: RunView, one: Exhibit, key: str) -> None:
+def grid(run: RunView, one: Figure, key: str) -> None:
     """Pictures in rows and columns: a line a row, each picture under its column's name."""
     held = read_grid(one.table)
     columns = held.columns[:GRID_COLUMNS]

@@ -1,6 +1,6 @@
 """Points of the latent map: pictures laid out on a plane so that similar ones are neighbours.
 
-A run's own map (an exhibit of kind 'scatter+image') is shown as it is. Without one the plane is
+A run's own map (a figure of kind 'scatter+image') is shown as it is. Without one the plane is
 that of the first two principal components of what the run holds: a classifier's image
 embeddings, or the stored latents. A run of many pictures is drawn from `MOST` of them, picked by
 the hash of their ids: always the same ones.
@@ -27,19 +27,19 @@ class Source(NamedTuple):
     """Where a map's points come from."""
 
     kind: str
-    """'exhibit', 'embeddings' or 'latents'."""
+    """'figure', 'embeddings' or 'latents'."""
     name: str
-    """Of the exhibit or instrument."""
+    """Of the figure or instrument."""
     title: str
     facet: str = ""
-    """Which plane of an exhibit that has several."""
+    """Which plane of a figure that has several."""
 
 
 class Map(NamedTuple):
     """A plane of pictures.
 
     Attributes:
-        points: cell, x, y, and whatever else an exhibit holds of them.
+        points: cell, x, y, and whatever else a figure holds of them.
         note: what the axes are, in words.
     """
 
@@ -50,12 +50,12 @@ class Map(NamedTuple):
 def sources(view: RunView) -> list[Source]:
     """The maps that a run can show, the best first."""
     found = []
-    for e in view.exhibits:
+    for e in view.figures:
         if e.kind == "scatter+image" and {"cell", "x", "y"} <= set(e.table.columns):
             facets = list(dict.fromkeys(e.table["facet"].astype(str))) if "facet" in e.table else []
             for facet in facets or [""]:
                 title = f"{e.id}: {facet}" if facet else e.caption or e.id
-                found.append(Source("exhibit", e.id, title, facet))
+                found.append(Source("figure", e.id, title, facet))
     for name, folder in view.instruments.items():
         if "embedding" in pq.read_schema(view.files.scores[folder][0]).names:
             title = f"Image embeddings of {name.removesuffix('.likeness')}, principal components"
@@ -67,14 +67,12 @@ def sources(view: RunView) -> list[Source]:
 
 def lay_out(view: RunView, source: Source) -> Map:
     """The points of one map, rows in the plan's order."""
-    if source.kind == "exhibit":
-        exhibit = next(e for e in view.exhibits if e.id == source.name)
-        table = exhibit.table
+    if source.kind == "figure":
+        figure = next(e for e in view.figures if e.id == source.name)
+        table = figure.table
         if source.facet:
             table = table[table["facet"].astype(str) == source.facet]
-        return Map(
-            table.dropna(subset=["x", "y"]), f"As the probe lays them out. {exhibit.caption}"
-        )
+        return Map(table.dropna(subset=["x", "y"]), f"As the probe lays them out. {figure.caption}")
     cells, vectors = _embeddings(view, source) if source.kind == "embeddings" else _latents(view)
     if len(cells) < 3:
         return Map(pd.DataFrame(columns=["cell", "x", "y"]), "Too few pictures for a map.")

@@ -35,7 +35,7 @@ from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.store.damage import find
 from harness.store.run import read_images
 from harness.store.run_folder import RunFolder
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 
 if TYPE_CHECKING:
     import numpy as np
@@ -355,13 +355,14 @@ class RunView:
         return [_finding(row) for row in self.report.pop("findings", [])]
 
     @cached_property
-    def exhibits(self) -> list[Exhibit]:
-        """All exhibits, in the report's order."""
+    def figures(self) -> list[Figure]:
+        """All figures, in the report's order."""
         return [
-            Exhibit(
+            Figure(
                 str(e["id"]), e["kind"], pd.DataFrame(e["table"]), str(e["caption"]), str(e["alt"])
             )
-            for e in self.report.get("exhibits", [])
+            # 0.1.0 called them exhibits.
+            for e in self.report.get("figures", self.report.get("exhibits", []))
         ]
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The contracts between a run and what is said of it, and the registry of probes.
 
-A run's images become rows (instruments), rows become findings and exhibits (analyses).
-Report, gate and dashboard know nothing else of a probe: `Finding` and `Exhibit` are the
+A run's images become rows (instruments), rows become findings and figures (analyses).
+Report, gate and dashboard know nothing else of a probe: `Finding` and `Figure` are the
 narrow waist. A probe never generates: it asks for cells, so that everything made is planned,
 resumable, shared and countable before it is paid for.
 """
@@ -79,7 +79,7 @@ class Finding(NamedTuple):
     """Images planned for this number, of which `n` were counted; 0: not known."""
 
 
-class Exhibit(NamedTuple):
+class Figure(NamedTuple):
     """One figure with the table behind it: all that report and dashboard draw.
 
     Columns by kind:
@@ -137,12 +137,12 @@ class Instrument(Protocol):
 
     name: str
     version: str
-    needs: frozenset[str]
+    inputs: frozenset[str]
     """Of {"images", "references", "masks", "latents"} and the taps' names: all that is not named
     is left out, and a tap that nobody names is not attached. "text": measured once a checkpoint
     by `audit.pipeline.text_scores`, without pictures."""
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
         ...
 
@@ -175,7 +175,7 @@ class Probe(Protocol):
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """From rows to claims. Pure; may read any instrument's table."""
         ...
 

@@ -1,8 +1,8 @@
-"""From findings and exhibits to what people read: one HTML page, one JSON file, grid pictures.
+"""From findings and figures to what people read: one HTML page, one JSON file, grid pictures.
 
 A report is written from plain data by `reports.build.write_report`. What it says of a number
 is decided by the finding's own interval, null and p (`claims.py`, `wording.py`), what it draws
-by the exhibit's own table (`charts.py`, `grids.py`); `page.py` cuts both to size.
+by the figure's own table (`charts.py`, `grids.py`); `page.py` cuts both to size.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import pandas as pd
 
-    from probes.contracts import Exhibit, Finding
+    from probes.contracts import Figure, Finding
 
 
 class ReportData(NamedTuple):
@@ -26,7 +26,7 @@ class ReportData(NamedTuple):
         settings: what held for all pictures: prompts, seeds, sampler, steps, guidance, size,
             batch size, device, dtype.
         findings: all claims, in the order wanted.
-        exhibits: all figures; those whose id starts with 'ranking' make the ranking section.
+        figures: all figures; those whose id starts with 'ranking' make the ranking section.
         attrition: columns arm, planned, made, failed, reason.
         provenance: library versions, python, platform, digests of spec and instruments, and
             `created`, the one wall-clock value.
@@ -38,7 +38,7 @@ class ReportData(NamedTuple):
     audited: list[dict[str, Any]]
     settings: dict[str, Any]
     findings: list[Finding]
-    exhibits: list[Exhibit]
+    figures: list[Figure]
     attrition: pd.DataFrame
     provenance: dict[str, Any]
     reproduce: list[str]

@@ -3,7 +3,7 @@
     html   index.html and grids/*.png
     json   report.json
     card   card.md, a model card; summary.md, summary.html and summary.png for model sites
-    csv    csv/findings.csv and csv/exhibits/*.csv
+    csv    csv/findings.csv and csv/figures/*.csv
 
 The page holds no script and asks for nothing: its policy (`default-src 'none'`) forbids both.
 Jinja escapes every value; nothing is ever marked safe.
@@ -54,14 +54,14 @@ def write_report(
         The main file of each format, in the order of `FORMATS`.
 
     Raises:
-        ValueError: an exhibit lacks a column that its kind needs.
+        ValueError: a figure lacks a column that its kind needs.
     """
     page = render(data) if "html" in formats else b""
     if "html" in formats:
-        for exhibit in data.exhibits:
-            if is_grid(exhibit):
-                picture = sheet(read_grid(exhibit.table), exhibit.caption, data.images)
-                write_atomic(folder / "grids" / file_name(exhibit.id), picture)
+        for figure in data.figures:
+            if is_grid(figure):
+                picture = sheet(read_grid(figure.table), figure.caption, data.images)
+                write_atomic(folder / "grids" / file_name(figure.id), picture)
     if "json" in formats:
         values = as_json(data) | {checksums.KEY: checksums.BLANK.decode()}
         text = plain_json(json_text(values))
@@ -119,19 +119,19 @@ def no_break(text: str) -> str:
 
 def as_json(data: ReportData) -> dict[str, Any]:
     """All of the report but its pictures, as JSON values; numbers that are not, are null."""
-    exhibits = []
-    for e in data.exhibits:
+    figures = []
+    for e in data.figures:
         words = {"id": e.id, "kind": e.kind, "caption": e.caption, "alt": e.alt}
         if is_grid(e):
             words["file"] = f"grids/{file_name(e.id)}"
-        exhibits.append(words | {"table": e.table.to_dict("records")})
+        figures.append(words | {"table": e.table.to_dict("records")})
     whole = {
         "report": 1,
         "title": data.title,
         "audited": data.audited,
         "settings": data.settings,
         "findings": [f._asdict() for f in data.findings],
-        "exhibits": exhibits,
+        "figures": figures,
         "attrition": data.attrition.to_dict("records"),
         "reproduce": data.reproduce,
         "provenance": data.provenance,

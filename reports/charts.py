@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 from reports.plots import (
     GRID,
     INK,
@@ -66,7 +66,7 @@ class Picture(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """All charts of an exhibit.
+    """All charts of a figure.
 
     Attributes:
         pictures: one a facet.
@@ -83,47 +83,47 @@ class Drawing(NamedTuple):
     note: str
 
 
-def draw(exhibit: Exhibit, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
-    """Draw an exhibit of kind 'bar', 'line' or 'scatter+image'.
+def draw(figure: Figure, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
+    """Draw a figure of kind 'bar', 'line' or 'scatter+image'.
 
     Args:
-        exhibit: its table has the columns of its kind.
+        figure: its table has the columns of its kind.
         known: names that keep the same style in every chart of the page.
         most: facets to draw.
 
     Returns:
-        None where the kind has no chart or the table is empty; the exhibit is then shown as
+        None where the kind has no chart or the table is empty; the figure is then shown as
         its table.
 
     Raises:
         ValueError: a column is missing.
     """
-    if exhibit.kind not in NEEDED or exhibit.table.empty:
+    if figure.kind not in NEEDED or figure.table.empty:
         return None
-    missing = [c for c in NEEDED[exhibit.kind] if c not in exhibit.table]
+    missing = [c for c in NEEDED[figure.kind] if c not in figure.table]
     if missing:
         raise ValueError(
-            f"exhibit '{exhibit.id}' of kind '{exhibit.kind}' lacks column '{missing[0]}'; "
-            f"it has {', '.join(map(str, exhibit.table.columns))}"
+            f"figure '{figure.id}' of kind '{figure.kind}' lacks column '{missing[0]}'; "
+            f"it has {', '.join(map(str, figure.table.columns))}"
         )
-    table = clean(exhibit.table)
+    table = clean(figure.table)
     if table["group"].nunique() > len(STYLES):
-        table = ungrouped(table, exhibit.kind)
+        table = ungrouped(table, figure.kind)
     groups = list(dict.fromkeys(table["group"]))
     styles = style_groups(groups, known)
     legend = styles if len(groups) > 1 and not (table["label"] == table["group"]).all() else {}
     scale = value_scale(table)
     facets = list(dict.fromkeys(table["facet"]))
     widths = (NARROW, WIDE) if len(facets) == 1 else (NARROW,)
-    ranking = exhibit.id.startswith("ranking")
+    ranking = figure.id.startswith("ranking")
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
     notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
-    plot = PLOTS[exhibit.kind]
+    plot = PLOTS[figure.kind]
     pictures = []
     for facet in facets[:most]:
         rows = table[table["facet"] == facet]
-        if exhibit.kind == "bar":
+        if figure.kind == "bar":
             rows, note = shorten(rows, ranking)
             notes |= {note} if note else set()
         light = [svg(plot(rows, styles, scale, width)) for width in widths]

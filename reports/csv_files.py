@@ -1,4 +1,4 @@
-"""The findings and every exhibit's table as CSV."""
+"""The findings and every figure's table as CSV."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from reports.grids import file_name
 
 
 def write_sheets(data: ReportData, folder: Path) -> None:
-    """Write findings.csv and exhibits/<id>.csv; what was not measured is an empty field."""
+    """Write findings.csv and figures/<id>.csv; what was not measured is an empty field."""
     write_atomic(folder / "findings.csv", csv_bytes(findings_sheet(data.findings)))
-    for exhibit in data.exhibits:
-        name = file_name(exhibit.id).removesuffix(".png")
-        write_atomic(folder / "exhibits" / f"{name}.csv", csv_bytes(exhibit.table))
+    for figure in data.figures:
+        name = file_name(figure.id).removesuffix(".png")
+        write_atomic(folder / "figures" / f"{name}.csv", csv_bytes(figure.table))
 
 
 def findings_sheet(findings: list[Finding]) -> pd.DataFrame:

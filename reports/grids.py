@@ -1,6 +1,6 @@
 """Labelled X/Y grids of pictures: one PNG sheet a grid, and thumbnails for the page.
 
-Any two factors: the exhibit's table says which cell stands in which row and column. A picture
+Any two factors: the figure's table says which cell stands in which row and column. A picture
 that is not there is drawn as a frame that says why, so that a grid never closes up over a gap.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 from reports.text import clip
 
 Images = Callable[[str], bytes | None]
@@ -51,14 +51,14 @@ class Grid(NamedTuple):
     places: dict[tuple[str, str], Place]
 
 
-def is_grid(exhibit: Exhibit) -> bool:
-    """Whether an exhibit is drawn as a grid: heat maps and strips are, where they name cells."""
-    named = {"row", "column", "cell"} <= set(exhibit.table.columns)
-    return exhibit.kind == "grid" or (exhibit.kind in ("heat-over-image", "strip") and named)
+def is_grid(figure: Figure) -> bool:
+    """Whether a figure is drawn as a grid: heat maps and strips are, where they name cells."""
+    named = {"row", "column", "cell"} <= set(figure.table.columns)
+    return figure.kind == "grid" or (figure.kind in ("heat-over-image", "strip") and named)
 
 
 def read_grid(table: pd.DataFrame) -> Grid:
-    """Read an exhibit's table: columns row, column, cell and optionally caption and reason.
+    """Read a figure's table: columns row, column, cell and optionally caption and reason.
 
     Raises:
         ValueError: a column is missing.
@@ -77,12 +77,12 @@ def read_grid(table: pd.DataFrame) -> Grid:
     return Grid(rows, columns, places)
 
 
-def file_name(exhibit_id: str) -> str:
-    """A safe file name of an exhibit's id: plain ids as they are, others with their digest."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", exhibit_id).strip("-")[:80]
-    if plain and plain == exhibit_id:
+def file_name(figure_id: str) -> str:
+    """A safe file name of a figure's id: plain ids as they are, others with their digest."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", figure_id).strip("-")[:80]
+    if plain and plain == figure_id:
         return f"{plain}.png"
-    return f"{plain or 'grid'}-{hashlib.sha256(exhibit_id.encode()).hexdigest()[:8]}.png"
+    return f"{plain or 'grid'}-{hashlib.sha256(figure_id.encode()).hexdigest()[:8]}.png"
 
 
 def picture(place: Place | None, images: Images) -> Image.Image | str:

@@ -17,7 +17,7 @@ from harness.spec.prompts import nearest
 from harness.spec.schema import SpecError
 from harness.store.run import Run
 from harness.taps import record as taps
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 
 FACTORS = ("prompt", "seed", *ARM)
 MOST_GRIDS = 4
@@ -69,7 +69,7 @@ class Pictures:
         return None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibit]:
+def grid_figures(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Figure]:
     """Labelled X/Y grids: two factors vary, all others stay at their first level.
 
     Raises:
@@ -88,7 +88,7 @@ def grid_exhibits(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Exhibi
     return [_grid(plan, row, column) for row, column in pairs]
 
 
-def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Exhibit]:
+def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Figure]:
     """The pictures that VAEs changed most: the reference, each VAE's, and the difference.
 
     Args:
@@ -115,7 +115,7 @@ def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Exhibit]:
         f"first column, {AMPLIFIED} times amplified on grey."
     )
     alt = "A grid of pictures: a row a picture, a column a VAE and what it changed."
-    return [Exhibit("grid/vae/changed", "grid", table, caption, alt)]
+    return [Figure("grid/vae/changed", "grid", table, caption, alt)]
 
 
 def _pair(text: str, plan: pd.DataFrame) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def _pair(text: str, plan: pd.DataFrame) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _grid(plan: pd.DataFrame, row: str, column: str) -> Exhibit:
+def _grid(plan: pd.DataFrame, row: str, column: str) -> Figure:
     rest = plan
     for factor in FACTORS:
         if factor not in (row, column):
@@ -153,4 +153,4 @@ def _grid(plan: pd.DataFrame, row: str, column: str) -> Exhibit:
     noise = "" if imported else ", same starting noise in every row"
     caption = f"{row} by {column}{noise}; {fixed}"
     alt = f"A grid of pictures: rows are {row}, columns are {column}."
-    return Exhibit(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)
+    return Figure(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)

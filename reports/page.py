@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
 from reports.charts import NEEDED, Drawing, data_uri, draw
@@ -32,12 +32,12 @@ from reports.verdicts import (
 )
 
 CHART_BYTES, PICTURE_BYTES, TABLE_BYTES = 3_000_000, 3_000_000, 1_200_000
-MAX_CHARTS, MAX_PICTURES, MAX_EXHIBITS = 80, 600, 40
+MAX_CHARTS, MAX_PICTURES, MAX_FIGURES = 80, 600, 40
 MAX_HEADLINES, MAX_FINDINGS, MAX_NOT_MEASURED = 40, 400, 60
 MAX_AUDITED, MAX_COMMANDS, MAX_GRIDS = 24, 30, 24
 MOST_UNDECIDED = 6
 """Headlines of which nothing can be claimed that stand open; the rest is folded away."""
-EXHIBIT_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
+FIGURE_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
 
 
 class Meter(NamedTuple):
@@ -60,8 +60,8 @@ class Headline(NamedTuple):
     meter: Meter | None
 
 
-class Figure(NamedTuple):
-    """An exhibit as it stands on the page: charts, or else its table."""
+class PageFigure(NamedTuple):
+    """A figure as it stands on the page: charts, or else its table."""
 
     kind: str
     caption: str
@@ -72,7 +72,7 @@ class Figure(NamedTuple):
     note: str
 
 
-class GridFigure(NamedTuple):
+class PageGrid(NamedTuple):
     """A grid as it stands on the page.
 
     `rows` holds (heading, places); a place is (image or '', reason or '', caption, cell).
@@ -92,7 +92,7 @@ def compose(data: ReportData) -> dict[str, Any]:
     pictures = Budget(PICTURE_BYTES, MAX_PICTURES)
     tables = Budget(TABLE_BYTES)
     cards = audited_cards(data.audited)
-    known = [c.name for c in cards if c.kind != "VAE"] + groups_of(data.exhibits)
+    known = [c.name for c in cards if c.kind != "VAE"] + groups_of(data.figures)
     heads = headlines(data.findings)
     decided = sum(verdict(f) in ("failed", "apart", "described") for f in heads)
     worded = [headline(f) for f in heads[:MAX_HEADLINES]]
@@ -100,16 +100,16 @@ def compose(data: ReportData) -> dict[str, Any]:
     unmeasured = sorted(
         (f for f in data.findings if not is_measured(f)), key=lambda f: f.status != "failed"
     )
-    others = [e for e in data.exhibits if not is_grid(e)]
+    others = [e for e in data.figures if not is_grid(e)]
     ranking = [e for e in others if e.id.startswith("ranking")]
     figures = [e for e in others if not e.id.startswith("ranking")]
-    grids = [e for e in data.exhibits if is_grid(e)]
+    grids = [e for e in data.figures if is_grid(e)]
     figures.sort(key=lambda e: e.kind != "bar")
     # What a reader needs most draws on the budgets first.
     lost = make_table(attrition(data.attrition), tables, TABLE_ROWS)
     listed = findings_table(data.findings, tables, MAX_FINDINGS)
-    ranked = [figure(e, known, charts, tables) for e in ranking[:MAX_EXHIBITS]]
-    drawn = [figure(e, known, charts, tables) for e in figures[:MAX_EXHIBITS]]
+    ranked = [figure(e, known, charts, tables) for e in ranking[:MAX_FIGURES]]
+    drawn = [figure(e, known, charts, tables) for e in figures[:MAX_FIGURES]]
     return {
         "title": clip(data.title, 200),
         "tiles": tiles(data, cards),
@@ -123,7 +123,7 @@ def compose(data: ReportData) -> dict[str, Any]:
         "families": families(data.findings),
         "figures": [f for f in drawn if f.kind == "bar"],
         "further": [f for f in drawn if f.kind != "bar"],
-        "figures_more": max(0, len(figures) - MAX_EXHIBITS),
+        "figures_more": max(0, len(figures) - MAX_FIGURES),
         "grids": [grid_figure(e, data, pictures) for e in grids[:MAX_GRIDS]],
         "grids_more": max(0, len(grids) - MAX_GRIDS),
         "ranking": ranked,
@@ -138,9 +138,9 @@ def compose(data: ReportData) -> dict[str, Any]:
     }
 
 
-def groups_of(exhibits: list[Exhibit]) -> list[str]:
+def groups_of(figures: list[Figure]) -> list[str]:
     """All groups of the charts, in order of first appearance."""
-    tables = (e.table for e in exhibits if "group" in e.table)
+    tables = (e.table for e in figures if "group" in e.table)
     return list(dict.fromkeys(str(group) for t in tables for group in t["group"].unique()))
 
 
@@ -191,12 +191,12 @@ def meter(finding: Finding) -> Meter | None:
     return Meter(value, low if known else None, high if known else None, mark, described)
 
 
-def figure(exhibit: Exhibit, known: list[str], charts: Budget, tables: Budget) -> Figure:
-    """Draw an exhibit, or set its table where its kind has no chart."""
-    drawing = draw(exhibit, known, charts.count) if charts.count else None
+def figure(figure: Figure, known: list[str], charts: Budget, tables: Budget) -> PageFigure:
+    """Draw a figure, or set its table where its kind has no chart."""
+    drawing = draw(figure, known, charts.count) if charts.count else None
     uris: list[dict[str, str]] = []
     note = ""
-    if exhibit.kind in NEEDED and not charts.count:
+    if figure.kind in NEEDED and not charts.count:
         note = "Not drawn: this page holds no more charts."
     if drawing:
         names = ("light", "dark", "wide_light", "wide_dark")
@@ -208,9 +208,9 @@ def figure(exhibit: Exhibit, known: list[str], charts: Budget, tables: Budget) -
         left = drawing.left_out + len(drawing.pictures) - len(uris)
         more = f"{left:,} more charts than this page can hold: see report.json." if left else ""
         note = f"{drawing.note} {more}".strip()
-    table = make_table(exhibit.table, tables, EXHIBIT_ROWS)
-    words = (exhibit.kind, clip(exhibit.caption, 300), clip(exhibit.alt, 400))
-    return Figure(*words, drawing if uris else None, uris, table, note)
+    table = make_table(figure.table, tables, FIGURE_ROWS)
+    words = (figure.kind, clip(figure.caption, 300), clip(figure.alt, 400))
+    return PageFigure(*words, drawing if uris else None, uris, table, note)
 
 
 def svg_uri(source: str) -> str:
@@ -218,9 +218,9 @@ def svg_uri(source: str) -> str:
     return data_uri(source.encode(), "image/svg+xml") if source else ""
 
 
-def grid_figure(exhibit: Exhibit, data: ReportData, pictures: Budget) -> GridFigure:
+def grid_figure(figure: Figure, data: ReportData, pictures: Budget) -> PageGrid:
     """The corner of a grid that the page shows, as thumbnails: whole rows, while they fit."""
-    grid = read_grid(exhibit.table)
+    grid = read_grid(figure.table)
     columns = grid.columns[:GRID_COLUMNS]
     heads = [clip(c, 60) for c in columns]
     rows: list[tuple[str, list[tuple[str, str, str, str]]]] = []
@@ -239,8 +239,8 @@ def grid_figure(exhibit: Exhibit, data: ReportData, pictures: Budget) -> GridFig
         rows.append((label, places))
     left_out = len(grid.rows) * len(grid.columns) - len(rows) * len(columns)
     note = f"{left_out:,} more in the run folder." if left_out else ""
-    about = (clip(exhibit.caption, 300), clip(exhibit.alt, 400))
-    return GridFigure(*about, f"grids/{file_name(exhibit.id)}", heads, rows, note)
+    about = (clip(figure.caption, 300), clip(figure.alt, 400))
+    return PageGrid(*about, f"grids/{file_name(figure.id)}", heads, rows, note)
 
 
 def _place(place: Place | None, images: Images) -> tuple[str, str, str, str]:

@@ -43,7 +43,7 @@ STYLES = (
 
 
 class Scale(NamedTuple):
-    """The value axis, the same for all facets of an exhibit.
+    """The value axis, the same for all facets of a figure.
 
     Attributes:
         low, high: ends of the axis; zero is always on it.

@@ -67,9 +67,9 @@ def summary_picture(data: ReportData) -> bytes | None:
         buffer = io.BytesIO()
         chart.save(buffer, format="png", scale_factor=1.5)
         return buffer.getvalue()
-    for exhibit in data.exhibits:
-        if exhibit.kind == "grid":
-            return sheet(read_grid(exhibit.table), exhibit.caption, data.images)
+    for figure in data.figures:
+        if figure.kind == "grid":
+            return sheet(read_grid(figure.table), figure.caption, data.images)
     return None
 
 

@@ -56,8 +56,8 @@ def work(audit: Any) -> Path:
     from audit.pipeline.run import complete
 
     complete(audit, say)
-    findings, exhibits = analyse.analyse(audit)
-    page = analyse.report(audit, findings, exhibits)
+    findings, figures = analyse.analyse(audit)
+    page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
     return page
 
@@ -152,8 +152,8 @@ def score_command(
     with working(audit, say):
         begin(audit, imported.plan, imported.provenance)
         score(audit, folders.store_images(imported, say), say)
-    findings, exhibits = analyse.analyse(audit)
-    page = analyse.report(audit, findings, exhibits)
+    findings, figures = analyse.analyse(audit)
+    page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
     put(page)
 
@@ -202,10 +202,10 @@ def vae_command(
     from audit.pipeline import analyse
 
     audit = vae.run(images, csv, vaes, out, longest, batch, attributes, classifiers, say)
-    findings, exhibits = analyse.analyse(audit)
+    findings, figures = analyse.analyse(audit)
     for line in vae.table(findings):
         put(line)
-    page = analyse.report(audit, findings, exhibits)
+    page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
     put(page)
 
@@ -229,8 +229,8 @@ def attribute_command(spec: Path, a: str, b: str, out: Path | None) -> None:
     found = component_swaps.findings(audit)
     for line in component_swaps.table(found):
         put(line)
-    every, exhibits = analyse.analyse(audit, found)
-    page = analyse.report(audit, every, component_swaps.exhibits(found) + exhibits)
+    every, figures = analyse.analyse(audit, found)
+    page = analyse.report(audit, every, component_swaps.figures(found) + figures)
     end(audit, every, page)
     put(page)
 

@@ -64,8 +64,8 @@ def report_command(
     from reports.readme_block import splice_file
 
     audit = reopen(run_folder)
-    findings, exhibits = analyse.analyse(audit)
-    data = analyse.report_data(audit, findings, exhibits, grids)
+    findings, figures = analyse.analyse(audit)
+    data = analyse.report_data(audit, findings, figures, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):
         out(path)

@@ -1,4 +1,4 @@
-"""From scores to findings and exhibits, and from those to the report."""
+"""From scores to findings and figures, and from those to the report."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.spec.label_classes import resolve_labels
 from harness.spec.schema import SpecError
 from harness.store.run import Run
 from harness.taps import record as taps
-from probes.contracts import Exhibit, Finding, findings_frame, instruments_of, probes_of
+from probes.contracts import Figure, Finding, findings_frame, instruments_of, probes_of
 from probes.error_control import adjusted
 from reports import ReportData
 from reports.build import write_report
-from reports.image_grids import Pictures, difference_grid, grid_exhibits
+from reports.image_grids import Pictures, difference_grid, grid_figures
 
 STEP = "analysis"
 """Folder of the run's `failures` for tracebacks of probes."""
 
 
-def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Exhibit]]:
-    """Ask every probe what the run's scores say; findings and exhibits are written too.
+def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Figure]]:
+    """Ask every probe what the run's scores say; findings and figures are written too.
 
     Args:
         audit: The audit.
@@ -46,7 +46,7 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
     tables = _tables(audit, plan)
     failures, labels = audit.run.missing_images(), _labels(audit)
     findings: list[Finding] = list(others)
-    exhibits: list[Exhibit] = []
+    figures: list[Figure] = []
     for probe in probes_of(audit.spec):
         seen = plan
         if "asked" in plan:
@@ -58,34 +58,34 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
             continue
         audit.run.clear_traceback(STEP, probe.name)
         findings += found
-        exhibits += shown
+        figures += shown
     findings += [*_failed_instruments(audit.run), *_unscored(audit, plan, tables)]
     findings = adjusted(findings)
     frame = findings_frame(findings)
     audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
-    return findings, exhibits
+    return findings, figures
 
 
 def report(
-    audit: Audit, findings: list[Finding], exhibits: list[Exhibit], grids: Sequence[str] = ()
+    audit: Audit, findings: list[Finding], figures: list[Figure], grids: Sequence[str] = ()
 ) -> Path:
     """Write report/index.html, report.json and the grids' pictures.
 
     Args:
         audit: The audit.
         findings: All findings.
-        exhibits: All exhibits but the grids.
+        figures: All figures but the grids.
         grids: 'row factor,column factor' of the grids wanted; empty: the factors that vary.
 
     Returns:
         Path of index.html.
     """
-    data = report_data(audit, findings, exhibits, grids)
+    data = report_data(audit, findings, figures, grids)
     return write_report(data, audit.run.folder / "report")[0]
 
 
 def report_data(
-    audit: Audit, findings: list[Finding], exhibits: list[Exhibit], grids: Sequence[str] = ()
+    audit: Audit, findings: list[Finding], figures: list[Figure], grids: Sequence[str] = ()
 ) -> ReportData:
     """All that a report is made of; arguments as in `report`."""
     plan, whole = audit.run.read_plan(), audit.run.read_cells()
@@ -98,10 +98,10 @@ def report_data(
         audited=provenance["audited"],
         settings=settings_of(audit, plan) | provenance["made with"],
         findings=findings,
-        exhibits=exhibits
-        + grid_exhibits(plan, grids)
+        figures=figures
+        + grid_figures(plan, grids)
         + difference_grid(plan, _scores(audit, plan, "fidelity"))
-        + vae_inspection.exhibits(audit.run),
+        + vae_inspection.figures(audit.run),
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
         | {
@@ -174,7 +174,7 @@ def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame])
     made = audit.run.made_of(plan)
     found = []
     for instrument in instruments_of(audit.spec):
-        if instrument.needs != {"images"}:
+        if instrument.inputs != {"images"}:
             continue
         table = tables.get(instrument.name)
         scored = set() if table is None or table.empty else set(table["cell"])

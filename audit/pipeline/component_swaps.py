@@ -15,7 +15,7 @@ from harness.spec.prompts import nearest
 from harness.spec.schema import CheckpointSpec, Loras, Spec, SpecError, Strength
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.components.shapley import COMPONENTS, attribute_share, combinations
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 
 STEREOTYPE = "stereotype"
 """Column of the prompts' table: the class that the prompt's stereotype expects."""
@@ -103,7 +103,7 @@ def by_combination(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def exhibits(found: list[Finding]) -> list[Exhibit]:
+def figures(found: list[Finding]) -> list[Figure]:
     """A bar a component, for every attribute and class."""
     rows = [
         (
@@ -125,7 +125,7 @@ def exhibits(found: list[Finding]) -> list[Exhibit]:
         "prompts' stereotypes: Shapley values with 95 % intervals. They sum to the whole."
     )
     alt = "A dot with an interval for the text encoder, the denoiser and the VAE."
-    return [Exhibit("components/shapley", "bar", table.assign(group="", target=0.0), caption, alt)]
+    return [Figure("components/shapley", "bar", table.assign(group="", target=0.0), caption, alt)]
 
 
 def table(found: list[Finding]) -> list[str]:

@@ -103,7 +103,7 @@ def given_audit(
     if all(a.instrument != "clip" for a in spec.attributes):
         spec = spec.model_copy(update={"classifiers": {}})  # colours need none
     for instrument in instruments_of(spec):
-        instrument.identity()  # a classifier that cannot be loaded is found out now
+        instrument.cache_key()  # a classifier that cannot be loaded is found out now
     plan, by_cell = _plan(images, spec, prompts)
     for line in warnings:
         say(f"warning: {line}")

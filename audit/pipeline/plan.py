@@ -39,7 +39,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     read_errors(audit)
     labels = read_labels(audit)
     for instrument in instruments_of(audit.spec):
-        instrument.identity()  # a classifier that cannot be loaded is found out now
+        instrument.cache_key()  # a classifier that cannot be loaded is found out now
     _refuse_hidden_layers(audit)
     files, added = _added_files(audit)
     arms: dict[str, Arm] = {}

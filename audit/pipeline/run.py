@@ -125,16 +125,16 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     if not instruments:
         return
     folders = {
-        i.name: f"{file_name(i.name)}@{canonical_digest(i.identity())[:12]}" for i in instruments
+        i.name: f"{file_name(i.name)}@{canonical_digest(i.cache_key())[:12]}" for i in instruments
     }
     audit.run.write_json(INSTRUMENTS, folders)
     context = Context(audit.spec, audit.device)
     for instrument in instruments:
-        if "text" in instrument.needs:
+        if "text" in instrument.inputs:
             folder = folders[instrument.name]
             with attempt(audit.run, folder, "text", say):
                 score_texts(audit, folder, say)
-    instruments = [i for i in instruments if "text" not in i.needs]
+    instruments = [i for i in instruments if "text" not in i.inputs]
     tapped = {t.name: taps.folder(t) for t in taps_of(audit.spec)}
     work = [
         (unit, vae, missing)
@@ -150,9 +150,9 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     progress = Progress("score", len(work), say)
     with stopping() as stopped:
         for unit, vae, missing in until(work, stopped):
-            needs = frozenset().union(*(i.needs for i in missing))
+            inputs = frozenset().union(*(i.inputs for i in missing))
             try:
-                batch = read_batch(audit.run, unit, vae, needs, tapped)
+                batch = read_batch(audit.run, unit, vae, inputs, tapped)
             except DamagedError as error:  # since all files were checked
                 set_aside(audit.run, Damage(error.path, error.reason), say)
                 for instrument in missing:
@@ -226,7 +226,7 @@ def read_batch(
     run: Run,
     unit: Unit,
     vae: str,
-    needs: frozenset[str] = frozenset({"images"}),
+    inputs: frozenset[str] = frozenset({"images"}),
     tapped: Mapping[str, str] = MappingProxyType({}),
 ) -> Batch:
     """The images of one unit by one VAE, as instruments take them.
@@ -239,7 +239,7 @@ def read_batch(
     cells = tuple(images)
     trajectories = [str(rows.at[c, "trajectory"]) for c in cells]
     batch = Batch(cells, tuple(str(rows.at[c, "prompt"]) for c in cells), tuple(images.values()))
-    if "references" in needs:
+    if "references" in inputs:
         held = unit.rows.drop_duplicates("trajectory").set_index("trajectory")
         known: dict[str, NDArray[np.uint8]] = {}
         for file, part in held.groupby("vae_file"):
@@ -247,9 +247,9 @@ def read_batch(
         batch = batch._replace(
             references=tuple(known.get(str(held.at[t, "cell"])) for t in trajectories)
         )
-    if "masks" in needs:
+    if "masks" in inputs:
         batch = batch._replace(masks=tuple(run.read_mask(t) for t in trajectories))
-    if "latents" in needs:
+    if "latents" in inputs:
         of_vae = f"{unit.id}-{vae}"  # a round trip has latents of its own by every VAE
         name = of_vae if run.latents_path(of_vae).exists() else unit.id
         stored = run.read_latents(name) if run.latents_path(name).exists() else {}
@@ -257,7 +257,7 @@ def read_batch(
             latents=tuple(stored[t].float().numpy() if t in stored else None for t in trajectories)
         )
     records = {}
-    for name in needs & set(tapped):
+    for name in inputs & set(tapped):
         found = taps.read(run, tapped[name], unit.id)
         records[name] = tuple(found.get(t) for t in trajectories)
     return batch._replace(taps=records)
@@ -290,7 +290,7 @@ def _fitting(instruments: list[Instrument], unit: Unit, vae: str) -> list[Instru
     rows = unit.rows[unit.rows["vae_file"] == vae]
     if "step" not in rows or (rows["step"] < 0).any():
         return instruments
-    return [i for i in instruments if i.needs <= {"images"}]
+    return [i for i in instruments if i.inputs <= {"images"}]
 
 
 def _unscored(

@@ -10,4 +10,4 @@ from probes.contracts import instruments_of
 
 def taps_of(spec: Spec) -> list[Tap]:
     """The taps that the spec's instruments need."""
-    return registry.taps_of(spec, (i.needs for i in instruments_of(spec)))
+    return registry.taps_of(spec, (i.inputs for i in instruments_of(spec)))

@@ -23,7 +23,7 @@ from harness.models.vae_precision import NAMES, precision
 from harness.models.vae_scaling import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from harness.progress import Say
 from harness.store.run import Run
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 
 FILE = "vaes.json"
 MOST_PICTURES, MOST_SIDE = 48, 256
@@ -87,7 +87,7 @@ def examine(
     return lines
 
 
-def exhibits(run: Run) -> list[Exhibit]:
+def figures(run: Run) -> list[Figure]:
     """The tables of what was examined; none where nothing was."""
     rows = run.read_json(FILE)
     if not rows:
@@ -115,7 +115,7 @@ def exhibits(run: Run) -> list[Exhibit]:
         "file layout or precision: equal ones are copies. 'scale from data' holds the scaling "
         "factor against the spread of the latents of these pictures."
     )
-    return [Exhibit("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
+    return [Figure("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
 
 
 def _factor(value: float | None) -> str:

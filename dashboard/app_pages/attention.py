@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import components, figures, galleries
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 
 run = components.view()
 components.headline(
@@ -13,9 +13,7 @@ components.headline(
     "what was looked at, not what caused the picture.",
 )
 mine = [
-    e
-    for e in run.exhibits
-    if e.kind in ("heat-over-image", "strip") or e.id.startswith("attention")
+    e for e in run.figures if e.kind in ("heat-over-image", "strip") or e.id.startswith("attention")
 ]
 if not mine:
     components.empty(
@@ -26,8 +24,8 @@ if not mine:
     st.stop()
 
 
-def of_row(one: Exhibit, row: str) -> Exhibit:
-    """One row of an exhibit of pictures; a picture with a caption stands under that alone."""
+def of_row(one: Figure, row: str) -> Figure:
+    """One row of a figure of pictures; a picture with a caption stands under that alone."""
     part = one.table[one.table["row"].astype(str) == row]
     words = part["caption"].astype(str)
     if one.kind == "heat-over-image":
@@ -35,7 +33,7 @@ def of_row(one: Exhibit, row: str) -> Exhibit:
     return one._replace(table=part)
 
 
-def lines_of(one: Exhibit, row: str) -> Exhibit:
+def lines_of(one: Figure, row: str) -> Figure:
     """The lines of one arm and prompt; all of them where none is named like the row."""
     facets = one.table.get("facet", pd.Series("", one.table.index)).astype(str)
     own = facets.map(lambda name: bool(name) and (row == name or row.startswith(f"{name} · ")))
@@ -45,13 +43,13 @@ def lines_of(one: Exhibit, row: str) -> Exhibit:
 chosen = ""
 # Pictures come first: the row that is chosen there chooses the lines below.
 mine.sort(key=lambda e: e.kind != "heat-over-image")
-for i, exhibit in enumerate(mine):
+for i, figure in enumerate(mine):
     key = f"attention {i}"
-    if exhibit.kind in galleries.PICTURES and {"row", "column", "cell", "caption"} <= {
-        *exhibit.table
+    if figure.kind in galleries.PICTURES and {"row", "column", "cell", "caption"} <= {
+        *figure.table
     }:
-        rows = list(dict.fromkeys(exhibit.table["row"].astype(str)))
-        title = "Picture" if exhibit.kind == "heat-over-image" else "Steps of"
+        rows = list(dict.fromkeys(figure.table["row"].astype(str)))
+        title = "Picture" if figure.kind == "heat-over-image" else "Steps of"
         own = [row for row in rows if chosen and row.startswith(f"{chosen} · ")]
         if own:  # a row a word of the picture that is chosen above
             words = [row.removeprefix(f"{chosen} · ") for row in own]
@@ -59,9 +57,9 @@ for i, exhibit in enumerate(mine):
             row = f"{chosen} · {word}"
         else:
             row = st.selectbox(title, rows, key=f"row_{i}", bind="query-params")
-        figures.exhibit(run, of_row(exhibit, row), f"{key} {row}")
-        chosen = chosen or (row if exhibit.kind == "heat-over-image" else "")
+        figures.figure(run, of_row(figure, row), f"{key} {row}")
+        chosen = chosen or (row if figure.kind == "heat-over-image" else "")
     else:
-        figures.exhibit(run, lines_of(exhibit, chosen), key)
+        figures.figure(run, lines_of(figure, chosen), key)
     if i + 1 < len(mine):
         st.space("medium")

@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import charts, components, figures, galleries, outcomes
 from dashboard.escaping import plain
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 
 MOST, MOST_PAGES = 24, 20
 
@@ -42,7 +42,7 @@ table = outcomes.shares(run, reading, chosen)
 two = len(reading.attribute.class_names) == 2
 shown = table[table["label"] == reading.attribute.class_names[1]] if two else table
 shown = shown.assign(facet="told " + shown["label"], label=shown["group"])
-one = Exhibit("shares", "bar", shown, "", "")
+one = Figure("shares", "bar", shown, "", "")
 made = charts.facets(one, components.known(run), components.dark())
 if made is None or table["value"].isna().all():
     components.empty(
@@ -98,7 +98,7 @@ if peers:
 
 mine = [
     e
-    for e in run.exhibits
+    for e in run.figures
     if e.kind != "grid"
     and (
         e.id.endswith(f"/{reading.instrument}")
@@ -108,4 +108,4 @@ mine = [
 ]
 if mine:
     st.subheader("The report's figures", anchor=False)
-    figures.exhibits(run, mine)
+    figures.figures(run, mine)

@@ -11,7 +11,7 @@ from dashboard.escaping import plain
 from dashboard.findings import across
 from dashboard.gates import MARKS, metric_rows, read_gate
 from dashboard.run_index import RunError
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 
 run = components.view()
 components.headline(
@@ -36,7 +36,7 @@ if len(runs) > 1:
     if metrics:
         metric = st.selectbox("Metric", metrics, key="metric", bind="query-params")
         table = across(runs, metric)
-        made = charts.facets(Exhibit("runs", "bar", table, "", ""), list(runs), components.dark())
+        made = charts.facets(Figure("runs", "bar", table, "", ""), list(runs), components.dark())
         if made:
             figures.draw(made, "runs", f"{metric}: dots with intervals, one for each run", False)
         with st.expander("Table"):
@@ -50,17 +50,17 @@ else:
         "Name several to compare them: `audit dashboard RUN ANOTHER`.",
     )
 
-rankings = [(name, e) for name, r in runs.items() for e in r.exhibits if e.id.startswith("ranking")]
+rankings = [(name, e) for name, r in runs.items() for e in r.figures if e.id.startswith("ranking")]
 if rankings:
     st.subheader("Ranking", anchor=False)
-    for exhibit in {e.id: e for _, e in rankings}.values():
+    for figure in {e.id: e for _, e in rankings}.values():
         tables = [
             e.table.assign(facet=name if len(runs) > 1 else "")
             for name, e in rankings
-            if e.id == exhibit.id
+            if e.id == figure.id
         ]
         merged = pd.concat(tables).sort_values("value", ignore_index=True)
-        figures.exhibit(run, exhibit._replace(table=merged), "ranking")
+        figures.figure(run, figure._replace(table=merged), "ranking")
 
 st.subheader("The gate", anchor=False)
 gates = {}
@@ -92,7 +92,7 @@ else:
     if len(rows):
         ids = rows["label"].str.rpartition("/")  # metric/instrument/class
         shown = rows.assign(facet=ids[0], label=ids[2])
-        made = charts.facets(Exhibit("gate", "bar", shown, "", ""), (), components.dark())
+        made = charts.facets(Figure("gate", "bar", shown, "", ""), (), components.dark())
         if made:
             st.markdown("**Candidate minus baseline, with 95 % intervals**")
             figures.draw(made, "gate", "differences with intervals", False)

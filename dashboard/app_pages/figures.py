@@ -1,4 +1,4 @@
-"""All exhibits: every figure of every probe, drawn by its kind alone."""
+"""All figures: every figure of every probe, drawn by its kind alone."""
 
 import streamlit as st
 
@@ -6,14 +6,14 @@ from dashboard import components, figures
 from reports.text import clip
 
 run = components.view()
-components.headline("All exhibits", "Every figure of every probe in this run, with its data.")
-if not run.exhibits:
+components.headline("All figures", "Every figure of every probe in this run, with its data.")
+if not run.figures:
     components.empty(
-        "No exhibits yet",
+        "No figures yet",
         f"They are written with the findings: `audit report {run.folder.name}`.",
     )
     st.stop()
-shown = {e.id: e for e in run.exhibits}
+shown = {e.id: e for e in run.figures}
 with st.grid(columns=2, min_column_width=240):
     probe = st.selectbox(
         "Group",
@@ -23,11 +23,11 @@ with st.grid(columns=2, min_column_width=240):
     )
     listed = [name for name in shown if probe in ("all", name.split("/")[0])]
     chosen = st.selectbox(
-        "Exhibit",
+        "Figure",
         listed,
         format_func=lambda name: clip(f"{name}: {shown[name].caption}", 110),
-        key="exhibit",
+        key="figure",
         bind="query-params",
     )
 if chosen:
-    figures.exhibit(run, shown[chosen])
+    figures.figure(run, shown[chosen])

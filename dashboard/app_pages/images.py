@@ -52,6 +52,6 @@ for number, line in enumerate(lines.iloc[(page - 1) * ROWS : page * ROWS].itertu
 st.caption(f"{count(len(lines), 'line')} of {components.pictures_word(run.planned)}")
 figures.csv_button(lambda: run.cells(chosen, 1_000_000), "pictures", "pictures")
 
-grids = [e for e in run.exhibits if e.kind == "grid"]
+grids = [e for e in run.figures if e.kind == "grid"]
 if grids and st.toggle("The report's grids", key="grids", bind="query-params"):
-    figures.exhibits(run, grids)
+    figures.figures(run, grids)

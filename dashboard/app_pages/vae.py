@@ -16,7 +16,7 @@ components.headline(
     "The same latents through every VAE, or pictures there and back. Each picture is its own "
     "control: it is held against the first VAE's, or against the original.",
 )
-mine = [e for e in run.exhibits if e.id.startswith(PROBES)]
+mine = [e for e in run.figures if e.id.startswith(PROBES)]
 vaes = run.levels["vae"]
 if len(vaes) < 2 and not mine:
     components.empty(
@@ -66,27 +66,27 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
     figures.csv_button(rows, "changed", "changed")
 else:
     grids = [e for e in mine if e.kind == "grid"] + [
-        e for e in run.exhibits if e.id == "grid/vae/changed"
+        e for e in run.figures if e.id == "grid/vae/changed"
     ]
     if grids:
-        figures.exhibits(run, grids)
+        figures.figures(run, grids)
     else:
         st.caption("Not measured: add `vae` to `probes:` in the spec and run it again.")
 
 drawn = [e for e in mine if e.kind != "table"]
 if drawn:
     st.subheader("How much, and at which frequencies", anchor=False)
-    figures.exhibits(run, drawn)
+    figures.figures(run, drawn)
 tables = [e for e in mine if e.kind == "table" and e.id != "vae/identity"]
 if tables:
     st.subheader("Who pays", anchor=False)
-    figures.exhibits(run, tables)
+    figures.figures(run, tables)
 
 st.subheader("What each VAE is, and whether it may be swapped", anchor=False)
 known = run.json("vaes.json")
 identity = [e for e in mine if e.id == "vae/identity"]
 if identity:
-    figures.exhibits(run, identity)
+    figures.figures(run, identity)
 elif isinstance(known, list) and known:
     st.dataframe(pd.DataFrame(known), hide_index=True, alt="A row a VAE with its digests")
 else:

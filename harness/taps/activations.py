@@ -36,7 +36,7 @@ class ActivationsTap:
         self.watch_count = spec.latents.watch
         self._done: list[Record] = []
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": "1", "watch": self.watch_count, "side": SIDE}
 

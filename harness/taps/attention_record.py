@@ -47,7 +47,7 @@ class AttentionRecorder:
         self.first_seed = spec.seeds.start
         self._done: list[Record] = []
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": "2", "top": TOP, **self.settings.model_dump()}
 

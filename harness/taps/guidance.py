@@ -27,7 +27,7 @@ class GuidanceTap:
     def __init__(self, spec: Spec) -> None:
         self._done: list[Record] = []
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": "1"}
 

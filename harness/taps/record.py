@@ -40,7 +40,7 @@ class Tap(Protocol):
     name: str
     """What instruments ask for in their `needs`."""
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings: what its folder is named by."""
         ...
 
@@ -55,7 +55,7 @@ class Tap(Protocol):
 
 def folder(tap: Tap) -> str:
     """Name of a tap's folder in the run."""
-    return f"{tap.name}@{canonical_digest(tap.identity())[:12]}"
+    return f"{tap.name}@{canonical_digest(tap.cache_key())[:12]}"
 
 
 def untapped(run: Run, unit: str, taps: Iterable[Tap]) -> list[Tap]:

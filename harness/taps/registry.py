@@ -9,9 +9,9 @@ from harness.spec.schema import Spec
 from harness.taps.record import Tap
 
 
-def taps_of(spec: Spec, needs: Iterable[frozenset[str]]) -> list[Tap]:
+def taps_of(spec: Spec, inputs: Iterable[frozenset[str]]) -> list[Tap]:
     """The taps that the spec's instruments need."""
-    wanted = frozenset[str]().union(*needs)
+    wanted = frozenset[str]().union(*inputs)
     return [make(spec) for name, make in _makers().items() if name in wanted]
 
 

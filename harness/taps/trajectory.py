@@ -36,7 +36,7 @@ class StepsTap:
         self.watch_count = spec.trajectory.watch
         self._done: list[Record] = []
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": "1", "watch": self.watch_count}
 

@@ -19,7 +19,7 @@ from harness.spec.probe_options import AttentionSpec
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "attention"
@@ -40,12 +40,12 @@ class CrossAttention:
 
     name = "attention"
     version = "1"
-    needs = frozenset({"attention"})
+    inputs = frozenset({"attention"})
 
     def __init__(self, settings: AttentionSpec) -> None:
         self.settings = settings
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": self.version, "name": self.name, **self.settings.model_dump()}
 
@@ -150,7 +150,7 @@ class AttentionProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """By arm, prompt and word: share of attention, spread, overlap; maps and lines."""
         # The VAE has no part in attention: of cells that share a trajectory one is enough.
         own = plan.drop_duplicates("trajectory")
@@ -273,7 +273,7 @@ def _not_measured(why: str) -> Finding:
     )
 
 
-def _lines(table: pd.DataFrame) -> Exhibit:
+def _lines(table: pd.DataFrame) -> Figure:
     """Attention to the content words over the forwards: mean over seeds with t intervals."""
     rows = []
     for (arm, prompt), part in list(table.groupby(["arm", "prompt"], sort=False))[:MOST_SHOWN]:
@@ -282,7 +282,7 @@ def _lines(table: pd.DataFrame) -> Exhibit:
             for step, values in enumerate(steps.T, 1):
                 value, low, high = mean_over_prompts([values], "this suite")
                 rows.append((step, value, low, high, word, f"{arm} · {prompt}"))
-    return Exhibit(
+    return Figure(
         "attention/steps",
         "line",
         pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"]),
@@ -292,7 +292,7 @@ def _lines(table: pd.DataFrame) -> Exhibit:
     )
 
 
-def _heat(table: pd.DataFrame, stages: int) -> list[Exhibit]:
+def _heat(table: pd.DataFrame, stages: int) -> list[Figure]:
     """The kept maps over their pictures: a row a picture, or a picture's word by stage."""
     kept = table[table["map"].astype(bool) & ~table["word"].isin([START, END])]
     rows: list[tuple[str, str, str, str]] = []
@@ -332,7 +332,7 @@ def _heat(table: pd.DataFrame, stages: int) -> list[Exhibit]:
     )
     columns = ["row", "column", "cell", "caption"]
     return [
-        Exhibit(
+        Figure(
             f"{PROBE}/{key}", "heat-over-image", pd.DataFrame(told, columns=columns), caption, alt
         )
         for key, told, caption, alt in shown

@@ -19,7 +19,7 @@ from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import reported_classes, subject_of
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.statistics.association import association_interval
 from probes.statistics.intervals import (
     Estimand,
@@ -129,10 +129,10 @@ def clustered(part: pd.DataFrame, shared: bool) -> str:
 
 def intersections(
     frames: Mapping[str, pd.DataFrame], spec: Spec, classifier: str
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """For each two attributes: how pictures fall on their combinations, by arm."""
     named = {a.name: a for a in spec.attributes}
-    findings, exhibits = [], []
+    findings, figures = [], []
     for one, two in combinations(frames, 2):
         rows = []
         for arm, part in frames[one].groupby("arm", sort=False):
@@ -151,8 +151,8 @@ def intersections(
                     share = mean_share(hit, part[told], spec.seeds.shared)
                     rows.append((arm, a, b, int(table.loc[a, b]), *share))
             findings.append(_association(table, part, one, two, classifier, n))
-        exhibits.append(
-            Exhibit(
+        figures.append(
+            Figure(
                 f"intersection/{classifier}/{one}/{two}",
                 "table",
                 pd.DataFrame(rows, columns=["arm", one, two, "images", "share", "low", "high"]),
@@ -162,7 +162,7 @@ def intersections(
                 f"Counts of pictures by {one} and {two}.",
             )
         )
-    return findings, exhibits
+    return findings, figures
 
 
 def _association(
@@ -196,7 +196,7 @@ def _association(
 
 def disagreement(
     frames: Mapping[str, Mapping[str, pd.DataFrame]], shared: bool = False
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """How often two classifiers count the same picture differently.
 
     Args:
@@ -240,7 +240,7 @@ def disagreement(
         rows, columns=["attribute", "arm", "first says", "second says", "pictures"]
     )
     caption = "What two classifiers say of the same pictures."
-    return findings, [Exhibit("disagreement", "table", table, caption, caption)]
+    return findings, [Figure("disagreement", "table", table, caption, caption)]
 
 
 def guards(

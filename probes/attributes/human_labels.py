@@ -12,7 +12,7 @@ from harness.spec.attributes import AttributeSpec
 from harness.spec.prompts import slug
 from probes.attributes.label_sampling import kappa_table
 from probes.attributes.outcomes import reported_classes, subject_of
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.statistics.prediction_powered import EXACT, prediction_powered_shares
 from probes.statistics.seed_clusters import sharing_note
 
@@ -116,14 +116,14 @@ def with_labels(
     return findings
 
 
-def agreement_exhibit(labels: pd.DataFrame, attribute: AttributeSpec) -> list[Exhibit]:
+def agreement_figure(labels: pd.DataFrame, attribute: AttributeSpec) -> list[Figure]:
     """How far several labellers agree; nothing where no picture has two labels."""
     table = kappa_table(labels, attribute)
     if table.empty:
         return []
     title = attribute.title or attribute.name
     return [
-        Exhibit(
+        Figure(
             f"agreement/{slug(attribute.name)}",
             "table",
             table,

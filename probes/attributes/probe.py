@@ -24,7 +24,7 @@ from probes.attributes.arm_comparison import (
     guards,
     intersections,
 )
-from probes.attributes.human_labels import agreement_exhibit, with_labels
+from probes.attributes.human_labels import agreement_figure, with_labels
 from probes.attributes.outcomes import (
     clip_readings,
     measured_errors,
@@ -34,7 +34,7 @@ from probes.attributes.outcomes import (
     subject_of,
 )
 from probes.attributes.shares import by_prompt, over_prompts
-from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument, register
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of
 from probes.instruments.skin import Skin
@@ -77,7 +77,7 @@ class Attributes:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Shares, distances, comparisons of arms, attrition, disagreement and guards.
 
         Args:
@@ -91,7 +91,7 @@ class Attributes:
         """
         plan = plan.assign(arm=arm_labels(plan))
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         for attribute in spec.attributes:
             if attribute.instrument == "colorimetry":
                 frame = monk_frame(tables, plan, labels, attribute)
@@ -100,24 +100,24 @@ class Attributes:
                     continue
                 found, shown = analyse_attribute(tables, frame, attribute, Skin.name, spec, labels)
                 findings += found
-                exhibits += shown
+                figures += shown
         frames: dict[str, dict[str, pd.DataFrame]] = {slug(name): {} for name in spec.classifiers}
         for attribute, classifier, instrument in clip_readings(spec):
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
             frames[instrument.partition(".")[0]][attribute.name] = frame
             found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
             findings += found
-            exhibits += shown
+            figures += shown
         for name, by_attribute in frames.items():
             found, shown = intersections(by_attribute, spec, name)
             findings += found
-            exhibits += shown
+            figures += shown
             findings += guards(tables, plan, spec, name)
             findings += images_cut(tables, plan, spec, name)
         for attribute in spec.attributes:
-            exhibits += agreement_exhibit(labels, attribute)
+            figures += agreement_figure(labels, attribute)
         found, shown = disagreement(frames, spec.seeds.shared)
-        return findings + found, exhibits + shown
+        return findings + found, figures + shown
 
 
 def analyse_attribute(
@@ -127,7 +127,7 @@ def analyse_attribute(
     instrument: str,
     spec: Spec,
     labels: pd.DataFrame,
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """All that is said of one attribute by one instrument."""
     targets = prompt_targets(tables, attribute)
     drawn = tables.get(f"drawn.{attribute.name}")
@@ -168,8 +168,8 @@ def analyse_attribute(
         columns=["label", "value", "low", "high", "group", "facet", "target", "n"],
     )
     title = attribute.title or attribute.name
-    exhibits = [
-        Exhibit(
+    figures = [
+        Figure(
             f"shares/{instrument}",
             "bar",
             chart,
@@ -179,10 +179,10 @@ def analyse_attribute(
         )
     ]
     ranking = _ranking(findings, instrument, title)
-    return findings, exhibits + ranking
+    return findings, figures + ranking
 
 
-def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Exhibit]:
+def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Figure]:
     rows = [
         (f.subject["arm"], f.value, f.low, f.high, f.subject["checkpoint"], f.null)
         for f in findings
@@ -192,7 +192,7 @@ def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Exhib
         return []
     table = pd.DataFrame(rows, columns=["label", "value", "low", "high", "group", "target"])
     return [
-        Exhibit(
+        Figure(
             f"ranking/{instrument}",
             "bar",
             table.sort_values("value", ignore_index=True),

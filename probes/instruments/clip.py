@@ -112,13 +112,13 @@ class ClipLikeness:
     """Cosine of each picture with its own prompt, and its embedding (for diversity)."""
 
     version = "1"
-    needs = frozenset({"images"})
+    inputs = frozenset({"images"})
 
     def __init__(self, model: ClipModel) -> None:
         self.model = model
         self.name = f"{slug(model.name)}.likeness"
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and weights."""
         return (
             {"version": self.version, "weights": self.model.digest, "name": self.name}
@@ -148,13 +148,13 @@ class ClipAttribute:
     """Probabilities of an attribute's classes, and of nobody and several people."""
 
     version = "1"
-    needs = frozenset({"images"})
+    inputs = frozenset({"images"})
 
     def __init__(self, model: ClipModel, attribute: AttributeSpec) -> None:
         self.model, self.attribute = model, attribute
         self.name = f"{slug(model.name)}.{attribute.name}"
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version, weights, and every prompt that is compared with."""
         words = self.attribute.model_dump(mode="json", include={"classes", *_BESIDE})
         return (

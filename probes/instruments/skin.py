@@ -23,9 +23,9 @@ class Skin:
 
     name = "skin"
     version = "1"
-    needs = frozenset({"images", "masks"})
+    inputs = frozenset({"images", "masks"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": self.version, "fewest pixels": FEWEST_PIXELS}
 

@@ -18,7 +18,7 @@ from harness.plan.cells import Cell, arm_labels
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_share_over_prompts
 from probes.statistics.linear_probe import (
     FEWEST,
@@ -40,12 +40,12 @@ class Features:
 
     name = "latents"
     version = "1"
-    needs = frozenset({"activations", "latents"})
+    inputs = frozenset({"activations", "latents"})
 
     def __init__(self, watch: int) -> None:
         self.watch = watch
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": self.version, "name": self.name, "watch": self.watch, "side": SIDE}
 
@@ -93,7 +93,7 @@ class LatentsProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Linear probes by arm, feature and attribute; planes of the first arm's features."""
         own = plan.drop_duplicates("trajectory")
         own = own.assign(arm=arm_labels(own))
@@ -107,7 +107,7 @@ class LatentsProbe:
                 classes = frame["outcome"].where(frame["outcome"].isin(attribute.class_names))
                 read[instrument] = pd.Series(classes.to_numpy(), index=frame["cell"])
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         for number, (arm, part) in enumerate(own.groupby("arm", sort=False)):
             held = part.merge(features, on="cell")
             for feature, rows in held.groupby("feature", sort=False):
@@ -117,8 +117,8 @@ class LatentsProbe:
                     findings.append(_read(rows, outcome, about, instrument))
             if number == 0 and read:
                 instrument, outcome = next(iter(read.items()))
-                exhibits += _planes(held, outcome, str(arm), instrument, spec)
-        return findings, _lines(findings) + exhibits
+                figures += _planes(held, outcome, str(arm), instrument, spec)
+        return findings, _lines(findings) + figures
 
 
 def _features(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -182,7 +182,7 @@ def _unmeasured(about: dict[str, str], why: str) -> Finding:
     )
 
 
-def _lines(findings: list[Finding]) -> list[Exhibit]:
+def _lines(findings: list[Finding]) -> list[Figure]:
     rows = [
         (f.subject["feature"], f.value, f.low, f.high, f.subject["arm"], f.subject["attribute"])
         + (f.null,)
@@ -198,12 +198,12 @@ def _lines(findings: list[Finding]) -> list[Exhibit]:
         "commonest class would give. Blocks run from fine (down 1) to coarse (middle) and back."
     )
     alt = "Dots with intervals: how well an attribute is read from each set of features."
-    return [Exhibit("latents/read", "bar", pd.DataFrame(rows, columns=columns), caption, alt)]
+    return [Figure("latents/read", "bar", pd.DataFrame(rows, columns=columns), caption, alt)]
 
 
 def _planes(
     held: pd.DataFrame, outcome: pd.Series, arm: str, instrument: str, spec: Spec
-) -> list[Exhibit]:
+) -> list[Figure]:
     """PCA planes of noise, middle, final latents and picture, then UMAP's of the same."""
     names = list(dict.fromkeys(held["feature"]))
     # A transformer has no middle: its last block with both streams stands for it.
@@ -211,7 +211,7 @@ def _planes(
     chosen = [n for n in names if n in (NOISE, FINAL) or n in middle or n.startswith("picture")]
     classes = held["cell"].map(outcome[~outcome.index.duplicated()].astype(object))
     classes = classes.astype(object).fillna("not told")
-    exhibits = []
+    figures = []
     ways: list[tuple[str, Any]] = [("PCA", pca_plane)]
     if spec.latents.umap and not umap_missing():
         ways.append(("UMAP", umap_plane))
@@ -244,5 +244,5 @@ def _planes(
         )
         alt = f"Points in a plane, one a picture, coloured by {instrument}."
         shown = pd.DataFrame(rows, columns=columns)
-        exhibits.append(Exhibit(f"latents/{title.lower()}", "scatter+image", shown, caption, alt))
-    return exhibits
+        figures.append(Figure(f"latents/{title.lower()}", "scatter+image", shown, caption, alt))
+    return figures

@@ -20,7 +20,7 @@ from scipy import stats
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "memory"
@@ -35,9 +35,9 @@ class GuidanceNorm:
 
     name = "guidance-norm"
     version = "1"
-    needs = frozenset({"guidance"})
+    inputs = frozenset({"guidance"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": self.version, "name": self.name}
 
@@ -73,7 +73,7 @@ class MemoryProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Norm and likeness of seeds by arm and prompt, and how well they tell labelled prompts."""
         own = plan.drop_duplicates("trajectory")
         own = own.assign(arm=arm_labels(own))
@@ -81,7 +81,7 @@ class MemoryProbe:
         truth = own["cell"].map(learned.set_index("cell")["class"])
         own = own.assign(learned=truth.map(lambda c: nan if c != c else float(c == LEARNED)))
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         norms = own.merge(tables[GuidanceNorm.name].drop_duplicates("cell"), on="cell")
         held = norms.dropna(subset=["norm"])
         if not len(held):
@@ -93,7 +93,7 @@ class MemoryProbe:
             }
             found = _of_prompts(part, str(arm), "guidance norm", by_prompt, True)
             findings += [*found, *_told(part, found, "norm")]
-            exhibits.append(_bars(found, str(arm)))
+            figures.append(_bars(found, str(arm)))
         for name, table in tables.items():
             if name.endswith(".likeness") and "embedding" in table:
                 shown = own.merge(table.drop_duplicates("cell"), on="cell")
@@ -106,7 +106,7 @@ class MemoryProbe:
                     metric = f"diversity of seeds ({name.removesuffix('.likeness')})"
                     found = _of_prompts(part, str(arm), metric, by_prompt, False)
                     findings += [*found, *_told(part, found, "diversity")]
-        return findings, exhibits
+        return findings, figures
 
 
 def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -212,7 +212,7 @@ def _told(part: pd.DataFrame, found: list[Finding], key: str) -> list[Finding]:
     ]
 
 
-def _bars(found: list[Finding], arm: str) -> Exhibit:
+def _bars(found: list[Finding], arm: str) -> Figure:
     rows = [(f.subject["prompt"], f.value, f.low, f.high, arm, f.null) for f in found]
     caption = (
         f"{arm}: how much the prompt changes the denoiser's prediction, mean over steps, with 95 % "
@@ -222,7 +222,7 @@ def _bars(found: list[Finding], arm: str) -> Exhibit:
     columns = ["label", "value", "low", "high", "group", "target"]
     alt = "Dots with intervals: the guidance norm of each prompt."
     shown = pd.DataFrame(rows, columns=columns)
-    return Exhibit(f"memory/norm/{slug(arm)}", "bar", shown, caption, alt)
+    return Figure(f"memory/norm/{slug(arm)}", "bar", shown, caption, alt)
 
 
 def _blank(key: str, about: dict[str, str]) -> Finding:

@@ -14,7 +14,7 @@ import pandas as pd
 from harness.spec.attributes import AttributeSpec
 from harness.spec.prompts import slug
 from probes.attributes.outcomes import Errors, counts_of, measured_errors, reported_classes
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.statistics.corrected_shares import corrected_shares
 from probes.statistics.intervals import mean_share_over_prompts, paired_difference_of_sorted
 
@@ -29,7 +29,7 @@ def responses(
     attribute: AttributeSpec,
     instrument: str,
     errors: pd.DataFrame | None,
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """Shares of every class at every level of a dose, and changes from the lowest one.
 
     Only prompts and seeds that have all levels count. Changes are paired by seed, as counted.
@@ -194,15 +194,15 @@ def _corrected(
     return findings
 
 
-def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Exhibit]:
-    """One line exhibit a class: its share by level, a facet for every model and setting."""
+def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Figure]:
+    """One line figure a class: its share by level, a facet for every model and setting."""
     what = "the first so many negatives" if factor == "dose" else "guidance"
     told = (
         ", corrected for its measured errors"
         if shares[:1] and (shares[0].metric == "corrected share")
         else ""
     )
-    exhibits = []
+    figures = []
     for each in dict.fromkeys(f.subject["class"] for f in shares):
         rows = [
             (
@@ -224,8 +224,8 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Exhibit]
         shown = pd.DataFrame(rows, columns=columns)
         name = f"{PROBE}/{factor}/{instrument}/{slug(each)}"
         alt = f"A line: share of {each} by {what}."
-        exhibits.append(Exhibit(name, "line", shown, caption, alt))
-    return exhibits
+        figures.append(Figure(name, "line", shown, caption, alt))
+    return figures
 
 
 def _paired(wide: pd.DataFrame, one: float, two: float, span: float) -> Sequence[float]:

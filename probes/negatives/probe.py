@@ -17,7 +17,7 @@ from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec, canonical_digest
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument, register
 from probes.negatives.dose_response import (
     DOSE,
     PROBE,
@@ -73,10 +73,10 @@ class NegativesProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Doses of negatives, doses of guidance, variance explained."""
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         if not spec.classifiers or "attributes" not in spec.probes:
             note = "no classifier looks at these pictures: add the probe attributes"
             return [blank("effect", {})._replace(status="not-measured", note=note)], []
@@ -90,13 +90,13 @@ class NegativesProbe:
             ):
                 found, shown = responses(rows, factor, attribute, instrument, tables.get("errors"))
                 findings += found
-                exhibits += shown
+                figures += shown
             for each in reported_classes(attribute):
                 about = {"attribute": attribute.name, "class": each}
                 findings += explained(grid, about, instrument)
         for name in spec.classifiers:
             findings += _likeness(tables, plan[plan["kind"] == DOSE], slug(name))
-        return findings, exhibits
+        return findings, figures
 
 
 def dose_name(k: int) -> str:

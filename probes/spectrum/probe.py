@@ -17,7 +17,7 @@ from skimage.color import rgb2gray
 
 from harness.plan.cells import Cell
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.power_spectrum import (
     BINS,
     HIGH,
@@ -53,12 +53,12 @@ class Spectrum:
 
     name = "spectrum"
     version = "1"
-    needs = frozenset({"images", "references"})
+    inputs = frozenset({"images", "references"})
 
     def __init__(self, period: int = 8) -> None:
         self.period = period
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {
             "version": self.version,
@@ -105,9 +105,9 @@ class LatentSpectrum:
 
     name = "latent-spectrum"
     version = "1"
-    needs = frozenset({"latents"})
+    inputs = frozenset({"latents"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": self.version, "name": self.name, "high": HIGH, "window": "none"}
 
@@ -151,7 +151,7 @@ class SpectrumProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Detail and grid by arm, against the reference where there is one; latents by arm."""
         first = next(iter(spec.vaes))
         plan = with_clusters(plan)
@@ -159,21 +159,21 @@ class SpectrumProbe:
         frame = plan.merge(scores, on="cell") if len(scores) else plan.iloc[:0]
         latent = tables["latent-spectrum"].drop_duplicates("cell")
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         if len(frame):
             findings += describe(frame, LEVELS, self.name, "spectrum")
             swapped = frame[frame["vae"] != first]
             swapped = swapped.assign(grid=swapped["grid_peak"] - swapped["grid_peak_reference"])
             if len(swapped):
                 findings += describe(swapped, SHIFTS, self.name, "spectrum")
-                exhibits.append(_error_lines(swapped))
+                figures.append(_error_lines(swapped))
         if len(latent) and latent["slope"].notna().any():
             held = plan.merge(latent, on="cell").dropna(subset=["slope"])
             findings += describe(held, LATENT, self.name, "latent-spectrum")
-        return findings, exhibits
+        return findings, figures
 
 
-def _error_lines(frame: pd.DataFrame) -> Exhibit:
+def _error_lines(frame: pd.DataFrame) -> Figure:
     """Mean log-spectral error by frequency, one line an arm, with t intervals over pictures."""
     rows = []
     for arm, part in frame.groupby("arm", sort=False):
@@ -185,7 +185,7 @@ def _error_lines(frame: pd.DataFrame) -> Exhibit:
             own = errors[np.isfinite(errors[:, k]), k]
             half = stats.t.ppf(0.975, n[k] - 1) * own.std(ddof=1) / np.sqrt(n[k])
             rows.append((frequency, own.mean(), own.mean() - half, own.mean() + half, arm))
-    return Exhibit(
+    return Figure(
         "spectrum/error",
         "line",
         pd.DataFrame(rows, columns=["x", "value", "low", "high", "group"]),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts
 from probes.statistics.weat import Association, single, weat
 
@@ -36,9 +36,9 @@ class TextStates:
 
     name = "text"
     version = "2"
-    needs = frozenset({"text"})
+    inputs = frozenset({"text"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": self.version, "name": self.name}
 
@@ -68,7 +68,7 @@ class TextProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Tokens and cuts; distances between checkpoints; associations."""
         table = tables[TextStates.name]
         if not len(table):
@@ -81,11 +81,11 @@ class TextProbe:
             ], []
         for column in ("adapters", "encoder"):  # runs made before they were told apart
             table = table if column in table else table.assign(**{column: ""})
-        findings, exhibits = tokens(table, spec)
+        findings, figures = tokens(table, spec)
         for found, shown in (distances(table, spec), associations(table, spec)):
             findings += found
-            exhibits += shown
-        return findings, exhibits
+            figures += shown
+        return findings, figures
 
 
 def _about(row: pd.Series, spec: Spec) -> dict[str, str]:
@@ -96,7 +96,7 @@ def _about(row: pd.Series, spec: Spec) -> dict[str, str]:
     return about | ({"encoder": str(row["encoder"])} if row["encoder"] else {})
 
 
-def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
+def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]]:
     """How many prompts are cut, by checkpoint, and the prompts as the models get them."""
     findings = []
     held = table[table["kinds"].map(lambda k: "prompt" in k or "negative" in k)]
@@ -121,7 +121,7 @@ def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit
         "start and end, how many of them are seen, and the text that is cut off."
     )
     alt = "A table of the prompts with their tokens."
-    return findings, [Exhibit("text/tokens", "table", shown.reset_index(drop=True), caption, alt)]
+    return findings, [Figure("text/tokens", "table", shown.reset_index(drop=True), caption, alt)]
 
 
 def _note(text: str) -> str:
@@ -157,7 +157,7 @@ def distance(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(one - two) / size) if size else 0.0
 
 
-def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
+def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]]:
     """How far each checkpoint's states of the prompts are from the baseline's, by position.
 
     The baseline is read without what the factor adapters adds beyond its first level.
@@ -211,7 +211,7 @@ def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhi
         "0 is the same, bit for bit. Exact for these prompts, so there are no intervals."
     )
     alt = "Dots: the distance of each prompt's hidden states from the baseline's."
-    return findings, [Exhibit("text/distance", "bar", shown, caption, alt)]
+    return findings, [Figure("text/distance", "bar", shown, caption, alt)]
 
 
 def _over_prompts(part: str, about: dict[str, str], values: NDArray[np.float64]) -> list[Finding]:
@@ -236,7 +236,7 @@ def _over_prompts(part: str, about: dict[str, str], values: NDArray[np.float64])
     return [first, like]
 
 
-def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Exhibit]]:
+def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]]:
     """Each prompt with each attribute of two classes, and the tests that the spec names."""
     findings: list[Finding] = []
     rows = []
@@ -281,7 +281,7 @@ def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[E
     )
     alt = "Dots: the association of each prompt with an attribute, one colour a checkpoint."
     return findings, [
-        Exhibit("text/association", "bar", pd.DataFrame(rows, columns=columns), caption, alt)
+        Figure("text/association", "bar", pd.DataFrame(rows, columns=columns), caption, alt)
     ]
 
 

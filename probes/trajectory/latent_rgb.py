@@ -82,9 +82,9 @@ class LatentColours:
 
     name = "latent-colours"
     version = "1"
-    needs = frozenset({"images", "latents"})
+    inputs = frozenset({"images", "latents"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": self.version, "name": self.name}
 

@@ -22,7 +22,7 @@ from harness.spec.prompts import nearest, slug
 from harness.spec.schema import Spec, canonical_digest
 from harness.taps.trajectory import watched_steps
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Exhibit, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
 from probes.statistics.intervals import share_interval
 from probes.trajectory.latent_rgb import LatentColours, explained, fit
 
@@ -37,9 +37,9 @@ class Predictions:
 
     name = "steps"
     version = "1"
-    needs = frozenset({"steps"})
+    inputs = frozenset({"steps"})
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version."""
         return {"version": self.version, "name": self.name}
 
@@ -100,10 +100,10 @@ class StepsProbe:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Agreement with the final picture by step, shares after a switch, colours of latents."""
         findings: list[Finding] = []
-        exhibits: list[Exhibit] = []
+        figures: list[Figure] = []
         grid = plan[plan["asked"] == ""]
         plan = plan.assign(arm=plan["trajectory"].map(_arms(grid)).fillna(""))
         notes = tables[Predictions.name]
@@ -120,12 +120,12 @@ class StepsProbe:
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
             found, shown = agreement(frame, attribute.name, instrument)
             findings += found
-            exhibits += shown
+            figures += shown
             found, shown = switched(frame, attribute.class_names, attribute.name, instrument)
             findings += found
-            exhibits += shown
+            figures += shown
         found, shown = colours(tables[LatentColours.name], grid)
-        return findings + found, exhibits + shown + _strip(plan)
+        return findings + found, figures + shown + _strip(plan)
 
 
 def _arms(grid: pd.DataFrame) -> pd.Series:
@@ -155,7 +155,7 @@ def _switched(cell: Cell, switch: SwitchSpec, spec: Spec) -> Iterator[Cell]:
 
 def agreement(
     frame: pd.DataFrame, attribute: str, instrument: str
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """How often the predicted picture is read as the final one is, by arm and step.
 
     The null is what two unrelated pictures with these shares would agree by chance: Σ p q.
@@ -196,12 +196,12 @@ def agreement(
         "is decided: for that, exchange the prompt."
     )
     alt = f"A line over the steps: agreement with the final picture on {attribute}."
-    return findings, [Exhibit(f"steps/agreement/{instrument}", "line", table, caption, alt)]
+    return findings, [Figure(f"steps/agreement/{instrument}", "line", table, caption, alt)]
 
 
 def switched(
     frame: pd.DataFrame, classes: tuple[str, ...], attribute: str, instrument: str
-) -> tuple[list[Finding], list[Exhibit]]:
+) -> tuple[list[Finding], list[Figure]]:
     """Share of each class in the final pictures, by the step at which the prompt is exchanged."""
     shown = frame[frame["kind"] == SWITCHED].dropna(subset=["outcome"])
     findings, rows = [], []
@@ -239,10 +239,10 @@ def switched(
         "noise. Where the line turns, the attribute is decided. 95 % intervals over seeds."
     )
     alt = f"Lines over the step of the switch: share of each class of {attribute}."
-    return findings, [Exhibit(f"steps/switch/{instrument}", "line", table, caption, alt)]
+    return findings, [Figure(f"steps/switch/{instrument}", "line", table, caption, alt)]
 
 
-def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], list[Exhibit]]:
+def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], list[Figure]]:
     """The latent-to-colour map of each VAE, and its R² on prompts that it was not fitted to."""
     findings, rows = [], []
     if "sums" not in table:
@@ -281,7 +281,7 @@ def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], lis
         "preview without the decoder. R² is among the findings."
     )
     alt = "A table: red, green and blue by latent channel."
-    return findings, [Exhibit("steps/latent-rgb", "table", shown, caption, alt)]
+    return findings, [Figure("steps/latent-rgb", "table", shown, caption, alt)]
 
 
 def _solution(total: np.ndarray) -> np.ndarray:
@@ -289,7 +289,7 @@ def _solution(total: np.ndarray) -> np.ndarray:
     return np.vstack([found.factors, found.bias])
 
 
-def _strip(plan: pd.DataFrame) -> list[Exhibit]:
+def _strip(plan: pd.DataFrame) -> list[Figure]:
     """The first seed of the first prompts: predicted pictures in the order of the steps."""
     shown = plan[(plan["kind"] == PREDICTED)].sort_values("step", kind="stable")
     first = shown[shown["seed"] == shown["seed"].min()]
@@ -305,7 +305,7 @@ def _strip(plan: pd.DataFrame) -> list[Exhibit]:
     table = pd.DataFrame(rows, columns=["row", "column", "cell", "caption"])
     caption = "What the sampler takes the picture to be after a step (predicted x0, decoded)."
     alt = "A strip of pictures for each prompt, from the first step to the last."
-    return [Exhibit("steps/strip", "strip", table, caption, alt)]
+    return [Figure("steps/strip", "strip", table, caption, alt)]
 
 
 def _finding(key: str, about: dict[str, str], value: float) -> Finding:

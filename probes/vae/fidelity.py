@@ -215,12 +215,12 @@ class Fidelity:
 
     name = "fidelity"
     version = "2"
-    needs = frozenset({"images", "references"})
+    inputs = frozenset({"images", "references"})
 
     def __init__(self) -> None:
         self.lpips = Lpips()
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """Version, settings, the library of the SSIMs and colours, and LPIPS's weights.
 
         Version 2: MS-SSIM from valid windows alone.

@@ -16,7 +16,7 @@ from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Exhibit, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument, register
 from probes.instruments.skin import Skin
 from probes.vae.fidelity import Fidelity
 from probes.vae.group_disparity import (
@@ -69,7 +69,7 @@ class Vae:
         failures: pd.DataFrame,
         labels: pd.DataFrame,
         spec: Spec,
-    ) -> tuple[list[Finding], list[Exhibit]]:
+    ) -> tuple[list[Finding], list[Figure]]:
         """Errors and shifts by VAE, their disparity between groups, and VAE against VAE."""
         first = next(iter(spec.vaes))
         if plan["vae"].nunique() < 2:
@@ -91,7 +91,7 @@ class Vae:
         findings = [g for f in findings for g in _with_decibels(f)]
         missing = sorted({m.metric for m in (*FIDELITY, *SKIN)} - {m.metric for m in measured})
         findings += [_not_measured(metric) for metric in missing]
-        return findings, _exhibits(findings)
+        return findings, _figures(findings)
 
 
 def paired(
@@ -198,7 +198,7 @@ def _with_decibels(finding: Finding) -> list[Finding]:
     ]
 
 
-def _exhibits(findings: list[Finding]) -> list[Exhibit]:
+def _figures(findings: list[Finding]) -> list[Figure]:
     charted = ("PSNR", "colour difference (CIEDE2000)", "loss of detail", "lightness shift")
     rows = [
         (f.subject["arm"], f.value, f.low, f.high, f.metric)
@@ -207,14 +207,14 @@ def _exhibits(findings: list[Finding]) -> list[Exhibit]:
         and f.status == "measured"
         and not {"baseline", "group"} & {*f.subject}
     ]
-    exhibits = []
+    figures = []
     for metric in charted:
         table = pd.DataFrame(
             [r[:4] for r in rows if r[4] == metric], columns=["label", "value", "low", "high"]
         )
         if len(table):
-            exhibits.append(
-                Exhibit(
+            figures.append(
+                Figure(
                     f"vae/{slug(metric)}",
                     "bar",
                     table.assign(group=""),
@@ -247,8 +247,8 @@ def _exhibits(findings: list[Finding]) -> list[Exhibit]:
             "first. This p is that of each test alone; the verdicts, after adjustment over all "
             "tests, stand beside the findings."
         )
-        exhibits.append(Exhibit("vae/who-pays", "table", table, caption, caption))
-    return exhibits
+        figures.append(Figure("vae/who-pays", "table", table, caption, caption))
+    return figures
 
 
 def _one_vae(first: str) -> Finding:

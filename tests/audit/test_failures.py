@@ -31,12 +31,12 @@ class Brittle:
     """An instrument that fails on the images of one unit, and one that works."""
 
     version = "1"
-    needs = frozenset({"images"})
+    inputs = frozenset({"images"})
 
     def __init__(self, name, broken):
         self.name, self.broken = name, broken
 
-    def identity(self):
+    def cache_key(self):
         return {"version": self.version, "name": self.name}
 
     def measure(self, batch, context):

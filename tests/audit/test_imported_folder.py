@@ -19,7 +19,7 @@ from harness.images.folder import GivenError, read_folder, warnings_of
 from harness.images.pixels import readable
 from harness.store.run import Run
 from reference.world import GENDERS, ROLES, TONES, Person, picture
-from reports.image_grids import grid_exhibits
+from reports.image_grids import grid_figures
 
 pytestmark = pytest.mark.faults
 
@@ -185,7 +185,7 @@ def test_a_pair_is_one_image_of_each_model(tmp_path):
 def test_grids_of_imported_images_show_every_model(tmp_path):
     csv = arms(tmp_path / "images", 3, 3, False)
     plan = imported(tmp_path / "images", csv, tmp_path / "run", []).plan
-    grid = grid_exhibits(plan)[0]
+    grid = grid_figures(plan)[0]
     assert grid.table["column"].tolist() == ["x", "y"]
     assert "noise" not in grid.caption
 

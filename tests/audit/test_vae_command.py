@@ -62,7 +62,7 @@ def test_the_table_and_the_report(round_trip):
     report = json.loads((out / "report" / "report.json").read_text())
     ids = [f["id"] for f in report["findings"]]
     assert len(ids) == len(set(ids))
-    assert "grid/vae/changed" in [e["id"] for e in report["exhibits"]]
+    assert "grid/vae/changed" in [e["id"] for e in report["figures"]]
     page = (out / "report" / "index.html").read_text()
     assert "<script" not in page
 

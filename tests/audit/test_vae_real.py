@@ -12,7 +12,7 @@ from audit.commands import vae as trial
 from audit.pipeline.plan import begin
 from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
 from audit.pipeline.round_trip_inputs import pictures_of_folder
-from audit.pipeline.vae_inspection import exhibits
+from audit.pipeline.vae_inspection import figures
 from harness.models.vae_files import KNOWN
 from harness.models.vae_identity import codec, load_vae_alone, same_space
 from harness.models.vae_precision import precision
@@ -146,7 +146,7 @@ def test_objects_are_named_in_the_run(mixed):
         "again": (4, None, "object:Light"),
         "taef2": (32, None, "object:Taef2"),
     }
-    table = exhibits(audit.run)[0].table
+    table = figures(audit.run)[0].table
     assert list(table["scaling factor"]) == ["none"] * 3
     assert set(table["float16"]) == {"not checked"}
 

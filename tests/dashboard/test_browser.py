@@ -19,14 +19,14 @@ pytestmark = [
 ]
 PAGES = {
     "": "synthetic",
-    "pictures": "Pictures",
+    "images": "Images",
     "attributes": "Attributes",
     "vae": "VAE",
     "latent_map": "Latent map",
     "attention": "Attention",
     "compare": "Compare",
     "label": "Label",
-    "exhibits": "All exhibits",
+    "figures": "All figures",
 }
 
 

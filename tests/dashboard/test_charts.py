@@ -11,7 +11,7 @@ from PIL import Image
 from dashboard import charts, gates
 from dashboard.escaping import plain
 from dashboard.images import crisp, difference, parameters, thumbnail
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from reports.plots import STYLES
 
 TABLE = pd.DataFrame(
@@ -25,7 +25,7 @@ TABLE = pd.DataFrame(
 
 
 def one(kind="bar", table=TABLE):
-    return Exhibit("shares/x", kind, table, "caption", "alt")
+    return Figure("shares/x", kind, table, "caption", "alt")
 
 
 def values(chart):

@@ -42,15 +42,15 @@ def view(inside):
 
 
 def test_the_run_holds_a_figure_of_every_kind(view):
-    assert {e.kind for e in view.exhibits} == set(get_args(Kind))
-    with_figures = {e.id.split("/")[0] for e in view.exhibits}
+    assert {e.kind for e in view.figures} == set(get_args(Kind))
+    with_figures = {e.id.split("/")[0] for e in view.figures}
     assert with_figures >= set(registry()) - {"attributes"} | {"shares", "ranking"}
 
 
 def test_every_figure_is_in_the_report_by_its_kind(inside, view):
     folder, page = inside
     made = {cell for unit in Run(folder).image_files() for cell in Run(folder).made_cells(*unit)}
-    for one in view.exhibits:
+    for one in view.figures:
         assert not one.table.empty, one.id
         drawn = draw(one, most=1)
         assert (drawn is not None) == (one.kind in NEEDED), one.id
@@ -61,11 +61,11 @@ def test_every_figure_is_in_the_report_by_its_kind(inside, view):
     assert "Not drawn" not in page
 
 
-def test_every_figure_is_on_the_exhibits_page_by_its_kind(inside, view, shown):
+def test_every_figure_is_on_the_figures_page_by_its_kind(inside, view, shown):
     shown(inside[0])
-    app = opened("exhibits")
-    for one in view.exhibits:
-        app.selectbox(key="exhibit").set_value(one.id).run()
+    app = opened("figures")
+    for one in view.figures:
+        app.selectbox(key="figure").set_value(one.id).run()
         assert not app.exception, (one.id, app.exception[0].message)
         charts, tables, images = (app.get(kind) for kind in SHOWN)
         if one.kind in NEEDED:
@@ -81,7 +81,7 @@ def test_every_figure_is_on_the_exhibits_page_by_its_kind(inside, view, shown):
 
 
 def test_a_plane_is_points_and_no_line_with_bands(view):
-    planes = [e for e in view.exhibits if e.kind == "scatter+image"]
+    planes = [e for e in view.figures if e.kind == "scatter+image"]
     assert planes
     for plane in planes:
         svg = draw(plane, most=1).pictures[0].light
@@ -91,9 +91,9 @@ def test_a_plane_is_points_and_no_line_with_bands(view):
 
 
 def test_each_plane_of_the_latents_probe_is_a_map_of_its_own(inside, view, shown):
-    (plane,) = [e for e in view.exhibits if e.id == "latents/pca"]
+    (plane,) = [e for e in view.figures if e.id == "latents/pca"]
     facets = list(dict.fromkeys(plane.table["facet"]))
-    own = [s for s in projections.sources(view) if s.kind == "exhibit"]
+    own = [s for s in projections.sources(view) if s.kind == "figure"]
     assert [s.facet for s in own] == facets
     assert len(facets) > 1
     for source in own:
@@ -105,5 +105,5 @@ def test_each_plane_of_the_latents_probe_is_a_map_of_its_own(inside, view, shown
         )
     shown(inside[0])
     app = opened("latent_map")
-    assert app.selectbox(key="map").value.startswith("exhibit latents/pca")
+    assert app.selectbox(key="map").value.startswith("figure latents/pca")
     assert f"{len(rows)} of" in text(app)

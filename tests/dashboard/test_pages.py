@@ -63,7 +63,7 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
         lines.append({"x": 1, "value": 0.5, "low": 0.4, "high": 0.6, "group": "portrait"})
         lines[-1]["facet"] = name
     report = json.loads((run / "report/report.json").read_text())
-    report["exhibits"] = [
+    report["figures"] = [
         {"id": f"attention/{name}", "kind": kind, "table": table, "caption": name, "alt": name}
         for name, kind, table in (("steps", "line", lines), ("maps", "heat-over-image", rows))
     ]
@@ -82,7 +82,7 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
 def test_the_vae_page_draws_what_the_probe_says(run, shown):
     report = json.loads((run / "report/report.json").read_text())
     row = {"label": "model-0 · vae-1", "value": 30.0, "low": 29.0, "high": 31.0, "group": ""}
-    report["exhibits"] = [
+    report["figures"] = [
         {"id": "vae/psnr", "kind": "bar", "table": [row], "caption": "PSNR by VAE", "alt": "PSNR"},
         {"id": "vae/who-pays", "kind": "table", "table": [row], "caption": "Who", "alt": "Who"},
     ]
@@ -117,7 +117,7 @@ def test_every_page_opens_without_any_picture(page, run, shown):
     assert not app.error
     if page == "overview":
         assert "0 of 24 pictures made" in text(app)
-    if page == "pictures":
+    if page == "images":
         assert "missing: no picture in the run" in text(app)
 
 
@@ -144,7 +144,7 @@ def test_failures_and_links_are_told(run, shown, tmp_path):
 def test_a_picture_tells_how_it_was_made(made, shown):
     shown(made)
     plan = pd.read_parquet(made / "plan.parquet")
-    app = opened("pictures")
+    app = opened("images")
     app.query_params["cell"] = plan["cell"][0]
     app.run()
     assert not app.exception
@@ -155,7 +155,7 @@ def test_a_picture_tells_how_it_was_made(made, shown):
 
 def test_pictures_are_chosen_by_swap_and_seed(made, shown):
     shown(made)
-    app = opened("pictures")
+    app = opened("images")
     before = len(names(app))
     app.multiselect(key="vae").set_value(["own"]).run()
     assert not app.exception

@@ -184,7 +184,7 @@ def test_a_run_being_written_shows_what_is_there(run):
     assert rows["made"].sum() < rows["planned"].sum()
     assert "out of memory at batch size 16" in set(rows["reason"])
     assert view.findings == []
-    assert view.exhibits == []
+    assert view.figures == []
 
 
 def test_a_run_without_any_picture(run):

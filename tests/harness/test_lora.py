@@ -367,11 +367,11 @@ def test_the_text_probe_reads_through_adapters_embeddings_and_weights(folder, tm
             row = table[(table["adapters"] == level) & (table["text"] == text)].iloc[0]
             wanted = made.embed(text)["prompt_embeds"][0].double().numpy()
             np.testing.assert_array_equal(states_of(row), wanted)
-    findings, exhibits = analyse.analyse(audit)
+    findings, figures = analyse.analyse(audit)
     apart = [f for f in findings if f.id.startswith("text/distance/")]
     assert {f.subject["adapters"] for f in apart} == {"on"}
     assert all(f.value > 0 for f in apart if f.subject["position"] != "start")
-    shown = next(e for e in exhibits if e.id == "text/tokens").table
+    shown = next(e for e in figures if e.id == "text/tokens").table
     assert "not applied" not in " ".join(shown["note"])
     assert len({f.id for f in findings}) == len(findings)
 

@@ -8,9 +8,9 @@ from PIL import Image
 
 from audit.pipeline import analyse
 from audit.pipeline.run import read_batch
+from audit.pipeline.taps import taps_of
 from harness.images.heat_map import HEAT, heated
 from harness.taps import record as taps
-from harness.taps.registry import taps_of
 from probes.attention.probe import CrossAttention, content_words
 from probes.contracts import Context, probes_of
 from reports.image_grids import Pictures
@@ -105,8 +105,8 @@ def test_findings_have_interval_n_and_null(analysed):
 
 
 def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
-    findings, exhibits = analysed
-    heat = next(e for e in exhibits if e.kind == "heat-over-image")
+    findings, figures = analysed
+    heat = next(e for e in figures if e.kind == "heat-over-image")
     assert {"picture", "word 1"} <= set(heat.table["column"])
     plan = followed.run.read_plan()
     tap = taps.folder(taps_of(followed.spec)[0])
@@ -117,7 +117,7 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     )
     assert plain.shape == under.shape == (96, 64, 3)
     assert (plain != under).any()
-    page = analyse.report(followed, findings, exhibits)
+    page = analyse.report(followed, findings, figures)
     text = page.read_text()
     assert "Where attention to a word is" in text
     assert "<script" not in text
@@ -127,8 +127,8 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
 
 
 def test_maps_of_the_stages_are_those_of_the_whole(followed, analysed):
-    _, exhibits = analysed
-    stages = next(e for e in exhibits if e.id == "attention/stages")
+    _, figures = analysed
+    stages = next(e for e in figures if e.id == "attention/stages")
     assert list(dict.fromkeys(stages.table["column"])) == [f"stage {n} of 3" for n in (1, 2, 3)]
     plan = followed.run.read_plan()
     tap = taps.folder(taps_of(followed.spec)[0])

@@ -63,7 +63,7 @@ def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None):
     if drawn is not None:
         tables["drawn.gender"] = drawn
     none = pd.DataFrame(columns=["cell", "attribute", "class", "rater"])
-    findings, exhibits = registry()["attributes"].analyse(
+    findings, figures = registry()["attributes"].analyse(
         tables,
         plan,
         pd.DataFrame(columns=["cell", "reason"]),
@@ -71,7 +71,7 @@ def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None):
         spec,
     )
     assert len({f.id for f in findings}) == len(findings)
-    return findings, exhibits
+    return findings, figures
 
 
 def pick(findings, metric, **subject):
@@ -243,14 +243,14 @@ def test_labels_of_a_kept_sample_are_weighted_and_others_left_out():
         for rater in ("Ann", "Bob")
     ]
     labels = pd.DataFrame(rows, columns=["cell", "attribute", "class", "rater"])
-    findings, exhibits = analysed(plan, scores_of(plan, lambda c, i: 0), labels=labels, drawn=drawn)
+    findings, figures = analysed(plan, scores_of(plan, lambda c, i: 0), labels=labels, drawn=drawn)
     powered = pick(findings, "prediction-powered share")[0]
     assert powered.value == pytest.approx(0.5)
     assert powered.low < 0.5 < powered.high
     assert (powered.n, powered.n_clusters) == (800, 400)
     assert "400 labels of pictures that were not drawn are left out" in powered.note
     assert "as counted over the same pictures 0.0%" in powered.note
-    table = next(e.table for e in exhibits if e.id == "agreement/gender")
+    table = next(e.table for e in figures if e.id == "agreement/gender")
     assert (table["raters"][0], table["kappa"][0]) == (2, 1.0)
     some = labels[labels["cell"].isin(cells[:100])]
     few = analysed(plan, scores_of(plan, lambda c, i: 0), labels=some, drawn=drawn[:400])[0]

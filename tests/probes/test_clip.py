@@ -50,9 +50,9 @@ def test_a_picture_is_more_like_its_own_prompt():
 
 def test_an_instruments_identity_follows_its_words_and_weights():
     gender = load_attribute("world-gender", None)
-    one, two = (ClipAttribute(model(), gender).identity() for _ in range(2))
+    one, two = (ClipAttribute(model(), gender).cache_key() for _ in range(2))
     assert one == two
-    cropped = ClipAttribute(model(faces=True), gender).identity()
+    cropped = ClipAttribute(model(faces=True), gender).cache_key()
     assert cropped != one
 
 

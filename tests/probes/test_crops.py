@@ -132,7 +132,7 @@ def test_square_images_have_the_same_scores_by_every_way():
 
 def test_the_key_holds_the_way_only_where_something_is_not_square():
     def identities(one: Spec) -> list[dict]:
-        return [i.identity() for i in Attributes().instruments(one) if i.name != "skin"]
+        return [i.cache_key() for i in Attributes().instruments(one) if i.name != "skin"]
 
     plain = identities(spec())
     assert all("fit" not in i for i in plain)

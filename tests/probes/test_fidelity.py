@@ -195,7 +195,7 @@ def test_the_instrument_has_a_row_for_every_cell(monkeypatch, tmp_path):
 
 def test_the_instruments_identity_names_its_settings(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    one = Fidelity().identity()
-    assert one == Fidelity().identity()
+    one = Fidelity().cache_key()
+    assert one == Fidelity().cache_key()
     assert one["version"] == "2"  # 1 had MS-SSIM's reflected border
     assert one["lpips"] == ""

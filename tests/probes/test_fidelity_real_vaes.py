@@ -110,6 +110,6 @@ def edges(image):
 
 
 def test_scores_of_before_are_not_mixed_with_these():
-    identity = Fidelity().identity()
+    identity = Fidelity().cache_key()
     assert identity["version"] == "2"
     assert "torchmetrics" not in identity

@@ -49,15 +49,15 @@ def test_every_picture_has_features_at_every_level(followed):
 
 
 def test_findings_and_planes(followed):
-    findings, exhibits = analyse.analyse(followed)
+    findings, figures = analyse.analyse(followed)
     own = [f for f in findings if f.probe == "latents"]
     assert len({f.id for f in own}) == len(own) == 13
     for found in own:
         assert found.status == "not-measured" or 0.5 <= found.null <= 1
-    planes = [e for e in exhibits if e.kind == "scatter+image"]
+    planes = [e for e in figures if e.kind == "scatter+image"]
     assert [e.id for e in planes] == ["latents/pca"]
     assert set(planes[0].table["cell"]) == set(followed.run.read_plan()["cell"])
-    page = analyse.report(followed, findings, exhibits).read_text()
+    page = analyse.report(followed, findings, figures).read_text()
     assert "one point a picture" in page
 
 

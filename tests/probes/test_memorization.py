@@ -112,14 +112,14 @@ def test_learned_prompts_are_told_where_labels_say_which():
     )  # fmt: skip
     tables = {"guidance-norm": scores, "clip.likeness": shown}
     nothing = pd.DataFrame()
-    findings, exhibits = registry()["memory"].analyse(tables, plan, nothing, labels, SPEC)
+    findings, figures = registry()["memory"].analyse(tables, plan, nothing, labels, SPEC)
     areas = [f for f in findings if f.metric.startswith("AUC")]
     assert [f.value for f in areas] == [1, 1]
     assert len({f.id for f in findings}) == len(findings)
     first = next(f for f in findings if f.subject.get("prompt") == "p0")
     assert first.low < 3 < first.high
     assert "robust standard deviations" in first.note
-    assert [e.kind for e in exhibits] == ["bar"]
+    assert [e.kind for e in figures] == ["bar"]
 
 
 def test_without_guidance_it_is_not_measured():

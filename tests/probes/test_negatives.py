@@ -49,7 +49,7 @@ def test_doses_by_name():
 
 
 def test_effects_are_paired_differences_from_no_negatives():
-    findings, (exhibit,) = responses(
+    findings, (figure,) = responses(
         frame({0: 0.5, 1: 0.7, 2: 0.9}), "dose", GENDER, "clip.gender", None
     )
     changes = {f.subject["dose"]: f for f in findings if f.metric == "difference of share"}
@@ -57,7 +57,7 @@ def test_effects_are_paired_differences_from_no_negatives():
     assert changes["1"].low < 0.2 < changes["1"].high
     assert changes["2"].low < 0.4 < changes["2"].high
     assert all(f.n == 240 and f.n_clusters == 4 and f.p < 0.01 for f in changes.values())
-    assert exhibit.table["x"].tolist() == [0, 1, 2]
+    assert figure.table["x"].tolist() == [0, 1, 2]
     turn = next(f for f in findings if "turns" in f.metric)
     assert turn.status == "not-measured"
 
@@ -74,7 +74,7 @@ def test_shares_of_a_dose_are_corrected_for_measured_errors():
         columns=["true", "outcome", "negative", "count"],
     ).assign(attribute="gender", instrument="x")
     shown = frame({0: 0.4, 1: 0.8})
-    findings, (exhibit,) = responses(shown, "dose", GENDER, "x", errors)
+    findings, (figure,) = responses(shown, "dose", GENDER, "x", errors)
     counted, corrected = (
         {f.subject["dose"]: f for f in findings if f.metric == metric}
         for metric in ("mean share", "corrected share")
@@ -84,8 +84,8 @@ def test_shares_of_a_dose_are_corrected_for_measured_errors():
         assert found.value == pytest.approx(counted[dose].value / right, abs=1e-6)
         assert found.low < found.value <= found.high
         assert (found.n, found.n_clusters) == (240, 4)
-    assert exhibit.table["value"].tolist() == [f.value for f in corrected.values()]
-    assert "corrected" in exhibit.caption
+    assert figure.table["value"].tolist() == [f.value for f in corrected.values()]
+    assert "corrected" in figure.caption
 
 
 def test_the_dose_where_it_turns_is_found():

@@ -75,8 +75,8 @@ def test_a_planted_text_encoder_is_farther_than_one_trained_on_without_effect(re
 
 
 def test_prompts_as_the_model_gets_them(read):
-    _, findings, exhibits = read
-    shown = next(e for e in exhibits if e.id == "text/tokens").table
+    _, findings, figures = read
+    shown = next(e for e in figures if e.id == "text/tokens").table
     own = shown[shown["checkpoint"] == "balanced"].set_index("text")
     assert own.at["doctor", "tokens"] == "<|startoftext|> doctor</w> <|endoftext|>"
     assert own.at["doctor", "seen"] == "3 of 3"
@@ -106,13 +106,13 @@ def test_states_are_what_the_denoiser_sees(read):
 
 
 def test_associations_are_told_with_their_p(read):
-    _, findings, exhibits = read
+    _, findings, figures = read
     tests = [f for f in findings if f.subject.get("test") == "leaning roles"]
     assert all(f.n == 20 and 1 / 20 <= f.p <= 1 for f in tests)
     single = [f for f in findings if f.id.startswith("text/association/")]
     assert {f.subject["attribute"] for f in single} == {"world-gender"}
     assert all(f.n == 252 for f in single)  # five phrasings of each class
-    assert any(e.id == "text/association" for e in exhibits)
+    assert any(e.id == "text/association" for e in figures)
     assert len({f.id for f in findings}) == len(findings)
 
 

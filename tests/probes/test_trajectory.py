@@ -135,8 +135,8 @@ def test_the_attributes_probe_counts_finished_pictures_only(analysed):
     assert all(f.n <= 2 for f in shares)
 
 
-def test_findings_and_exhibits(stepped, analysed):
-    findings, exhibits = analysed
+def test_findings_and_figures(stepped, analysed):
+    findings, figures = analysed
     own = [f for f in findings if f.probe == "steps"]
     assert len({f.id for f in findings}) == len(findings)
     last = [f for f in own if f.subject.get("step") == "4 of 4" and "agreement" in f.metric]
@@ -144,9 +144,9 @@ def test_findings_and_exhibits(stepped, analysed):
     assert all(0 <= f.null <= 1 and f.n == 4 for f in last)
     colours = [f for f in own if f.metric.startswith("R²")]
     assert {f.subject["vae"] for f in colours} == {"own", "pale"}
-    kinds = {e.kind for e in exhibits if e.id.startswith("steps/")}
+    kinds = {e.kind for e in figures if e.id.startswith("steps/")}
     assert kinds == {"line", "strip", "table"}
-    page = analyse.report(stepped, findings, exhibits).read_text()
+    page = analyse.report(stepped, findings, figures).read_text()
     assert "What the sampler takes the picture to be after a step" in page
     assert "exchanged for the second at a step" in page
 
@@ -183,11 +183,11 @@ def frame(outcomes: list[tuple[str, int, str]], kind: str, adapters: str = "none
 def test_agreement_by_hand():
     final = [("t1", -1, "x"), ("t2", -1, "x"), ("t3", -1, "y"), ("t4", -1, "y")]
     early = [("t1", 0, "x"), ("t2", 0, "y"), ("t3", 0, "y"), ("t4", 0, "y")]
-    (found,), (exhibit,) = agreement(frame(final + early, PREDICTED), "gender", "clip.gender")
+    (found,), (figure,) = agreement(frame(final + early, PREDICTED), "gender", "clip.gender")
     assert found.value == 0.75
     assert found.null == pytest.approx(0.25 * 0.5 + 0.75 * 0.5)
     assert found.low < 0.75 < found.high
-    assert exhibit.table["x"].tolist() == [1]
+    assert figure.table["x"].tolist() == [1]
 
 
 def test_switches_by_hand():
@@ -201,10 +201,10 @@ def test_switches_by_hand():
 def test_switches_under_other_adapters_are_not_pooled():
     cells = [("t1", 1, "x"), ("t2", 1, "x")]
     both = pd.concat([frame(cells, SWITCHED), frame(cells[:1], SWITCHED, "lora")])
-    findings, (exhibit,) = switched(both, ("x", "y"), "gender", "clip.gender")
+    findings, (figure,) = switched(both, ("x", "y"), "gender", "clip.gender")
     counted = {f.subject["adapters"]: f.n for f in findings}
     assert counted == {"none": 2, "lora": 1}
-    assert set(exhibit.table["facet"]) == {f"a: p → q · adapters {a}" for a in counted}
+    assert set(figure.table["facet"]) == {f"a: p → q · adapters {a}" for a in counted}
 
 
 def test_a_switch_from_a_prompt_that_is_not_there_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.error_control import adjusted
 from reference import world
 from reports import ReportData
@@ -204,40 +204,40 @@ def fake_report(hostile=False):
         [["woman", 0.93, 0.04, 0.03, 120], ["man", 0.05, 0.92, 0.03, 118]],
         columns=["true class", "read as woman", "read as man", "cannot tell", "images"],
     )
-    exhibits = [
-        Exhibit(
+    figures = [
+        Figure(
             "attributes/gender-by-prompt", "bar", bars(gender, {"woman"}),
             "Perceived gender presentation: pictures read as women, by prompt",
             "Share of pictures read as women for 24 prompts and two checkpoints",
         ),
-        Exhibit(
+        Figure(
             "attributes/tone-by-prompt", "bar", bars(skin, set(world.TONES)),
             "Skin tone: pictures read in each of five classes, by prompt",
             "Share of each skin tone for 24 prompts and two checkpoints",
         ),
-        Exhibit(
+        Figure(
             "guidance/dose", "line", doses,
             "Guidance moves shares: pictures of pilots read as women, by guidance scale",
             "Line chart of the share read as women against guidance",
         ),
-        Exhibit(
+        Figure(
             "attributes/error-table", "table", errors,
             "The classifier's own error, measured on labelled pictures with other seeds",
             "Error table",
         ),
-        Exhibit(
+        Figure(
             "vae/strip", "strip", pd.DataFrame({"position": [0, 1], "lightness": [41.2, 50.6]}),
             "Mean lightness of skin drawn and seen", "Mean lightness, drawn and seen",
         ),
-        Exhibit(
+        Figure(
             "grid-checkpoint-prompt", "grid", by_checkpoint,
             "Same starting noise, two checkpoints, five prompts", "Grid of checkpoint by prompt",
         ),
-        Exhibit(
+        Figure(
             "grid-vae-seed", "grid", by_vae,
             "One denoising, two VAEs: a portrait of a pilot", "Grid of VAE by seed",
         ),
-        Exhibit(
+        Figure(
             "ranking-tone-distance", "bar", ranking,
             "Distance of skin tone from its target (20 % each), in shares; less is closer",
             "Two checkpoints ranked by distance from the skin tone target",
@@ -271,7 +271,7 @@ def fake_report(hostile=False):
         audited=audited,
         settings=settings,
         findings=adjusted(findings),
-        exhibits=exhibits,
+        figures=figures,
         attrition=attrition,
         provenance={
             "created": "2026-11-23T00:12:00+00:00", "python": "3.11.2",

@@ -37,7 +37,7 @@ def hostile_report(prompt=HOSTILE):
         for f in data.findings
     ]
     known = data.provenance | {"spec": "5" * 64}
-    return data._replace(exhibits=[], findings=found, provenance=known)
+    return data._replace(figures=[], findings=found, provenance=known)
 
 
 def rendered(text: str) -> str:
@@ -196,7 +196,7 @@ def test_a_spreadsheet_runs_nothing(tmp_path: Path):
 
 
 def test_a_report_without_headlines_is_a_card_too(tmp_path: Path):
-    empty = fake_report()._replace(findings=[], exhibits=[], attrition=pd.DataFrame())
+    empty = fake_report()._replace(findings=[], figures=[], attrition=pd.DataFrame())
     parsed = ModelCard(card.card(empty))
     assert parsed.data.eval_results is None
     assert card.metadata(empty) == ""

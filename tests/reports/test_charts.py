@@ -8,14 +8,14 @@ import pytest
 from report_data import BREAKOUT, SCRIPT
 
 import reports
-from probes.contracts import Exhibit
+from probes.contracts import Figure
 from reports.charts import DARK, MAX_LABELS, darken, draw, shorten, style_groups, target_text
 from reports.plots import INK, MUTED, STYLES, common_start, short_labels, value_scale
 
 PAGE_CSS = Path(reports.__file__).with_name("templates") / "page.css"
 
 
-def exhibit(rows, kind="bar", name="shares/x"):
+def figure(rows, kind="bar", name="shares/x"):
     columns = [
         "label" if kind == "bar" else "x",
         "value",
@@ -25,7 +25,7 @@ def exhibit(rows, kind="bar", name="shares/x"):
         "target",
         "facet",
     ]
-    return Exhibit(name, kind, pd.DataFrame(rows, columns=columns), "A caption", "An alt text")
+    return Figure(name, kind, pd.DataFrame(rows, columns=columns), "A caption", "An alt text")
 
 
 def texts(svg):
@@ -47,7 +47,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def drawing():
-    return draw(exhibit(ROWS), known=("mine", "base"))
+    return draw(figure(ROWS), known=("mine", "base"))
 
 
 def test_labels_are_sorted_by_value_and_lose_their_common_start(drawing):
@@ -76,17 +76,17 @@ def test_the_dark_picture_differs_in_its_colours_alone(drawing):
 
 def test_a_single_facet_is_drawn_wide_as_well(drawing):
     assert drawing.pictures[0].wide_light
-    two = draw(exhibit(ROWS[:2] + [(*r[:6], "man") for r in ROWS[2:]]))
+    two = draw(figure(ROWS[:2] + [(*r[:6], "man") for r in ROWS[2:]]))
     assert [p.facet for p in two.pictures] == ["woman", "man"]
     assert not two.pictures[0].wide_light
-    few = draw(exhibit(ROWS[:2] + [(*r[:6], "man") for r in ROWS[2:]]), most=1)
+    few = draw(figure(ROWS[:2] + [(*r[:6], "man") for r in ROWS[2:]]), most=1)
     assert (len(few.pictures), few.left_out) == (1, 1)
 
 
 def test_hostile_labels_stay_text_inside_the_chart():
     labels = [f"a portrait of {SCRIPT}", f"a portrait of {BREAKOUT}\x00\u202e"]
     rows = [(label, 0.5, 0.4, 0.6, BREAKOUT, 0.5, SCRIPT) for label in labels]
-    drawing = draw(exhibit(rows))
+    drawing = draw(figure(rows))
     for source in (drawing.pictures[0].light, drawing.pictures[0].wide_dark):
         assert "<script" not in source
         assert "<img" not in source
@@ -97,33 +97,33 @@ def test_hostile_labels_stay_text_inside_the_chart():
 
 def test_what_was_not_measured_is_said_and_not_drawn_at_zero():
     rows = [("a", np.nan, np.nan, np.nan, "", np.nan, ""), ("b", 0.0, 0.0, 0.06, "", np.nan, "")]
-    light = draw(exhibit(rows)).pictures[0].light
+    light = draw(figure(rows)).pictures[0].light
     assert "not measured" in texts(light)
-    only = draw(exhibit(rows[1:])).pictures[0].light
+    only = draw(figure(rows[1:])).pictures[0].light
     assert "not measured" not in texts(only)
 
 
 def test_a_dose_curve_is_drawn():
     rows = [(w, v, v - 0.1, v + 0.1, "mine", 0.5, "") for w, v in ((1, 0.3), (2, 0.2), (5, 0.1))]
-    drawing = draw(exhibit(rows, "line"))
+    drawing = draw(figure(rows, "line"))
     assert {"1", "2", "5", "0 %", "50 %"} & set(texts(drawing.pictures[0].light)) >= {"2", "0 %"}
     assert drawing.styles == {}
 
 
 def test_more_groups_than_colours_become_facets_or_go_where_labels_tell_all():
     rows = [("pilot", 0.1 * i, 0, 1, f"arm {i}", 0.5, "woman") for i in range(9)]
-    drawing = draw(exhibit(rows), most=2)
+    drawing = draw(figure(rows), most=2)
     assert [p.facet for p in drawing.pictures] == ["woman · arm 0", "woman · arm 1"]
     assert drawing.left_out == 7
     rows = [(f"arm {i}", 0.1 * i, 0, 1, f"arm {i}", 0.5, "") for i in range(9)]
-    drawing = draw(exhibit(rows))
+    drawing = draw(figure(rows))
     assert len(drawing.pictures) == 1
     assert drawing.styles == {}
 
 
 def test_a_ranking_keeps_its_own_order_and_needs_no_legend():
     rows = [("best", 0.1, 0, 0.2, "best", 0.05, ""), ("worst", 0.4, 0.3, 0.5, "worst", 0.05, "")]
-    drawing = draw(exhibit(rows, name="ranking/x"))
+    drawing = draw(figure(rows, name="ranking/x"))
     labels = [t for t in texts(drawing.pictures[0].light) if t in ("best", "worst")]
     assert labels == ["best", "worst"]
     assert (drawing.styles, drawing.targets) == ({}, "")
@@ -161,14 +161,14 @@ def test_scales():
 
 
 def test_unknown_kinds_and_empty_tables_have_no_chart():
-    assert draw(exhibit(ROWS)._replace(kind="strip")) is None
-    assert draw(exhibit([])) is None
+    assert draw(figure(ROWS)._replace(kind="strip")) is None
+    assert draw(figure([])) is None
 
 
 def test_a_missing_column_is_named():
-    broken = exhibit(ROWS)
+    broken = figure(ROWS)
     broken = broken._replace(table=broken.table.drop(columns="low"))
-    with pytest.raises(ValueError, match="exhibit 'shares/x' of kind 'bar' lacks column 'low'"):
+    with pytest.raises(ValueError, match="figure 'shares/x' of kind 'bar' lacks column 'low'"):
         draw(broken)
 
 

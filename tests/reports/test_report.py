@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from report_data import BREAKOUT, SCRIPT, SEEDS, fake_report, share
 
-from probes.contracts import Exhibit, Finding
+from probes.contracts import Figure, Finding
 from probes.error_control import adjusted
 from reports import page
 from reports.build import PAGE_BYTES, as_json, no_break, render, write_report
@@ -66,7 +66,7 @@ def read(written):
 def small_report(**changes):
     """A report without charts and grids, which is made at once."""
     data = fake_report()
-    return data._replace(exhibits=[], findings=data.findings[:20])._replace(**changes)
+    return data._replace(figures=[], findings=data.findings[:20])._replace(**changes)
 
 
 def test_hostile_names_stay_text(read):
@@ -145,7 +145,7 @@ def test_json_is_strict_and_holds_everything(written):
     assert len(held["findings"]) == len(data.findings)
     missing = next(f for f in held["findings"] if f["status"] == "not-measured")
     assert missing["value"] is None
-    assert held["exhibits"][0]["table"][0]["label"] == data.exhibits[0].table["label"][0]
+    assert held["figures"][0]["table"][0]["label"] == data.figures[0].table["label"][0]
     assert held["attrition"][1]["failed"] == 12
     assert held["provenance"]["created"] == "2026-11-23T00:12:00+00:00"
 
@@ -183,9 +183,9 @@ def test_a_report_that_fails_leaves_the_old_one(tmp_path):
         raise RuntimeError("disk gone")
 
     table = pd.DataFrame([("r", "c", "cell", "")], columns=["row", "column", "cell", "caption"])
-    grid = Exhibit("grid", "grid", table, "", "")
+    grid = Figure("grid", "grid", table, "", "")
     with pytest.raises(RuntimeError, match="disk gone"):
-        write_report(small_report(title="new", exhibits=[grid], images=broken), tmp_path)
+        write_report(small_report(title="new", figures=[grid], images=broken), tmp_path)
     assert page_path.read_bytes() == before
 
 
@@ -211,15 +211,15 @@ def test_a_huge_run_fits_the_page(monkeypatch):
         (f"row {r} {long}", f"column {c}", f"{r} {c}", long) for r in range(30) for c in range(30)
     ]
     table = pd.DataFrame(places, columns=["row", "column", "cell", "caption"])
-    grids = [Exhibit(f"grid {i}", "grid", table, long, long) for i in range(200)]
+    grids = [Figure(f"grid {i}", "grid", table, long, long) for i in range(200)]
     rows = [(f"{i} {long}", 0.5, 0.4, 0.6, "base", f"facet {i % 9}") for i in range(900)]
     columns = ["label", "value", "low", "high", "group", "facet"]
     shares = pd.DataFrame(rows, columns=columns)
-    bars = [Exhibit(f"bars {i}", "bar", shares, long, long) for i in range(100)]
+    bars = [Figure(f"bars {i}", "bar", shares, long, long) for i in range(100)]
     data = fake_report()._replace(
         title=long,
         findings=findings,
-        exhibits=grids + bars,
+        figures=grids + bars,
         audited=[{"name": f"{i} {long}", "kind": "VAE", "digest": long} for i in range(400)],
         settings={f"{i} {long}": long for i in range(400)},
         provenance={f"{i} {long}": long for i in range(400)},

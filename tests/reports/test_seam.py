@@ -60,7 +60,7 @@ def run(tmp_path_factory):
     probe += over_prompts(part, GENDER, "clip.gender", {})
     findings = adjusted([*probe, SHIFT, FAILED])
     data = ReportData(
-        title="seam", audited=[], settings={}, findings=findings, exhibits=[],
+        title="seam", audited=[], settings={}, findings=findings, figures=[],
         attrition=pd.DataFrame(columns=["arm", "planned", "made", "failed", "reason"]),
         provenance={}, reproduce=[], images=lambda cell: None,
     )  # fmt: skip
