@@ -10,7 +10,7 @@ SWAPS = 12
 
 run = components.view()
 components.headline(
-    "Pictures",
+    "Images",
     "Each line is one prompt and seed: the same starting noise under every swap. A name under a "
     "picture opens how it was made.",
 )
