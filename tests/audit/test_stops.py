@@ -126,7 +126,7 @@ def test_the_lock_is_of_one_shard_and_ends_with_its_holder(tmp_path):
 
 def test_a_killed_process_does_not_keep_the_lock(tmp_path):
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom audit.locks import holding\n"
+        "import sys, time\nfrom pathlib import Path\nfrom harness.files.locks import holding\n"
         "with holding(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)

@@ -7,8 +7,8 @@ pytestmark = pytest.mark.faults
 SCRIPT = """
 from pathlib import Path
 import torch
-from audit.checkpoints.models import load_checkpoint
-from audit.spec import CheckpointSpec
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec
 for name in ("balanced", "planted-unet"):
     load_checkpoint(name, CheckpointSpec(source=f"reference:{name}"), Path(), "cpu", torch.float16)
 import diffusers

@@ -247,7 +247,7 @@ def test_what_would_run_is_refused_in_files_from_before_torch_1_6(tmp_path, mark
         "numpy.testing._private.utils runstring",
         "pytorch_lightning_evil run",
         "pkgutil resolve_name",
-        "audit.checkpoints.convert _Tensor",
+        "harness.models.pickle_convert _Tensor",
         "\x1b[31mred thing",
     ],
 )

@@ -643,8 +643,8 @@ LOADS = """
 import hashlib, sys
 from pathlib import Path
 import torch
-from audit.checkpoints.models import load_checkpoint
-from audit.spec import CheckpointSpec
+from harness.models.loading import load_checkpoint
+from harness.spec.schema import CheckpointSpec
 def memory(kind):  # not getrusage: its peak is inherited from the parent that forked
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(kind))

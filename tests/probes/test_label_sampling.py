@@ -126,7 +126,8 @@ def test_several_people_label_at_once(run):
 
 def test_two_processes_that_draw_at_once_keep_one_sample(run):
     code = (
-        "import sys; from pathlib import Path; from audit.labels.labelling import sample\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from probes.attributes.label_sampling import sample\n"
         "print(','.join(sample(Path(sys.argv[1]), 'gender', 60, int(sys.argv[2]))['cell']))"
     )
     started = [
