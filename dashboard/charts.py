@@ -18,19 +18,16 @@ import altair as alt
 import pandas as pd
 
 from probes.contracts import Figure, Finding
-from reports.charts import DARK, NEEDED, PLOTS, clean, shorten, style_groups, ungrouped
+from reports.charts import DARK, lay_out
 from reports.page import meter
 from reports.plots import (
     GRID,
     INK,
     MUTED,
-    NARROW,
     STYLES,
     TARGET,
     Plot,
     Style,
-    common_start,
-    value_scale,
 )
 from reports.text import clip
 
@@ -62,36 +59,15 @@ class Facets(NamedTuple):
 
 
 def facets(figure: Figure, known: Sequence[str] = (), dark: bool = False) -> Facets | None:
-    """Draw a figure of a kind that has a chart; None for others, or where columns lack."""
-    needed = NEEDED.get(figure.kind)
-    if needed is None or figure.table.empty or not set(needed) <= set(figure.table.columns):
+    """The report's plots of a figure as Vega-Lite; None where it has no chart."""
+    try:
+        laid = lay_out(figure, known, MOST_FACETS)
+    except ValueError:  # a figure of another version: its table is shown
         return None
-    table = tidy(figure.table)
-    if table["group"].nunique() > len(STYLES):
-        table = ungrouped(table, figure.kind)
-    styles = style_groups(list(dict.fromkeys(table["group"])), known)
-    start = common_start(table["label"])
-    table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
-    notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
-    scale = value_scale(table)
-    names = list(dict.fromkeys(table["facet"]))
-    charts = []
-    for name in names[:MOST_FACETS]:
-        rows = table[table["facet"] == name]
-        if figure.kind == "bar":
-            rows, note = shorten(rows, figure.id.startswith("ranking"))
-            notes |= {note} if note else set()
-        made = PLOTS[figure.kind](rows, styles, scale, NARROW)
-        charts.append((name, finish(made, dark)))
-    several = len(styles) > 1 and not (table["label"] == table["group"]).all()
-    legend = styles if several else {}
-    return Facets(charts, legend, max(0, len(names) - MOST_FACETS), " ".join(sorted(notes)))
-
-
-def tidy(table: pd.DataFrame) -> pd.DataFrame:
-    """As the report's charts clean it, with `n` where the table has one."""
-    out = clean(table)
-    return out.assign(n=table["n"]) if "n" in table else out
+    if laid is None:
+        return None
+    charts = [(facet, finish(plots[0], dark)) for facet, plots in laid.plots]
+    return Facets(charts, laid.styles, laid.left_out, laid.note)
 
 
 def finish(chart: Plot, dark: bool) -> Spec:

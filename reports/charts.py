@@ -83,13 +83,34 @@ class Drawing(NamedTuple):
     note: str
 
 
-def draw(figure: Figure, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
-    """Draw a figure of kind 'bar', 'line' or 'scatter+image'.
+class Layout(NamedTuple):
+    """A figure as Altair's plots, for a still picture as for Vega.
+
+    Attributes:
+        plots: (heading, one plot a width), one a facet.
+        left_out: facets beyond the number wanted.
+        styles: by group, for the legend; empty where there is nothing to tell apart.
+        targets: the targets drawn, as text: 'target 50 %'.
+        note: how labels were cut, or ''.
+    """
+
+    plots: list[tuple[str, list[Plot]]]
+    left_out: int
+    styles: dict[str, Style]
+    targets: str
+    note: str
+
+
+def lay_out(
+    figure: Figure, known: Sequence[str] = (), most: int = 40, wide: bool = False
+) -> Layout | None:
+    """Plot a figure of kind 'bar', 'line' or 'scatter+image': the one way for report and dashboard.
 
     Args:
         figure: its table has the columns of its kind.
         known: names that keep the same style in every chart of the page.
-        most: facets to draw.
+        most: facets to plot.
+        wide: plot a facet that stands alone a second time, over the whole width.
 
     Returns:
         None where the kind has no chart or the table is empty; the figure is then shown as
@@ -114,25 +135,35 @@ def draw(figure: Figure, known: Sequence[str] = (), most: int = 40) -> Drawing |
     legend = styles if len(groups) > 1 and not (table["label"] == table["group"]).all() else {}
     scale = value_scale(table)
     facets = list(dict.fromkeys(table["facet"]))
-    widths = (NARROW, WIDE) if len(facets) == 1 else (NARROW,)
+    widths = (NARROW, WIDE) if wide and len(facets) == 1 else (NARROW,)
     ranking = figure.id.startswith("ranking")
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
     notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
-    plot = PLOTS[figure.kind]
-    pictures = []
+    plots = []
     for facet in facets[:most]:
         rows = table[table["facet"] == facet]
         if figure.kind == "bar":
             rows, note = shorten(rows, ranking)
             notes |= {note} if note else set()
-        light = [svg(plot(rows, styles, scale, width)) for width in widths]
+        plots.append((facet, [PLOTS[figure.kind](rows, styles, scale, w) for w in widths]))
+    # A ranking's dashed line is whatever its caption says: often what chance alone would score.
+    targets = "" if ranking else target_text(table, scale)
+    left_out = len(facets) - len(plots)
+    return Layout(plots, left_out, legend, targets, " ".join(sorted(notes)))
+
+
+def draw(figure: Figure, known: Sequence[str] = (), most: int = 40) -> Drawing | None:
+    """A figure as SVG in both schemes; arguments, None and errors as `lay_out`'s."""
+    laid = lay_out(figure, known, most, wide=True)
+    if laid is None:
+        return None
+    pictures = []
+    for facet, plots in laid.plots:
+        light = [svg(plot) for plot in plots]
         dark = [darken(source) for source in light]
         pictures.append(Picture(facet, light[0], dark[0], *light[1:], *dark[1:]))
-    # A ranking's rule is whatever its caption says: often what chance alone would score.
-    targets = "" if ranking else target_text(table, scale)
-    left_out = len(facets) - len(pictures)
-    return Drawing(pictures, left_out, legend, targets, " ".join(sorted(notes)))
+    return Drawing(pictures, laid.left_out, laid.styles, laid.targets, laid.note)
 
 
 def style_groups(groups: Iterable[str], known: Sequence[str]) -> dict[str, Style]:
