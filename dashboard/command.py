@@ -65,7 +65,10 @@ class Wrong(click.ClickException):
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
 @one_line_errors
 def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int) -> None:
-    """Look at one run or several in the browser, on this machine only. Ctrl-C ends it."""
+    """Serve runs to a browser on this machine.
+
+    Ctrl-C ends it.
+    """
     if find_spec("streamlit") is None:
         raise Wrong("the dashboard needs Streamlit: pip install '.[dashboard]' in the repository")
     for file in gates:
@@ -152,8 +155,9 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
 @click.option("--no-pictures", is_flag=True, help="Leave the thumbnails out.")
 @one_line_errors
 def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -> None:
-    """Write RUN as one Parquet FILE for other viewers: settings, outcomes, scores, x, y, image.
+    """Write RUN as one Parquet FILE for other viewers.
 
+    Columns: settings, outcomes, scores, x, y and image.
     Thumbnails are WebP of at most --side px.
     """
     from dashboard.export import export

@@ -1,4 +1,4 @@
-"""`audit attribute` on mixes of components whose part is known: part of `audit validate`.
+"""`audit components` on mixes of components whose part is known: part of `audit validate`.
 
 Three candidates against `balanced`, of which all components differ in bytes and one, another or
 all in effect. What the suite says is held against the oracle's full swap on other seeds

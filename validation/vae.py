@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from audit.commands import vae
-from audit.pipeline import analyse
+from audit.pipeline import analyse, vae_audit
 from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.run import generate, score
 from audit.pipeline.session import Audit, open_audit
@@ -61,7 +60,7 @@ def run(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Check
     world = folder / "world"
     table = export(world, (*(ROLES[:ROLES_QUICK] if quick else ROLES), *EXTRA))
     names = tuple(f"reference:{name}" for name in VAES)
-    audit = vae.run(
+    audit = vae_audit.run(
         world,
         table,
         (*names, "again=reference:faithful"),

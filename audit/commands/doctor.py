@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import click
+
+from audit.commands.errors import one_line_errors
+from harness.terminal import out as put
 
 NEEDED = (
     "torch",
@@ -64,3 +70,14 @@ def checks() -> Iterator[tuple[bool, str]]:
         if not any(folder.iterdir())
     ]
     yield not missing, f"reference models: {', '.join(missing) or ', '.join(reference.names())}"
+
+
+@click.command("doctor")
+@one_line_errors
+def doctor_command() -> None:
+    """Check libraries, device, memory, disk, reference models."""
+    healthy = True
+    for ok, text in checks():
+        healthy &= ok
+        put(f"{'ok ' if ok else 'BAD'} {text}")
+    sys.exit(0 if healthy else 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -54,22 +54,34 @@ def say_bug(error: Exception) -> None:
     )
 
 
-class Commands(click.Group):
-    """The group of all commands: messages of the command line itself are escaped as all others."""
+def reported(run: Callable[[], Any]) -> Any:
+    """Run click's own part of a command; its messages are escaped as all others."""
+    try:
+        code = run()
+    except click.ClickException as error:
+        vars(error)["message"] = plain(error.message)  # which may quote an argument
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        say("Aborted!")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
 
-    def main(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, standalone_mode: bool = True, **kwargs: Any
-    ) -> Any:
-        """Run a command, as click does."""
-        if not standalone_mode:
-            return super().main(args, standalone_mode=False, **kwargs)
-        try:
-            code = super().main(args, standalone_mode=False, **kwargs)
-        except click.ClickException as error:
-            vars(error)["message"] = plain(error.message)  # which may quote an argument
-            error.show()
-            sys.exit(error.exit_code)
-        except click.Abort:
-            say("Aborted!")
-            sys.exit(1)
-        sys.exit(code if isinstance(code, int) else 0)
+
+def old_spellings(renamed: dict[str, str]) -> type[click.Command]:
+    """A class of command that still takes options by their old names, and says the new ones.
+
+    Args:
+        renamed: New option by old one, such as {"--longest": "--max-side"}.
+    """
+
+    class Command(click.Command):
+        def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+            for i, text in enumerate(args):
+                old, equals, value = text.partition("=")
+                if old in renamed:
+                    say(f"warning: {old} is now called {renamed[old]}")
+                    args[i] = renamed[old] + equals + value
+            return super().parse_args(ctx, args)
+
+    return Command

@@ -15,7 +15,10 @@ LABEL_MAP = "VALUE=CLASS: what a value that is no class means, such as F=woman; 
 
 @click.group("labels")
 def labels_group() -> None:
-    """Label a random part of a run's pictures, from which its shares are then powered."""
+    """Label a random sample of a run's images.
+
+    Shares are then prediction-powered: from the labels and all scores.
+    """
 
 
 @labels_group.command("sample")

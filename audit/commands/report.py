@@ -56,7 +56,7 @@ def report_command(
     checkpoint: str | None,
     into: Path | None,
 ) -> None:
-    """Write RUN's report again, with the labels and grids there are now."""
+    """Write RUN's report again, with today's labels."""
     from audit.pipeline import analyse
     from audit.pipeline.session import reopen
     from reports import card

@@ -1,158 +1,69 @@
-"""`audit vae`: round trips from the command line, and their table in the terminal."""
+"""`audit vae`: images through VAEs and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from audit.pipeline.imported_images import fitted
-from audit.pipeline.plan import begin
-from audit.pipeline.round_trip import (
-    ORIGINAL,
-    RoundTripWorker,
-    cell_of,
-    round_trip_audit,
-    shrunk_size,
-    store_originals,
+import click
+
+from audit.commands.endings import FILE, FOLDER, end
+from audit.commands.errors import old_spellings, one_line_errors
+from harness.progress import stoppable
+from harness.terminal import out as put
+from harness.terminal import say
+
+
+@click.command("vae", cls=old_spellings({"--longest": "--max-side", "--batch": "--batch-size"}))
+@click.argument("images", type=FOLDER)
+@click.option(
+    "--vae",
+    "vaes",
+    multiple=True,
+    required=True,
+    help="Folder, .safetensors file or reference:NAME; NAME=SOURCE names it. Repeat for more.",
 )
-from audit.pipeline.round_trip_inputs import pictures_of_folder, pictures_of_run
-from audit.pipeline.round_trip_time import clock, pace
-from audit.pipeline.run import score, unmade, working
-from audit.pipeline.session import Audit
-from audit.pipeline.vae_inspection import examine
-from harness.errors import AuditError
-from harness.plan.cells import units_of
-from harness.progress import Progress, Say, stopping, until
-from harness.spec.attributes import load_attribute
-from probes.contracts import Finding
-
-COLUMNS = (
-    ("PSNR", "PSNR dB", 1),
-    ("SSIM", "SSIM", 3),
-    ("MS-SSIM", "MS-SSIM", 3),
-    ("colour difference (CIEDE2000)", "ΔE", 2),
-    ("loss of detail", "detail lost", 3),
-    ("lightness shift", "L* shift", 2),
+@click.option("--csv", type=FILE, help="Columns file, label …; `mask` names an image of skin.")
+@click.option("--out", type=FOLDER, default=Path("vae-run"), show_default=True)
+@click.option(
+    "--max-side",
+    type=click.IntRange(min=8),
+    default=1024,
+    show_default=True,
+    help="Longest side in pixels; larger images are scaled down.",
 )
-
-
-def run(
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Images per forward pass.",
+)
+@click.option("--attribute", "attributes", multiple=True, help="Also measure it before and after.")
+@click.option("--classifier", "classifiers", multiple=True, help="As in `audit score`.")
+@stoppable
+@one_line_errors
+def vae_command(
     images: Path,
+    vaes: tuple[str, ...],
     csv: Path | None,
-    vaes: tuple[str, ...] | Mapping[str, Any],
     out: Path,
-    longest: int,
-    batch: int,
+    max_side: int,
+    batch_size: int,
     attributes: tuple[str, ...],
     classifiers: tuple[str, ...],
-    say: Say,
-) -> Audit:
-    """Send the images round and measure them; run again to resume.
+) -> None:
+    """Measure VAE reconstruction error on IMAGES.
 
-    Args:
-        images: Folder of images, or run directory.
-        csv: Table of labels by file name, or None.
-        vaes: VAEs as on the command line, [NAME=]SOURCE; or by name a source or a loaded VAE: any
-            object with `encode`, from images (n, 3, height, width) in [-1, 1] to latents, and
-            `decode` back.
-        out: Run directory to write to.
-        longest: Longest side in pixels; larger images are scaled down to it.
-        batch: Images per forward, at most.
-        attributes: Attribute sets to measure before and after.
-        classifiers: Classifiers to measure them with, [NAME=]SOURCE.
-        say: Receives progress.
-
-    Raises:
-        AuditError: Something that the user gave cannot be used.
+    IMAGES is a folder or a run; the error is reported overall and by group.
     """
-    warnings: list[str] = []  # said once nothing is refused any more
-    if (images / "plan.parquet").exists():
-        pictures = pictures_of_run(images)
-    else:
-        declared = [load_attribute(a, Path()) for a in attributes]
-        pictures = pictures_of_folder(images, csv, declared, warnings.append)
-    audit, plan, provenance, loaded = round_trip_audit(
-        images.name,
-        pictures,
-        dict(vaes) if isinstance(vaes, Mapping) else named(vaes),
-        out,
-        longest,
-        batch,
-        attributes,
-        fitted(classifiers, [p.size for p in pictures], None),
+    from audit.pipeline import analyse, vae_audit
+
+    audit = vae_audit.run(
+        images, csv, vaes, out, max_side, batch_size, attributes, classifiers, say
     )
-    for line in warnings:
-        say(line)
-    with working(audit, say):
-        begin(audit, plan, provenance)
-        store_originals(audit, plan, pictures)
-        worker = RoundTripWorker(audit.run, loaded, batch, audit.device)
-        units = [u for u in units_of(plan) if unmade(audit.run, u)]
-        paces = {name: pace(way) for name, way in worker.codecs.items()} if units else {}
-        for line in examine(audit, plan, loaded, paces, say):
-            say(line)
-        if units:
-            ids = {str(t) for u in units for t in u.rows["trajectory"]}
-            sizes = [shrunk_size(p.size, longest) for p in pictures if cell_of(p, longest) in ids]
-            seconds = sum(w * h for w, h in sizes) * sum(paces.values())
-            say(
-                f"round trip: {len(ids)} images by {len(loaded)} VAEs on {audit.device}, "
-                f"{len(units) * len(loaded)} forwards of up to {batch}, at least {clock(seconds)}"
-            )
-        progress = Progress("round trip", len(units), say)
-        with stopping() as stopped:
-            for unit in until(units, stopped):
-                outcome = worker(unit)
-                progress.step(outcome.unit, outcome.images, outcome.reason)
-        stopped.check()
-        score(audit, plan, say)
-    return audit
-
-
-def named(vaes: tuple[str, ...]) -> dict[str, str]:
-    """NAME=SOURCE, or the last part of the source as its name.
-
-    Raises:
-        AuditError: Two VAEs of one name, or one that is called 'original'.
-    """
-    out: dict[str, str] = {}
-    for text in vaes:
-        name, _, source = text.rpartition("=")
-        source = source or text
-        name = name or source.rstrip("/").split("/")[-1].removeprefix("reference:")
-        if name in out or name == ORIGINAL:
-            raise AuditError(f"--vae {text!r}: {name!r} is taken; name it: --vae NAME={source}")
-        out[name] = source
-    return out
-
-
-def table(findings: list[Finding]) -> list[str]:
-    """One line a VAE: what it costs, with 95 % intervals."""
-    values = {
-        (f.subject["vae"], f.metric): f
-        for f in findings
-        if f.probe == "vae"
-        and "group" not in f.subject
-        and "baseline" not in f.subject
-        and "vae" in f.subject
-    }
-    names = list(dict.fromkeys(vae for vae, _ in values))
-    rows = [["VAE", *(title for _, title, _ in COLUMNS)]]
-    for name in names:
-        row = [name]
-        for metric, _, digits in COLUMNS:
-            f = values.get((name, metric))
-            if f is None or f.status != "measured":
-                exact = values.get((name, "squared error"))
-                same = metric == "PSNR" and exact is not None and exact.value == 0
-                row.append("exact" if same else "–")
-            elif f.low == f.low:
-                row.append(f"{f.value:.{digits}f} [{f.low:.{digits}f}, {f.high:.{digits}f}]")
-            else:
-                row.append(f"{f.value:.{digits}f}")
-        rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    findings, figures = analyse.analyse(audit)
+    for line in vae_audit.table(findings):
+        put(line)
+    page = analyse.report(audit, findings, figures)
+    end(audit, findings, page)
+    put(page)

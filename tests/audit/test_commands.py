@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +44,40 @@ def test_help_answers_without_heavy_imports():
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_names_each_command_in_a_sentence_that_is_not_cut():
+    lines = audit("--help").stdout.partition("Commands:")[2].strip().splitlines()
+    assert len(lines) >= 17
+    for line in lines:
+        assert not line.endswith("..."), line
+    assert "main" not in {line.split()[0] for line in lines}
+
+
+def test_old_names_and_spellings_are_accepted_for_now(tmp_path):
+    assert "Attribute the difference" in audit("attribute", "--help").stdout
+    assert "no-such" in audit("vae", "no-such", "--vae", "v", "--longest=64", code=2).stderr
+    said = audit("vae", tmp_path, "--vae", "reference:pale", "--batch", "0", code=2).stderr
+    assert "--batch is now called --batch-size" in said
+
+
+def test_a_command_of_another_package_that_cannot_be_loaded_costs_no_other(tmp_path):
+    info = tmp_path / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[diffusion_audit.commands]\nbroken = no_module:c\n")
+    run = [sys.executable, "-m", "audit.commands.main"]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), str(Path.cwd())])
+    done = {
+        name: subprocess.run(
+            [*run, name], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+        )
+        for name in ("--help", "broken", "schema")
+    }
+    assert "broken" in done["--help"].stdout
+    assert done["broken"].returncode == 1
+    assert "'broken' of no_module:c: cannot be loaded" in done["broken"].stderr
+    assert done["schema"].returncode == 0
 
 
 def test_a_run_ends_with_a_report_and_resumes_without_work(tmp_path):

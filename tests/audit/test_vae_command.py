@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from audit.commands.main import main
-from audit.commands.vae import named
 from audit.pipeline.round_trip import send, shrink
+from audit.pipeline.vae_audit import named
 from harness.models.vae_identity import codec, load_vae_alone
 from harness.store.run import Run
 from reference.world import HERE
@@ -48,7 +48,7 @@ def round_trip(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "run"
     copy = out.parent / "renamed"
     shutil.copytree(HERE / "models" / "vae" / "faithful", copy)
-    arguments = ["vae", folder, "--csv", labels, "--out", out, "--batch", 10]
+    arguments = ["vae", folder, "--csv", labels, "--out", out, "--batch-size", 10]
     arguments += ["--vae", "reference:faithful", "--vae", f"renamed={copy}"]
     arguments += ["--vae", "reference:pale"]
     return audit(*arguments), out, arguments
@@ -101,7 +101,7 @@ def test_running_again_does_nothing_and_other_settings_are_refused(round_trip):
     again = audit(*arguments)
     assert "round trip" not in again.stderr
     assert "score" not in again.stderr
-    at = arguments.index("--batch") + 1
+    at = arguments.index("--batch-size") + 1
     other = [*arguments[:at], 5, *arguments[at + 1 :]]
     assert "batch size 10 -> 5" in audit(*other, code=2).stderr
 
@@ -132,7 +132,7 @@ def test_pictures_of_all_kinds(tmp_path):
     turned.save(folder / "turned.jpg", exif=exif)
     (folder / "broken.png").write_bytes(b"no image")
     out = tmp_path / "run"
-    audit("vae", folder, "--vae", "reference:faithful", "--out", out, "--longest", 100)
+    audit("vae", folder, "--vae", "reference:faithful", "--out", out, "--max-side", 100)
     run = Run(out)
     tables = [run.read_images(u, v) for u, v in run.image_files()]
     images = pd.concat(tables)
@@ -229,7 +229,9 @@ def test_large_pictures_are_scaled_down_and_small_ones_left():
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("option", [("--longest", "0"), ("--longest", "-5"), ("--batch", "0")])
+@pytest.mark.parametrize(
+    "option", [("--max-side", "0"), ("--max-side", "-5"), ("--batch-size", "0")]
+)
 def test_a_size_that_no_image_can_have_is_refused_at_once(tmp_path, option):
     where = ["vae", str(tmp_path), "--vae", "reference:pale", "--out", str(tmp_path / "run")]
     result = CliRunner().invoke(main, [*where, *option])

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from audit.commands import vae as trial
+from audit.pipeline import vae_audit as trial
 from audit.pipeline.plan import begin
 from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
 from audit.pipeline.round_trip_inputs import pictures_of_folder

@@ -18,8 +18,9 @@ TEXT = {page: page.read_text(encoding="utf-8") for page in PAGES}
 def commands(group: click.Command = main, name: str = "audit"):
     """(full name, command) of every command that takes arguments."""
     if isinstance(group, click.Group):
-        for part, command in group.commands.items():
-            yield from commands(command, f"{name} {part}")
+        context = click.Context(group)
+        for part in group.list_commands(context):
+            yield from commands(group.get_command(context, part), f"{name} {part}")
     else:
         yield name, group
 
@@ -164,7 +165,7 @@ def test_dependencies_are_imported():
         "torchvision": "preprocessing, by open_clip",
         "vl-convert-python": "charts as SVG, by altair",
     }
-    folders = ("audit", "probes", "reports", "dashboard", "reference", "validation")
+    folders = ("audit", "harness", "probes", "reports", "dashboard", "reference", "validation")
     source = "\n".join(p.read_text() for f in folders for p in (ROOT / f).rglob("*.py"))
     for entry in listed:
         name = re.match(r"[\w-]+", entry)[0]

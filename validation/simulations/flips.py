@@ -28,8 +28,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from audit.commands import vae
-from audit.pipeline import analyse
+from audit.pipeline import analyse, vae_audit
 from audit.pipeline.run import complete
 from audit.pipeline.session import Audit, open_audit, reopen
 from dashboard.queries import RunView
@@ -129,7 +128,7 @@ def round_trips(folder: Path) -> Subject:
 
     def again(run: Path, say: Callable[[str], None]) -> None:
         vaes = ("reference:faithful", "reference:pale")
-        _report(vae.run(images, folder / "images.csv", vaes, run, 64, 2, (), (), say))
+        _report(vae_audit.run(images, folder / "images.csv", vaes, run, 64, 2, (), (), say))
 
     again(folder / "run", lambda text: None)
     return Subject(folder / "run", again)

@@ -65,7 +65,7 @@ def test_a_component_may_come_from_a_whole_checkpoint(tmp_path):
 def test_end_to_end(tmp_path):
     spec = write_spec(tmp_path, **BOTH)
     out = tmp_path / "run"
-    said = audit("attribute", spec, "base", "mine", "--out", out).stdout
+    said = audit("components", spec, "base", "mine", "--out", out).stdout
     for component in COMPONENTS:
         assert f"carried by the {component}" in said
     report = json.loads((out / "report" / "report.json").read_text())

@@ -1,0 +1,32 @@
+"""`audit run`: from a spec to the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from audit.commands.endings import FILE, FOLDER, work
+from audit.commands.errors import one_line_errors
+from harness.progress import stoppable
+from harness.terminal import out as put
+
+
+@click.command("run")
+@click.argument("spec", type=FILE)
+@click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -run.")
+@click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
+@stoppable
+@one_line_errors
+def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
+    """Generate the images of SPEC, score them and write the report.
+
+    Run it again to resume, or to add a VAE, a probe or an attribute.
+    """
+    from audit.pipeline.session import open_audit
+
+    audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
+    if low_memory:
+        speed = audit.spec.speed.model_copy(update={"low_memory": True})
+        audit = audit._replace(spec=audit.spec.model_copy(update={"speed": speed}))
+    put(work(audit))
