@@ -19,6 +19,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generate
@@ -43,7 +44,7 @@ $(READY): pyproject.toml requirements.lock
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet '$(UV)'
-	.venv-lock/bin/uv pip compile pyproject.toml --extra dashboard --extra umap --extra dev \
+	.venv-lock/bin/uv pip compile pyproject.toml --extra dev \
 		--generate-hashes --no-annotate --quiet --custom-compile-command 'make lock' \
 		--output-file requirements.lock
 	rm -rf .venv-lock

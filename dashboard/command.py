@@ -7,7 +7,6 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +68,6 @@ def dashboard_command(runs: tuple[Path, ...], gates: tuple[Path, ...], port: int
 
     Ctrl-C ends it.
     """
-    if find_spec("streamlit") is None:
-        raise Wrong("the dashboard needs Streamlit: pip install '.[dashboard]' in the repository")
     for file in gates:
         if not file.is_file():
             raise Wrong(

@@ -88,7 +88,7 @@ class LatentsSpec(Part):
 
     Attributes:
         watch: At how many steps, the last among them, the blocks' activations are kept.
-        umap: Also draw UMAP planes, where umap-learn is installed.
+        umap: Also draw UMAP planes.
     """
 
     watch: Annotated[int, Field(ge=1, le=50)] = 3

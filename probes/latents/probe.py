@@ -26,7 +26,6 @@ from probes.statistics.linear_probe import (
     linear_probe,
     pca_plane,
     silhouette,
-    umap_missing,
     umap_plane,
 )
 
@@ -213,7 +212,7 @@ def _planes(
     classes = classes.astype(object).fillna("not told")
     figures = []
     ways: list[tuple[str, Any]] = [("PCA", pca_plane)]
-    if spec.latents.umap and not umap_missing():
+    if spec.latents.umap:
         ways.append(("UMAP", umap_plane))
     for title, way in ways:
         rows: list[tuple[float, float, str, str, str]] = []

@@ -6,7 +6,6 @@ All functions take a matrix (n, width), one row a picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,11 +85,6 @@ def umap_plane(x: Floats, seed: int = 0) -> Plane:
     # numba sets OpenMP's threads for the whole process, and torch's last bits depend on them.
     torch.set_num_threads(threads)
     return Plane(np.asarray(points, float), _trust(x, points), np.zeros(0), neighbours)
-
-
-def umap_missing() -> bool:
-    """Whether umap-learn is not installed."""
-    return find_spec("umap") is None
 
 
 def linear_probe(x: Floats, y: NDArray[Any], groups: NDArray[Any], seed: int = 0) -> Reading | None:

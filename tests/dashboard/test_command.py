@@ -24,13 +24,6 @@ def test_what_cannot_be_shown_is_one_line(tmp_path, made):
         assert len(result.output.strip().splitlines()) == 1
 
 
-def test_without_streamlit_it_says_what_to_install(made, monkeypatch):
-    monkeypatch.setattr("dashboard.command.find_spec", lambda name: None)
-    result = invoke("dashboard", made)
-    assert result.exit_code == 2
-    assert "pip install '.[dashboard]'" in result.output
-
-
 def test_the_server_is_local_and_silent():
     assert OPTIONS["server.address"] == "127.0.0.1"
     assert OPTIONS["browser.gatherUsageStats"] is False

@@ -158,6 +158,7 @@ def test_dependencies_are_imported():
         "pyyaml": "yaml",
         "scikit-image": "skimage",
         "scikit-learn": "sklearn",
+        "umap-learn": "umap",
     }
     by_name = {
         "accelerate": "low_memory and sharded folders, by diffusers",

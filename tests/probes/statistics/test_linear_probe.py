@@ -6,7 +6,6 @@ from probes.statistics.linear_probe import (
     linear_probe,
     pca_plane,
     silhouette,
-    umap_missing,
     umap_plane,
 )
 
@@ -74,7 +73,6 @@ def test_few_pictures_have_a_plane_without_trust():
     assert pca_plane(np.array([[1.0], [2.0], [4.0], [8.0], [9.0]])).points.shape == (5, 2)
 
 
-@pytest.mark.skipif(umap_missing(), reason="umap-learn is an extra")
 @pytest.mark.filterwarnings("ignore")
 def test_umap_is_the_same_twice_and_takes_few_pictures():
     x, _, _ = clouds(24, apart=8.0)
@@ -84,7 +82,6 @@ def test_umap_is_the_same_twice_and_takes_few_pictures():
     assert umap_plane(x[:8]).neighbours == 3
 
 
-@pytest.mark.skipif(umap_missing(), reason="umap-learn is an extra")
 @pytest.mark.filterwarnings("ignore")
 def test_umap_leaves_the_number_of_threads():
     """Pictures made after it in the same process would have other last bits."""

@@ -1,0 +1,43 @@
+"""The layers of the house, and that an import upward would be seen."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("reference", "harness", "probes", "reports", "audit", "dashboard", "validation")
+
+
+def linted(root: Path) -> subprocess.CompletedProcess:
+    code = "from importlinter.cli import lint_imports_command as c; c()"
+    return subprocess.run(
+        [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(root)!r}); {code}"],
+        cwd=root,
+        env={"PATH": "", "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    for name in FOLDERS:
+        for path in (ROOT / name).rglob("*.py"):
+            target = tmp_path / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_a_folder_imports_only_from_those_below_it_and_an_import_upward_is_seen(copy):
+    clean = linted(copy)
+    assert clean.returncode == 0, clean.stdout
+    with (copy / "harness/errors.py").open("a") as file:
+        file.write("\nimport probes.contracts\n")
+    planted = linted(copy)
+    assert planted.returncode == 1
+    assert "harness.errors -> probes.contracts" in planted.stdout
