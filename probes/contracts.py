@@ -1,4 +1,4 @@
-"""The contracts between a run and what is said of it, and the registry of probes.
+"""The contracts between a run and what is said of it.
 
 A run's images become rows (instruments), rows become findings and figures (analyses).
 Report, gate and dashboard know nothing else of a probe: `Finding` and `Figure` are the
@@ -8,15 +8,12 @@ resumable, shared and countable before it is paid for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Mapping
 from math import nan
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pandas as pd
-
-from harness.errors import AuditError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,55 +177,6 @@ class Probe(Protocol):
         ...
 
 
-_REGISTRY: dict[str, Probe] = {}
-
-
-def register(probe: type[Probe]) -> type[Probe]:
-    """Class decorator: add a probe to the registry under its name."""
-    _REGISTRY[probe.name] = probe()
-    return probe
-
-
-def registry() -> dict[str, Probe]:
-    """All probes by name: ours, and those of the entry point group `diffusion_audit.probes`."""
-    import probes.attention.probe
-    import probes.attributes.probe
-    import probes.latents.probe
-    import probes.memorization.probe
-    import probes.negatives.probe
-    import probes.spectrum.probe
-    import probes.text_encoder.probe
-    import probes.trajectory.probe
-    import probes.vae.probe  # noqa: F401
-
-    for entry in entry_points(group="diffusion_audit.probes"):
-        load: Callable[[], Any] = entry.load
-        load()
-    return dict(_REGISTRY)
-
-
-def probes_of(spec: Spec) -> list[Probe]:
-    """The probes that a spec names, in its order.
-
-    Raises:
-        AuditError: No such probe; lists those there are.
-    """
-    known = registry()
-    for name in spec.probes:
-        if name not in known:
-            raise AuditError(
-                f"probes: unknown probe {name!r}; available: {', '.join(sorted(known))} "
-                "(docs/add-a-probe.md says how to add one)"
-            )
-    return [known[name] for name in dict.fromkeys(spec.probes)]
-
-
 def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a table, one row each, in the order of `Finding`'s fields."""
     return pd.DataFrame([f._asdict() for f in findings], columns=list(Finding._fields))
-
-
-def instruments_of(spec: Spec) -> list[Instrument]:
-    """The instruments of all probes that the spec names, each once."""
-    made = [i for probe in probes_of(spec) for i in probe.instruments(spec)]
-    return list({i.name: i for i in made}.values())

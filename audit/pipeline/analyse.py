@@ -19,8 +19,9 @@ from harness.spec.label_classes import resolve_labels
 from harness.spec.schema import SpecError
 from harness.store.run import Run
 from harness.taps import record as taps
-from probes.contracts import Figure, Finding, findings_frame, instruments_of, probes_of
+from probes.contracts import Figure, Finding, findings_frame
 from probes.error_control import adjusted
+from probes.registry import instruments_of, probes_of
 from reports import ReportData
 from reports.build import write_report
 from reports.image_grids import Pictures, difference_grid, grid_figures

@@ -28,8 +28,8 @@ from harness.spec.attributes import load_attribute
 from harness.spec.prompts import Prompt
 from harness.spec.schema import Fit, Spec, canonical_digest, parse_spec
 from harness.store.run import Run, sha256
-from probes.contracts import instruments_of
 from probes.instruments.crops import DEFAULT_FIT
+from probes.registry import instruments_of
 
 BATCH = 16
 FILE = "given"

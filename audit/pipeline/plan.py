@@ -23,7 +23,7 @@ from harness.models.textual_inversion import digest_of_embedding
 from harness.plan.cells import Arm, make_plan, text_of
 from harness.progress import Say
 from harness.spec.schema import SpecError
-from probes.contracts import instruments_of, probes_of
+from probes.registry import instruments_of, probes_of
 
 ON_LAYERS = ("attention", "activations", "guidance")
 """Taps that hook into the denoiser; `steps` follows the sampler."""

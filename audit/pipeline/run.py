@@ -34,7 +34,8 @@ from harness.store.damage import Damage, announce, check, lost, set_aside
 from harness.store.run import INSTRUMENTS, Run
 from harness.store.run_folder import DiskFullError
 from harness.taps import record as taps
-from probes.contracts import Batch, Context, Finding, Instrument, instruments_of
+from probes.contracts import Batch, Context, Finding, Instrument
+from probes.registry import instruments_of
 
 
 @contextmanager

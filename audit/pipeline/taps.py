@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.spec.schema import Spec
 from harness.taps import registry
 from harness.taps.record import Tap
-from probes.contracts import instruments_of
+from probes.registry import instruments_of
 
 
 def taps_of(spec: Spec) -> list[Tap]:

@@ -19,7 +19,8 @@ from harness.spec.probe_options import AttentionSpec
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "attention"

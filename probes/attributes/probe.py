@@ -34,10 +34,11 @@ from probes.attributes.outcomes import (
     subject_of,
 )
 from probes.attributes.shares import by_prompt, over_prompts
-from probes.contracts import Figure, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of
 from probes.instruments.skin import Skin
+from probes.registry import register
 
 PROBE = "attributes"
 FITTED = {

@@ -18,7 +18,8 @@ from harness.plan.cells import Cell, arm_labels
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_share_over_prompts
 from probes.statistics.linear_probe import (
     FEWEST,

@@ -20,7 +20,8 @@ from scipy import stats
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "memory"

@@ -17,7 +17,7 @@ from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec, canonical_digest
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument
 from probes.negatives.dose_response import (
     DOSE,
     PROBE,
@@ -27,6 +27,7 @@ from probes.negatives.dose_response import (
     responses,
     setting_of,
 )
+from probes.registry import register
 from probes.statistics.variance import explained_variance
 
 FACTORS = ("prompt", "negative", "vae", "guidance", "seed")

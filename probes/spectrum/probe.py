@@ -17,7 +17,8 @@ from skimage.color import rgb2gray
 
 from harness.plan.cells import Cell
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.power_spectrum import (
     BINS,
     HIGH,

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts
 from probes.statistics.weat import Association, single, weat
 

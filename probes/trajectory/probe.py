@@ -22,7 +22,8 @@ from harness.spec.prompts import nearest, slug
 from harness.spec.schema import Spec, canonical_digest
 from harness.taps.trajectory import watched_steps
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, register
+from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.registry import register
 from probes.statistics.intervals import share_interval
 from probes.trajectory.latent_rgb import LatentColours, explained, fit
 

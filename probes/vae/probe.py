@@ -16,8 +16,9 @@ from harness.plan.cells import Cell
 from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument, register
+from probes.contracts import Figure, Finding, Instrument
 from probes.instruments.skin import Skin
+from probes.registry import register
 from probes.vae.fidelity import Fidelity
 from probes.vae.group_disparity import (
     Measure,

@@ -16,7 +16,7 @@ from audit.pipeline.run import complete, problems
 from harness.models.loading import load_checkpoint
 from harness.spec.schema import CheckpointSpec, SpeedSpec
 from harness.store.run import Run
-from probes import contracts
+from probes import contracts, registry
 
 pytestmark = pytest.mark.faults
 
@@ -66,9 +66,9 @@ class Brittleness:
 @pytest.fixture
 def brittle():
     probe = type("Brittleness", (Brittleness,), {})
-    contracts.register(probe)
+    registry.register(probe)
     yield probe
-    del contracts._REGISTRY["brittleness"]
+    del registry._REGISTRY["brittleness"]
 
 
 def spec_of(folder, **changes):
@@ -93,7 +93,7 @@ def test_a_probe_that_raises_is_a_failed_finding_and_the_others_are_reported(tmp
     assert "raise Thrown" in log.read_text()
     # `audit report` ends alike; once the probe is mended, both are well again.
     assert CliRunner().invoke(main, ["report", str(run.folder)]).exit_code == 1
-    contracts._REGISTRY["brittleness"].raises = False
+    registry._REGISTRY["brittleness"].raises = False
     result = CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert not log.exists()
@@ -121,7 +121,7 @@ def test_an_instrument_that_raises_fails_on_its_own_units_only(tmp_path, brittle
     assert any("brittle" in line for line in problems(audit, findings))
     # Running again tries only what failed.
     kept = {p: p.stat().st_mtime_ns for p in audit.run.folder.glob("scores/*/*/*.parquet")}
-    contracts._REGISTRY["brittleness"].raises = False
+    registry._REGISTRY["brittleness"].raises = False
     complete(audit, quiet)
     assert scored("brittle") == set(units.index)
     assert all(p.stat().st_mtime_ns == when for p, when in kept.items())

@@ -13,7 +13,8 @@ from dashboard import projections
 from dashboard.galleries import PICTURES
 from dashboard.queries import RunView
 from harness.store.run import Run
-from probes.contracts import Kind, registry
+from probes.contracts import Kind
+from probes.registry import registry
 from reports.charts import NEEDED, draw
 from reports.grids import read_grid
 

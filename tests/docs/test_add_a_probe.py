@@ -85,3 +85,22 @@ def test_a_probe_that_is_not_there_is_refused_with_the_list_of_those_that_are(tm
     for name in ("attention", "attributes", "latents", "memory", "negatives", "steps", "vae"):
         assert name in line
     assert not list((tmp_path / "run").rglob("*.parquet"))
+
+
+def test_a_probe_that_cannot_be_loaded_fails_alone(tmp_path):
+    info = tmp_path / "site" / "broken-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[diffusion_audit.probes]\nbroken = no_module\n")
+    spec = write_spec(tmp_path, probes=["attributes", "broken"], seeds=2)
+    result = audit("run", spec, "--out", tmp_path / "run", site=tmp_path / "site")
+    assert result.returncode == 1, result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("broken: failed")]
+    assert "the probe cannot be loaded: no_module: ModuleNotFoundError" in line
+    report = json.loads((tmp_path / "run/report/report.json").read_text())
+    statuses = {f["probe"]: f["status"] for f in report["findings"]}
+    assert statuses["broken"] == "failed"
+    assert statuses["attributes"] == "measured"
+    other = write_spec(tmp_path / "other", probes=["attributes"], seeds=2)
+    quiet = audit("run", other, "--out", tmp_path / "run2", site=tmp_path / "site")
+    assert quiet.returncode == 0, quiet.stderr

@@ -12,7 +12,8 @@ from audit.pipeline.taps import taps_of
 from harness.images.heat_map import HEAT, heated
 from harness.taps import record as taps
 from probes.attention.probe import CrossAttention, content_words
-from probes.contracts import Context, probes_of
+from probes.contracts import Context
+from probes.registry import probes_of
 from reports.image_grids import Pictures
 
 LONG = "a portrait of a doctor " + " ".join(["farmer"] * 300)

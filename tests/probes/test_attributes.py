@@ -6,7 +6,7 @@ from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import calibration, measured_errors, outcomes
-from probes.contracts import registry
+from probes.registry import registry
 
 GENDER = {
     "name": "gender",

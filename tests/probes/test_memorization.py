@@ -10,8 +10,8 @@ from harness.models.loading import load_checkpoint
 from harness.plan.cells import Cell
 from harness.spec.schema import CheckpointSpec, Spec
 from harness.taps.guidance import GuidanceTap
-from probes.contracts import registry
 from probes.memorization.probe import auc, spread_of_seeds, standing_out
+from probes.registry import registry
 
 SPEC = Spec.model_validate({"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}})
 

@@ -7,9 +7,9 @@ from audit.pipeline.plan import plan_audit
 from audit.pipeline.session import open_audit
 from harness.spec.attributes import AttributeSpec
 from harness.spec.probe_options import DosesSpec
-from probes.contracts import probes_of
 from probes.negatives.dose_response import responses
 from probes.negatives.probe import diversity, dose_name, dose_of
+from probes.registry import probes_of
 from probes.statistics.variance import explained_variance
 
 GENDER = AttributeSpec(

@@ -140,7 +140,7 @@ def test_an_association_of_one_text_is_refused(tmp_path):
 
 def test_no_text_encoder_is_not_measured(read):
     audit, _, _ = read
-    from probes.contracts import probes_of
+    from probes.registry import probes_of
 
     nothing = pd.DataFrame()
     empty = pd.DataFrame({"cell": []})

@@ -13,7 +13,7 @@ from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
 from harness.spec.schema import CheckpointSpec, Spec
 from harness.taps.trajectory import StepsTap, watched_steps
-from probes.contracts import probes_of
+from probes.registry import probes_of
 from probes.trajectory.probe import PREDICTED, SWITCHED, agreement, switched
 
 WOMAN, MAN = "a portrait of a woman", "a portrait of a man"

@@ -7,8 +7,8 @@ import pytest
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
-from probes.contracts import registry
 from probes.error_control import adjusted
+from probes.registry import registry
 from probes.vae.group_disparity import OWN_READING
 from reports.verdicts import verdict
 
