@@ -26,13 +26,14 @@ from benchmarks import inside
 from benchmarks.generate import pairs
 from benchmarks.pairs import ratio
 from harness.generate.sampling import Generator
+from harness.hashing import sha256
 from harness.models import loading
 from harness.models.checkpoint_keys import empty_model
 from harness.models.single_file import CONFIGS, clip_tokenizer
 from harness.plan.cells import Arm, make_plan, noise_seed, units_of
 from harness.spec.prompts import Prompt
 from harness.spec.schema import Spec
-from harness.store.run import Run, sha256
+from harness.store.run import Run
 
 PROMPTS = [f"a photograph of a person, number {i}" for i in range(4)]
 SIDES = {"sd15": 512, "sdxl": 1024}

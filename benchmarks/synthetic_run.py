@@ -15,13 +15,14 @@ import pandas as pd
 import yaml
 from PIL import Image
 
+from harness.hashing import sha256
 from harness.images.a1111 import write_parameters
 from harness.plan.cells import Arm, make_plan, units_of
 from harness.spec.attributes import AttributeSpec
 from harness.spec.prompts import Prompt
 from harness.spec.schema import Spec, parse_spec
 from harness.store.damage import check
-from harness.store.run import Run, sha256
+from harness.store.run import Run
 from probes.contracts import Figure, Finding, findings_frame
 from probes.statistics.intervals import share_interval
 from reports import ReportData

@@ -12,9 +12,9 @@ import pandas as pd
 
 from dashboard.queries import Filters, RunView
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import slug
 from harness.spec.schema import ClassifierSpec
 from harness.store.run import Run
+from harness.text import slug
 from probes.attributes.outcomes import monk_frame, outcome_frame
 from probes.statistics.intervals import mean_share_over_prompts
 

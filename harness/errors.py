@@ -19,6 +19,10 @@ class AuditError(ValueError):
     """Something that the user gave cannot be used; the message is one line that names it."""
 
 
+class SpecError(AuditError):
+    """The spec cannot be used; the message is one line naming file, key and value."""
+
+
 @contextmanager
 def reading(what: object, kind: type[AuditError] = AuditError, hint: str = "") -> Iterator[None]:
     """Turn whatever a library raises on a user's file into an `AuditError` that names the file.
@@ -40,7 +44,7 @@ def reading(what: object, kind: type[AuditError] = AuditError, hint: str = "") -
     ...     {}["_class_name"]
     Traceback (most recent call last):
     ...
-    audit.errors.AuditError: a.json: KeyError: '_class_name'; save it again
+    harness.errors.AuditError: a.json: KeyError: '_class_name'; save it again
     """
     try:
         yield

@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.errors import SpecError
 from harness.images.heat_map import HEAT, map_at, overlaid, place_of
 from harness.plan.cells import ARM
-from harness.spec.prompts import nearest
-from harness.spec.schema import SpecError
 from harness.store.run import Run
 from harness.taps import record as taps
+from harness.text import nearest
 from probes.contracts import Figure
 
 FACTORS = ("prompt", "seed", *ARM)

@@ -20,8 +20,8 @@ from audit.pipeline import analyse, vae_audit
 from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.run import generate, score
 from audit.pipeline.session import Audit, open_audit
+from harness.errors import SpecError
 from harness.images.png import png_bytes
-from harness.spec.schema import SpecError
 from probes.contracts import Finding
 from reference import oracle
 from reference.world import EXTRA, ROLES

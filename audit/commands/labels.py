@@ -58,9 +58,9 @@ def add_command(run_folder: Path, file: Path, label_map: tuple[str, ...]) -> Non
     """Add the labels of FILE, a CSV of cell, attribute, class and rater; all or none."""
     import pandas as pd
 
+    from harness.errors import SpecError
     from harness.files.csv_tables import read_table
     from harness.spec.label_classes import LabelError, parse_label_map
-    from harness.spec.schema import SpecError
     from probes.attributes import label_sampling
 
     columns, rows = read_table(file)

@@ -10,11 +10,12 @@ import pandas as pd
 
 from audit.gate.baseline_file import load, save
 from audit.gate.side import SETTINGS, Side, needed_instruments
-from harness.errors import AuditError
-from harness.spec.prompts import nearest, resolve_prompts, slug
-from harness.spec.schema import Spec, SpecError, parse_spec, read_own_spec
+from harness.errors import AuditError, SpecError
+from harness.spec.prompts import resolve_prompts
+from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import Run
+from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
 
 __all__ = ["Side", "load", "needed_instruments", "read_side", "save", "side_of_run"]

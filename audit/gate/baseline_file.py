@@ -30,8 +30,9 @@ from audit.gate.side import SETTINGS, Side
 from harness import __version__
 from harness.errors import AuditError
 from harness.files.atomic import write_atomic
-from harness.spec.prompts import slug
-from harness.spec.schema import canonical_digest, parse_spec
+from harness.hashing import canonical_digest
+from harness.spec.schema import parse_spec
+from harness.text import slug
 from probes.attributes.outcomes import clip_readings
 
 NAME, FORMAT = "diffusion-audit baseline", 2

@@ -17,8 +17,8 @@ from audit.gate.baseline import Side, needed_instruments
 from audit.gate.decision import Metric
 from harness.errors import AuditError
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import nearest, slug
 from harness.spec.schema import GateSpec
+from harness.text import nearest, slug
 from probes.attributes.outcomes import reported_classes
 
 Floats = NDArray[np.float64]

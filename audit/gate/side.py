@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from harness.plan.cells import ARM
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 
 SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
 

@@ -14,9 +14,8 @@ from audit.pipeline import vae_inspection
 from audit.pipeline.session import Audit, read_errors, read_labels
 from audit.pipeline.taps import taps_of
 from audit.pipeline.text_scores import text_units
-from harness.errors import AuditError, one_line
+from harness.errors import AuditError, SpecError, one_line
 from harness.spec.label_classes import resolve_labels
-from harness.spec.schema import SpecError
 from harness.store.run import Run
 from harness.taps import record as taps
 from probes.contracts import Figure, Finding, findings_frame

@@ -10,9 +10,10 @@ import pandas as pd
 from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.run import generate, score, working
 from audit.pipeline.session import Audit, open_audit
+from harness.errors import SpecError
 from harness.progress import Say
-from harness.spec.prompts import nearest
-from harness.spec.schema import CheckpointSpec, Loras, Spec, SpecError, Strength
+from harness.spec.schema import CheckpointSpec, Loras, Spec, Strength
+from harness.text import nearest
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.components.shapley import COMPONENTS, attribute_share, combinations
 from probes.contracts import Figure, Finding

@@ -14,6 +14,7 @@ import pandas as pd
 
 from audit.pipeline.plan import LIBRARIES
 from audit.pipeline.session import Audit
+from harness.hashing import canonical_digest, sha256
 from harness.images import folder as given
 from harness.images.a1111 import write_parameters
 from harness.images.copies import keep_one_of_each, labels_of
@@ -26,8 +27,8 @@ from harness.plan.cells import Cell
 from harness.progress import Say
 from harness.spec.attributes import load_attribute
 from harness.spec.prompts import Prompt
-from harness.spec.schema import Fit, Spec, canonical_digest, parse_spec
-from harness.store.run import Run, sha256
+from harness.spec.schema import Fit, Spec, parse_spec
+from harness.store.run import Run
 from probes.instruments.crops import DEFAULT_FIT
 from probes.registry import instruments_of
 

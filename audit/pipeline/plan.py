@@ -12,7 +12,7 @@ import yaml
 
 from audit.pipeline.session import Audit, read_errors, read_labels
 from audit.pipeline.taps import taps_of
-from harness.errors import AuditError, reason
+from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator, extras_of
 from harness.models import loading
 from harness.models.families import Other
@@ -22,7 +22,6 @@ from harness.models.schedulers import ignored_settings, sampler
 from harness.models.textual_inversion import digest_of_embedding
 from harness.plan.cells import Arm, make_plan, text_of
 from harness.progress import Say
-from harness.spec.schema import SpecError
 from probes.registry import instruments_of, probes_of
 
 ON_LAYERS = ("attention", "activations", "guidance")

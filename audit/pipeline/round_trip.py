@@ -31,15 +31,16 @@ from audit.pipeline.session import Audit
 from harness.errors import reason
 from harness.files.checksums import DamagedError
 from harness.generate.executor import Outcome
+from harness.hashing import canonical_digest, sha256
 from harness.images.png import png_bytes
 from harness.models.loading import digest_of, pick_device
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import Codec, behaviour, codec, load_vae_alone
 from harness.plan.cells import Cell, Unit
 from harness.spec.prompts import Prompt
-from harness.spec.schema import canonical_digest, parse_spec
+from harness.spec.schema import parse_spec
 from harness.store.damage import lost
-from harness.store.run import Run, sha256
+from harness.store.run import Run
 from harness.store.run_folder import DiskFullError
 
 ORIGINAL = "original"

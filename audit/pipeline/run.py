@@ -27,9 +27,9 @@ from harness.files.locks import holding
 from harness.files.names import file_name
 from harness.generate.executor import Executor, InProcess
 from harness.generate.worker import GenerateWorker
+from harness.hashing import canonical_digest
 from harness.plan.cells import Unit, units_of
 from harness.progress import Progress, Say, stopping, until
-from harness.spec.schema import canonical_digest
 from harness.store.damage import Damage, announce, check, lost, set_aside
 from harness.store.run import INSTRUMENTS, Run
 from harness.store.run_folder import DiskFullError

@@ -11,15 +11,16 @@ import pandas as pd
 import torch
 
 import reference
-from harness.errors import AuditError, reading
+from harness.errors import AuditError, SpecError, reading
 from harness.files import csv_tables
 from harness.models import loading
 from harness.plan.cells import ARM
 from harness.spec.label_classes import resolve_classes, resolve_labels
-from harness.spec.prompts import Prompt, resolve_prompts, slug
-from harness.spec.schema import Spec, SpecError, load_spec, parse_spec, read_own_spec
+from harness.spec.prompts import Prompt, resolve_prompts
+from harness.spec.schema import Spec, load_spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, Run
+from harness.text import slug
 
 NEEDED = {
     "errors": ["attribute", "instrument", "true", "outcome", "count"],

@@ -11,11 +11,11 @@ from PIL import Image
 
 from audit.pipeline.session import Audit, reopen
 from audit.pipeline.taps import taps_of
+from harness.errors import SpecError
 from harness.files.atomic import write_atomic
 from harness.generate.worker import GenerateWorker
+from harness.hashing import sha256
 from harness.plan.cells import FACTS
-from harness.spec.schema import SpecError
-from harness.store.run import sha256
 
 
 def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:

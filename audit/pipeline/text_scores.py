@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from harness.hashing import canonical_digest
 from harness.models.token_alignment import encoded_text, read_words
-from harness.spec.schema import CheckpointSpec, Spec, canonical_digest, strengths
+from harness.spec.schema import CheckpointSpec, Spec, strengths
 
 if TYPE_CHECKING:
     from audit.pipeline.session import Audit

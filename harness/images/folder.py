@@ -32,7 +32,7 @@ from harness.images.pixels import (
 )
 from harness.spec.attributes import AttributeSpec
 from harness.spec.label_classes import resolve_classes
-from harness.spec.prompts import nearest, slug
+from harness.text import nearest, slug
 
 __all__ = ["Folder", "GivenError", "GivenImage", "load_image", "read_folder", "size_of"]
 

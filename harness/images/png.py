@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
+from harness.hashing import sha256
 from harness.images.a1111 import write_parameters
-from harness.store.run import Run, sha256
+from harness.store.run import Run
 
 NAN_LATENTS = "NaN in the latents: the denoiser overflowed; try bfloat16 or float32"
 

@@ -25,6 +25,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import reference
 from harness.errors import AuditError, reading, reason
+from harness.hashing import canonical_digest
 from harness.library_logs import quieten
 from harness.models.components import load_component, load_folder, only_variant
 from harness.models.families import XL, Other, Pixels, family
@@ -33,7 +34,7 @@ from harness.models.safetensors_header import refuse_not_finite
 from harness.models.single_file import WeightsError, load_pipeline_file
 from harness.models.vae_files import load_vae_source
 from harness.models.vae_identity import LEAST_ALIKE, legal, same_space
-from harness.spec.schema import CheckpointSpec, SpeedSpec, canonical_digest
+from harness.spec.schema import CheckpointSpec, SpeedSpec
 
 quieten()
 

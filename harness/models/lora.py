@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from harness.errors import reading
+from harness.hashing import canonical_digest
 from harness.library_logs import quiet_libraries
 from harness.models import peft_layout
 from harness.models.safetensors_header import (
@@ -30,7 +31,6 @@ from harness.models.safetensors_header import (
     seems_to_be,
     some,
 )
-from harness.spec.schema import canonical_digest
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 _DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")

@@ -13,9 +13,9 @@ from diffusers import AutoencoderTiny
 from skimage import data
 
 from harness.errors import AuditError, reason
+from harness.hashing import canonical_digest
 from harness.models.safetensors_header import VaeFamily, WeightsError
 from harness.models.vae_files import VAE_CLASSES, load_vae_source
-from harness.spec.schema import canonical_digest
 
 LEAST_ALIKE = 0.5
 """Below this correlation of `same_space` two latent spaces are not the same."""

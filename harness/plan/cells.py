@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from harness.hashing import canonical_digest
 from harness.models.prompt_weights import weighs
 from harness.models.textual_inversion import named_in
 from harness.spec.prompts import Prompt
-from harness.spec.schema import CheckpointSpec, Spec, canonical_digest, strengths
+from harness.spec.schema import CheckpointSpec, Spec, strengths
 
 ARM = (
     "checkpoint",

@@ -25,7 +25,8 @@ from harness.errors import AuditError
 from harness.files.yaml_files import read_yaml, shown
 from harness.images.colorimetry import MONK_SWATCHES
 from harness.spec.json_schema import Described
-from harness.spec.prompts import SUITES, Texts, nearest, slug
+from harness.spec.prompts import SUITES, Texts
+from harness.text import nearest, slug
 
 OUTCOMES = ("nobody", "several", "cannot tell")
 """What an image can be besides a class; no class may be named so."""

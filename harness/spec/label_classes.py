@@ -16,7 +16,7 @@ import pandas as pd
 
 from harness.errors import AuditError
 from harness.spec.attributes import OUTCOMES, AttributeSpec
-from harness.spec.prompts import slug
+from harness.text import slug
 
 MOST_QUOTED = 8
 IN_SPEC = "translate with labels: {map: {VALUE: CLASS}}"

@@ -19,10 +19,9 @@ share of a class (0 to 1) for that prompt, every further column is a label.
 
 from __future__ import annotations
 
-import difflib
 import re
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain, product
 from math import prod
 from pathlib import Path
@@ -34,6 +33,7 @@ from harness.errors import AuditError
 from harness.files.csv_tables import read_table
 from harness.files.yaml_files import read_yaml
 from harness.spec.json_schema import Described
+from harness.text import nearest, slug, with_article
 
 SUITES = Path(__file__).parent / "suites"
 
@@ -49,8 +49,6 @@ MOST_PROMPTS = 100_000
 """Prompts of one audit; a suite has some hundred."""
 LONGEST_PROMPT = 20_000
 """Characters of one prompt; text encoders read some hundred words."""
-NEAREST_OF = 2_000
-"""Words among which the nearest is looked for: comparing takes time for each."""
 
 
 class Prompt(NamedTuple):
@@ -166,36 +164,6 @@ def load_suite(name: str) -> Suite:
     if name not in suite_names():
         raise AuditError(f"prompts.suite: no suite {name!r}; {nearest(name, suite_names())}")
     return Suite.model_validate(read_yaml(SUITES / "prompts" / f"{name}.yaml"))
-
-
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """'the nearest is X' among the valid words, for an error message."""
-    words = list(valid)
-    if len(words) > NEAREST_OF or len(word) > 200:
-        return f"there are {len(words):,}, the first is {words[0][:80]!r}" if words else ""
-    close = difflib.get_close_matches(word, [w[:200] for w in words], n=1, cutoff=0)
-    return f"the nearest is {close[0]!r}" if close else "there are none"
-
-
-def slug(name: str) -> str:
-    """A name for comparing: lower case, hyphens for spaces ('Age group' is 'age-group')."""
-    return re.sub(r"[\s_-]+", "-", name.strip()).casefold()
-
-
-def with_article(noun: str) -> str:
-    """A noun after its indefinite article: 'an engineer', 'a pilot', 'an hour', 'an MRI scan'.
-
-    Goes by the first letters, so that a few words come out wrong ('an NASA engineer'): write
-    the article into such a value and use the slot without `a:`.
-    """
-    first = noun.split()[0] if noun.split() else ""
-    if len(first) > 1 and first.split("-")[0].isupper():
-        vowel = first[0] in "AEFHILMNORSX"
-    elif re.match(r"(eu|one\b|once|uni(?![nmd])|us[eu]|uti|uro|ukr|uk[eu])", first, re.IGNORECASE):
-        vowel = False
-    else:
-        vowel = re.match(r"([aeiou]|hour|hono|honest|heir)", first, re.IGNORECASE) is not None
-    return f"{'an' if vowel else 'a'} {noun}"
 
 
 def _pieces(template: str) -> list[tuple[str, str, bool]]:

@@ -16,15 +16,14 @@ the spec's own folder. Unknown keys are refused with the nearest valid name.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from harness.errors import AuditError
+from harness.errors import AuditError, SpecError
 from harness.files.yaml_files import LARGEST, read_yaml, shown
+from harness.hashing import canonical_digest
 from harness.spec.attributes import AttributeSpec, load_attribute
 from harness.spec.json_schema import ONE_ALONE, Described
 from harness.spec.label_classes import check_label_map
@@ -35,7 +34,8 @@ from harness.spec.probe_options import (
     TextSpec,
     TrajectorySpec,
 )
-from harness.spec.prompts import PromptsSpec, nearest, slug
+from harness.spec.prompts import PromptsSpec
+from harness.text import nearest, slug
 
 SAMPLERS = (
     "own",
@@ -54,10 +54,6 @@ SAMPLERS = (
 
 LARGEST_SIDE = 8192
 """Of a generated image, in pixels."""
-
-
-class SpecError(AuditError):
-    """The spec cannot be used; the message is one line naming file, key and value."""
 
 
 def _from_source(value: Any) -> Any:
@@ -460,12 +456,6 @@ class Spec(Strict):
     def digest(self) -> str:
         """sha256 of the spec's canonical JSON."""
         return canonical_digest(self.model_dump(mode="json"))
-
-
-def canonical_digest(value: Any) -> str:
-    """sha256, in hex, of the canonical JSON (sorted keys, no spaces) of plain data."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_spec(path: Path) -> Spec:

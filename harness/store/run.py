@@ -8,7 +8,6 @@ what changed since all were checked last is found by `harness.store.damage` when
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import secrets
@@ -28,6 +27,7 @@ from harness.files.atomic import refuse_links, write_new
 from harness.files.checksums import DamagedError
 from harness.files.names import file_name, part
 from harness.files.yaml_files import shown
+from harness.hashing import sha256
 from harness.store.run_folder import BROKEN, MADE_WITH, PLAN, PROVENANCE, RunFolder, parquet_bytes
 
 if TYPE_CHECKING:
@@ -444,8 +444,3 @@ def twin_of(sample: Path) -> Path:
     """The second copy of a sample to be labelled, or the first of the second."""
     stem = sample.stem.removesuffix(COPY)
     return sample.with_name(f"{stem}{COPY if stem == sample.stem else ''}.parquet")
-
-
-def sha256(data: bytes) -> str:
-    """sha256 in hex."""
-    return hashlib.sha256(data).hexdigest()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from harness.spec.schema import canonical_digest
+from harness.hashing import canonical_digest
 from harness.store.run import Run
 
 if TYPE_CHECKING:

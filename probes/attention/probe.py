@@ -16,9 +16,9 @@ import pandas as pd
 from harness.images.heat_map import HEAT, STAGE
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.probe_options import AttentionSpec
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
 from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
+from harness.text import slug
 from probes.contracts import Batch, Context, Figure, Finding, Instrument
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts

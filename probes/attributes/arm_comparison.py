@@ -16,8 +16,8 @@ import pandas as pd
 
 from harness.plan.cells import arm_labels
 from harness.spec.attributes import OUTCOMES, AttributeSpec
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.attributes.outcomes import reported_classes, subject_of
 from probes.contracts import Figure, Finding
 from probes.statistics.association import association_interval

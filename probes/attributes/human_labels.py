@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import slug
+from harness.text import slug
 from probes.attributes.label_sampling import kappa_table
 from probes.attributes.outcomes import reported_classes, subject_of
 from probes.contracts import Figure, Finding

@@ -20,12 +20,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.errors import SpecError
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.spec.label_classes import check_label_map, resolve_labels
-from harness.spec.prompts import nearest, slug
-from harness.spec.schema import Spec, SpecError, parse_spec, read_own_spec
+from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, WITHDRAWN, Run
+from harness.text import nearest, slug
 
 FLOOR = 0.1
 """Uncertainty that even the surest picture is reckoned with. An instrument can be sure and

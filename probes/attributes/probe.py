@@ -15,8 +15,8 @@ import pandas as pd
 
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.attributes.arm_comparison import (
     attrition,
     compare_arms,

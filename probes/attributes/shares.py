@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.spec.attributes import OUTCOMES, AttributeSpec
-from harness.spec.prompts import slug
+from harness.text import slug
 from probes.attributes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
 from probes.contracts import Finding
 from probes.statistics.corrected_distance import corrected_distance

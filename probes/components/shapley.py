@@ -22,7 +22,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.spec.prompts import slug
+from harness.text import slug
 from probes.contracts import Finding
 from probes.statistics.intervals import Estimand, mean_over_prompts, paired_difference, varies
 

@@ -20,8 +20,8 @@ from PIL import Image
 from harness.models.loading import digest_of
 from harness.models.open_clip_models import Classifier, load_classifier
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import slug
 from harness.spec.schema import ClassifierSpec, Fit
+from harness.text import slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import part_seen, squares
 from probes.instruments.faces import faces

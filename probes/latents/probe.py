@@ -15,8 +15,8 @@ import pandas as pd
 from skimage.measure import block_reduce
 
 from harness.plan.cells import Cell, arm_labels
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
 from probes.contracts import Batch, Context, Figure, Finding, Instrument
 from probes.registry import register

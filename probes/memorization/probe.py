@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.plan.cells import Cell, arm_labels
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.contracts import Batch, Context, Figure, Finding, Instrument
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts

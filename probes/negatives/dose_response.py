@@ -12,7 +12,7 @@ from math import nan
 import pandas as pd
 
 from harness.spec.attributes import AttributeSpec
-from harness.spec.prompts import slug
+from harness.text import slug
 from probes.attributes.outcomes import Errors, counts_of, measured_errors, reported_classes
 from probes.contracts import Figure, Finding
 from probes.statistics.corrected_shares import corrected_shares

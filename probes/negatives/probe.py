@@ -13,9 +13,10 @@ from math import nan
 import numpy as np
 import pandas as pd
 
+from harness.hashing import canonical_digest
 from harness.plan.cells import Cell
-from harness.spec.prompts import slug
-from harness.spec.schema import Spec, canonical_digest
+from harness.spec.schema import Spec
+from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.contracts import Figure, Finding, Instrument
 from probes.negatives.dose_response import (

@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from probes.statistics.seed_clusters import design_effect
 
@@ -236,7 +237,8 @@ def _of_labels_alone(sample: _Sample, alpha: float) -> tuple[float, float]:
 
 def clopper_pearson(share: float, n: float, alpha: float) -> tuple[float, float]:
     """Bounds of a share counted among n (which may be fractional) at 1 - alpha."""
+    # Weighted means of zeros or ones miss 0 or n by rounding.
     count = share * n
-    low = stats.beta.ppf(alpha / 2, count, n - count + 1) if count > 1e-9 else 0.0
-    high = stats.beta.ppf(1 - alpha / 2, count + 1, n - count) if n - count > 1e-9 else 1.0
+    count = 0.0 if count <= 1e-9 else n if n - count <= 1e-9 else count
+    low, high = proportion_confint(count, n, alpha, method="beta")
     return float(low), float(high)

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.plan.cells import Cell
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.contracts import Batch, Context, Figure, Finding, Instrument
 from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts

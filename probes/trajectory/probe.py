@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import AuditError
+from harness.hashing import canonical_digest
 from harness.plan.cells import ARM, Cell, arm_labels, text_of
 from harness.spec.probe_options import SwitchSpec
-from harness.spec.prompts import nearest, slug
-from harness.spec.schema import Spec, canonical_digest
+from harness.spec.schema import Spec
 from harness.taps.trajectory import watched_steps
+from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
 from probes.contracts import Batch, Context, Figure, Finding, Instrument
 from probes.registry import register

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.plan.cells import arm_labels
-from harness.spec.prompts import slug
+from harness.text import slug
 from probes.contracts import Finding
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_of_sorted, varies
 

@@ -13,8 +13,8 @@ from math import isfinite, log10, nan
 import pandas as pd
 
 from harness.plan.cells import Cell
-from harness.spec.prompts import slug
 from harness.spec.schema import Spec
+from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.contracts import Figure, Finding, Instrument
 from probes.instruments.skin import Skin

@@ -13,7 +13,8 @@ from audit.gate.baseline import Side, load, read_side, save, side_of_run
 from audit.gate.decision import Metric
 from audit.gate.sample_size import need
 from audit.gate.verdict import decide
-from harness.spec.schema import SpecError, load_spec
+from harness.errors import SpecError
+from harness.spec.schema import load_spec
 
 PROMPTS = [f"a portrait of a {job}" for job in "abcdefghijklmnopqrstuvwx"]
 

@@ -15,7 +15,8 @@ from audit.commands.main import main
 from audit.gate.baseline import Side, load, save
 from audit.gate.verdict import decide
 from harness.errors import AuditError
-from harness.spec.schema import canonical_digest, load_spec
+from harness.hashing import canonical_digest
+from harness.spec.schema import load_spec
 
 pytestmark = pytest.mark.faults
 

@@ -8,8 +8,9 @@ from conftest import write_spec
 from audit.commands.main import main
 from audit.pipeline.component_swaps import by_combination, mixed
 from audit.pipeline.session import open_audit, reopen
+from harness.errors import SpecError
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, SpecError
+from harness.spec.schema import CheckpointSpec
 from probes.components.shapley import COMPONENTS
 
 BOTH = {

@@ -8,13 +8,14 @@ from tiny_pipelines import PIPELINES, SIDE, build, sd3
 
 from audit.pipeline import analyse
 from audit.pipeline.text_scores import text_units
+from harness.errors import SpecError
 from harness.generate.sampling import Extras, Generator
 from harness.models.families import Other, family
 from harness.models.loading import load_checkpoint, load_vae
 from harness.models.lora import Lora
 from harness.models.safetensors_header import WeightsError
 from harness.models.schedulers import sampler
-from harness.spec.schema import CheckpointSpec, SpecError
+from harness.spec.schema import CheckpointSpec
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
 TEXTS = ["a portrait of a doctor", "two cats"]

@@ -7,8 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
+from harness.errors import SpecError
 from harness.spec.json_schema import read_docstring
-from harness.spec.schema import CheckpointSpec, SpecError, parse_spec, spec_schema
+from harness.spec.schema import CheckpointSpec, parse_spec, spec_schema
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from audit.commands.main import main
 from audit.pipeline.imported_images import given_audit
 from audit.pipeline.run import plan_audit
 from audit.pipeline.session import open_audit, read_labels
+from harness.errors import SpecError
 from harness.spec.attributes import load_attribute
 from harness.spec.label_classes import LabelError, parse_label_map, resolve_classes
-from harness.spec.schema import SpecError, load_spec
+from harness.spec.schema import load_spec
 from harness.store.run import Run
 from reference.world import Person, picture
 

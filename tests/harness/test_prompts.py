@@ -13,8 +13,8 @@ from harness.spec.prompts import (
     load_suite,
     resolve_prompts,
     suite_names,
-    with_article,
 )
+from harness.text import with_article
 from reference.world import ROLES, neutral_prompt
 
 

@@ -1,7 +1,8 @@
 import pytest
 from conftest import write_spec
 
-from harness.spec.schema import SpecError, load_spec, spec_schema
+from harness.errors import SpecError
+from harness.spec.schema import load_spec, spec_schema
 
 
 @pytest.mark.parametrize(

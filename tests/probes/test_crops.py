@@ -10,9 +10,10 @@ import yaml
 from conftest import SPEC
 
 from audit.pipeline.imported_images import fitted
+from harness.errors import SpecError
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
-from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Spec, SpecError, parse_spec
+from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Spec, parse_spec
 from probes.attributes.probe import Attributes, images_cut
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel

@@ -13,9 +13,8 @@ import yaml
 from click.testing import CliRunner
 
 from audit.commands.main import main
-from harness.errors import AuditError
+from harness.errors import AuditError, SpecError
 from harness.plan.cells import Cell
-from harness.spec.schema import SpecError
 from harness.store.run import Run
 from probes.attributes import label_sampling
 
