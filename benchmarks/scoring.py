@@ -16,7 +16,7 @@ from PIL import Image
 import reference
 from benchmarks.pairs import ratio
 from harness.spec.attributes import AttributeSpec, load_attribute
-from harness.spec.schema import ClassifierSpec, Spec
+from harness.spec.schema import ClassifierSpec
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from reference.world import HERE, ROLES, STYLES, neutral_prompt, picture_grid
@@ -47,12 +47,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = batches(arguments.count)
     attributes = [load_attribute(name, HERE) for name in ("world-gender", "world-tone")]
-    context = Context(
-        Spec.model_validate(
-            {"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}}
-        ),
-        "cpu",
-    )
+    context = Context("cpu")
 
     def ours() -> None:
         model = ClipModel("small", ClassifierSpec(model="reference:balanced"))

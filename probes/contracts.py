@@ -125,7 +125,6 @@ class Batch(NamedTuple):
 class Context(NamedTuple):
     """What an instrument may use besides the batch."""
 
-    spec: Spec
     device: str
 
 

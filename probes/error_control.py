@@ -67,7 +67,7 @@ def two_level_p(p: ArrayLike, families: Sequence[str]) -> NDArray[np.float64]:
 
     Examples:
         >>> two_level_p([0.01, 0.5, 0.9], ["a", "a", "b"]).round(3).tolist()
-        [0.04, 1.0, 1.0]
+        [0.04, 0.9, 0.9]
     """
     alone = np.asarray(p, float)
     if not ((alone >= 0) & (alone <= 1)).all():

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("reference", "harness", "probes", "reports", "audit", "dashboard", "validation")
+FOLDERS = (
+    "diffusion_audit",
+    "reference",
+    "harness",
+    "probes",
+    "reports",
+    "audit",
+    "dashboard",
+    "validation",
+)
 
 
 def linted(root: Path) -> subprocess.CompletedProcess:

@@ -129,7 +129,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
         i.name: f"{file_name(i.name)}@{canonical_digest(i.cache_key())[:12]}" for i in instruments
     }
     audit.run.write_json(INSTRUMENTS, folders)
-    context = Context(audit.spec, audit.device)
+    context = Context(audit.device)
     for instrument in instruments:
         if "text" in instrument.inputs:
             folder = folders[instrument.name]

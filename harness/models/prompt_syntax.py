@@ -74,7 +74,7 @@ KINDS = (
 def warnings_of(texts: Iterable[str], weighting: str, embeddings: Collection[str]) -> list[str]:
     """One line for each notation that the texts hold and nothing will act on.
 
-    >>> warnings_of(["a cat <lora:fur:.8>"], "none", [])[0].partition(":")[0]
+    >>> warnings_of(["a cat <lora:fur:.8>"], "none", [])[0].partition(": ")[0]
     "'<lora:fur:.8>' is a LoRA in a prompt"
 
     Args:

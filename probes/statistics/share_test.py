@@ -20,7 +20,7 @@ def wilson_p(share: Interval, target: float) -> float:
         target: 0 to 1. At 0 and 1 there is no such test: p is NaN.
 
     Examples:
-        >>> from audit.stats import share_interval
+        >>> from probes.statistics.intervals import share_interval
         >>> round(wilson_p(share_interval(60, 100), 0.5), 4)  # z = 2
         0.0455
     """

@@ -172,11 +172,11 @@ def test_a_cell_that_was_not_followed_says_why(followed):
     plan = followed.run.read_plan()
     one = next(u for u in units_of(plan) if u.id == unit[0])
     batch = read_batch(followed.run, one, unit[1], frozenset({"attention"}), {"attention": "none"})
-    table = CrossAttention(followed.spec.attention).measure(batch, Context(followed.spec, "cpu"))
+    table = CrossAttention(followed.spec.attention).measure(batch, Context("cpu"))
     assert set(table["note"]) == {"its denoising was not followed"}
     record = taps.Record({}, {"missing": {"mid.attn2": "no to_k"}})
     bare = batch._replace(taps={"attention": (record,) * len(batch.cells)})
-    table = CrossAttention(followed.spec.attention).measure(bare, Context(followed.spec, "cpu"))
+    table = CrossAttention(followed.spec.attention).measure(bare, Context("cpu"))
     assert table["note"].iloc[0] == "no cross-attention layer can be followed: mid.attn2 (no to_k)"
     probe = probes_of(followed.spec)[0]
     nothing = pd.DataFrame()

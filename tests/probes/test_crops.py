@@ -93,7 +93,7 @@ def test_a_person_at_the_bottom_is_read():
     truth = np.array([p.gender == "woman" for p in PEOPLE])
     for fit in FITS:
         gender = ClipAttribute(model(fit), load_attribute("world-gender", Path()))
-        rows = gender.measure(batch_of(pages), Context(spec(), "cpu"))
+        rows = gender.measure(batch_of(pages), Context("cpu"))
         assert rows[["class:man", "class:woman"]].sum(axis=1).to_numpy() == pytest.approx(1)
         read = (rows["class:woman"] > rows["class:man"]).to_numpy()
         shares[fit], right[fit] = read.mean(), (read == truth).mean()
@@ -117,14 +117,13 @@ def test_square_images_have_the_same_scores_by_every_way():
     people = tuple(picture(p) for p in PEOPLE[:6])
     attribute = load_attribute("world-gender", Path())
     tables = [
-        ClipAttribute(model(f), attribute).measure(batch_of(people), Context(spec(), "cpu"))
-        for f in FITS
+        ClipAttribute(model(f), attribute).measure(batch_of(people), Context("cpu")) for f in FITS
     ]
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0])
     # Among images that are not square too.
     mixed = batch_of((*people[:3], tall(PEOPLE[0])))
-    likeness = [ClipLikeness(model(f)).measure(mixed, Context(spec(), "cpu")) for f in FITS]
+    likeness = [ClipLikeness(model(f)).measure(mixed, Context("cpu")) for f in FITS]
     for rows in likeness[1:]:
         assert rows["likeness"][:3].to_numpy() == pytest.approx(
             likeness[0]["likeness"][:3].to_numpy(), abs=1e-6
@@ -169,7 +168,7 @@ def test_unknown_ways_are_refused(change):
 )
 def test_what_was_cut_is_a_finding(fit, value, words):
     images = (picture(PEOPLE[0]), tall(PEOPLE[0]), tall(PEOPLE[1]))
-    rows = ClipLikeness(model(fit)).measure(batch_of(images), Context(spec(), "cpu"))
+    rows = ClipLikeness(model(fit)).measure(batch_of(images), Context("cpu"))
     plan = pd.DataFrame([cell(f"c{i}") for i in range(3)], columns=Cell._fields)
     asked = spec(classifiers={"small": {"model": "reference:balanced", "fit": fit}})
     (found,) = images_cut({"small.likeness": rows}, plan.assign(arm="a"), asked, "small")

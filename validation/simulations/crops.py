@@ -27,7 +27,7 @@ from scipy import ndimage
 from skimage import data
 
 from harness.spec.attributes import load_attribute
-from harness.spec.schema import ClassifierSpec, Fit, Spec
+from harness.spec.schema import ClassifierSpec, Fit
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipModel
 from reference.world import GENDERS, ROLES, SIZE, STYLES, TONES, Person, picture
@@ -125,7 +125,7 @@ def gender(way: Way) -> ClipAttribute:
 
 def women(images: list[Pixels], way: Way) -> NDArray[np.bool_]:
     """Which images are read as women."""
-    context = Context(Spec.model_construct(), "cpu")
+    context = Context("cpu")
     rows = pd.concat([gender(way).measure(batch, context) for batch in batches(images)])
     read: NDArray[np.bool_] = (rows["class:woman"] > rows["class:man"]).to_numpy()
     return read
