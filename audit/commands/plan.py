@@ -33,11 +33,13 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
         for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
             put(line)
         return
-    from audit.pipeline import estimate
-    from audit.pipeline.plan import plan_audit
     from audit.pipeline.session import open_audit
 
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
+    # Heavy imports wait until the spec is known to be sound.
+    from audit.pipeline import estimate
+    from audit.pipeline.plan import plan_audit
+
     plan, _ = plan_audit(audit, say)
     for line in estimate.lines(audit, plan):
         put(line)

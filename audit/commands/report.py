@@ -57,13 +57,15 @@ def report_command(
     into: Path | None,
 ) -> None:
     """Write RUN's report again, with today's labels."""
-    from audit.pipeline import analyse
     from audit.pipeline.session import reopen
+
+    audit = reopen(run_folder)
+    # Heavy imports wait until there is a run.
+    from audit.pipeline import analyse
     from reports import card
     from reports.build import write_report
     from reports.readme_block import splice_file
 
-    audit = reopen(run_folder)
     findings, figures = analyse.analyse(audit)
     data = analyse.report_data(audit, findings, figures, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data

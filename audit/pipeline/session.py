@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
-import torch
 
 import reference
 from harness.errors import AuditError, SpecError, reading
 from harness.files import csv_tables
-from harness.models import loading
 from harness.plan.cells import ARM
 from harness.spec.label_classes import resolve_classes, resolve_labels
 from harness.spec.prompts import Prompt, resolve_prompts
@@ -21,6 +19,9 @@ from harness.spec.schema import Spec, load_spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, Run
 from harness.text import slug
+
+if TYPE_CHECKING:
+    import torch
 
 NEEDED = {
     "errors": ["attribute", "instrument", "true", "outcome", "count"],
@@ -77,13 +78,16 @@ def reopen(folder: Path) -> Audit:
 
 
 def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
-    device = loading.pick_device(spec.device)
     try:
         prompts = resolve_prompts(spec.prompts, base)
     except AuditError as error:
         raise SpecError(f"{path}: prompts: {error}") from None
     refuse_too_many(spec, len(prompts), path)
     spec = beside(spec, base)
+    # Imports torch, which takes seconds: what is wrong with a spec is said before.
+    from harness.models import loading
+
+    device = loading.pick_device(spec.device)
     return Audit(spec, base, run, device, loading.pick_dtype(spec.dtype, device), prompts)
 
 

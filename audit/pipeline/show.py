@@ -10,10 +10,8 @@ import pandas as pd
 from PIL import Image
 
 from audit.pipeline.session import Audit, reopen
-from audit.pipeline.taps import taps_of
 from harness.errors import SpecError
 from harness.files.atomic import write_atomic
-from harness.generate.worker import GenerateWorker
 from harness.hashing import sha256
 from harness.plan.cells import FACTS
 
@@ -58,6 +56,9 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
 
 def _remake(audit: Audit, plan: pd.DataFrame, row: pd.Series) -> np.ndarray:
     """The pixels of one cell, made anew in a batch of its own."""
+    from audit.pipeline.taps import taps_of
+    from harness.generate.worker import GenerateWorker
+
     worker = GenerateWorker(
         audit.run, audit.spec, audit.base, audit.device, audit.dtype, taps_of(audit.spec)
     )

@@ -46,6 +46,39 @@ def test_help_answers_without_heavy_imports():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "no-such.yaml"),
+        ("plan", "no-such.yaml"),
+        ("run", "wrong-key.yaml"),
+        ("plan", "wrong-key.yaml"),
+        ("report", "no-such"),
+        ("show", "no-such", "cell"),
+        ("gate", "no-such", "no-such-either"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_heavy_is_imported(tmp_path, arguments):
+    (tmp_path / "wrong-key.yaml").write_text("checkpoint: {a: reference:balanced}\n")
+    code = (
+        "import sys; from audit.commands.main import main\n"
+        f"try: main({list(arguments)!r})\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'skimage'} & set(sys.modules)\n"
+        "sys.exit(str(heavy or 'none'))"
+    )
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == "none", done.stderr
+    assert done.stderr.startswith("error: ") or arguments[0] == "gate"
+
+
 def test_help_names_each_command_in_a_sentence_that_is_not_cut():
     lines = audit("--help").stdout.partition("Commands:")[2].strip().splitlines()
     assert len(lines) >= 17
