@@ -52,7 +52,7 @@ def scores_of(plan, women) -> pd.DataFrame:
     )
 
 
-def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None):
+def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None, targets=None):
     likeness = pd.DataFrame(
         {"cell": plan["cell"], "likeness": 0.5, "embedding": [np.array([1.0, 0.0])] * len(plan)}
     )
@@ -62,6 +62,8 @@ def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None):
         tables["errors"] = errors
     if drawn is not None:
         tables["drawn.gender"] = drawn
+    if targets is not None:
+        tables["targets"] = targets
     none = pd.DataFrame(columns=["cell", "attribute", "class", "rater"])
     findings, figures = registry()["attributes"].analyse(
         tables,
@@ -97,6 +99,21 @@ def test_shares_and_distances_are_those_counted_by_hand():
     suite = pick(findings, "mean share", checkpoint="b")[0]
     assert suite.value == 0.75
     assert suite.low < 0.75 < suite.high
+
+
+def test_a_prompt_that_has_its_own_target_is_held_against_it():
+    plan = plan_of()
+    own = pd.DataFrame(
+        [("p3", "gender", "woman", 0.75), ("p3", "gender", "man", 0.25)],
+        columns=["prompt", "attribute", "class", "share"],
+    )
+    scores = scores_of(plan, lambda c, i: 6)
+    findings, _ = analysed(plan, scores, targets=own)
+    assert pick(findings, "total variation", checkpoint="a", prompt="p3")[0].value == 0
+    assert pick(findings, "total variation", checkpoint="a", prompt="p2")[0].value == 0.25
+    # The control: without it the same images are as far off as those of the other prompts.
+    findings, _ = analysed(plan, scores)
+    assert pick(findings, "total variation", checkpoint="a", prompt="p3")[0].value == 0.25
 
 
 def test_an_all_one_class_model_is_maximal_and_flagged():
