@@ -18,12 +18,13 @@ from PIL import Image
 from harness.hashing import sha256
 from harness.images.a1111 import write_parameters
 from harness.plan.cells import Arm, make_plan, units_of
-from harness.spec.attributes import AttributeSpec
 from harness.spec.prompts import Prompt
 from harness.spec.schema import Spec, parse_spec
 from harness.store.damage import check
 from harness.store.run import Run
-from probes.contracts import Figure, Finding, findings_frame
+from probes.attributes.metrics import SHARE
+from probes.contracts import Figure, Finding, Reference
+from probes.finding_rows import findings_frame
 from probes.statistics.intervals import share_interval
 from reports import ReportData
 from reports.build import as_json
@@ -89,9 +90,7 @@ def make(
             run.write_images(unit.id, str(vae), images)
             _score(run, spec, unit.id, str(vae), cells, picked, rng, counts)
     findings = _findings(spec, plan, counts)
-    run.write_table(
-        "findings.parquet", findings_frame(findings).assign(subject=lambda f: f["subject"].map(str))
-    )
+    run.write_table("findings.parquet", findings_frame(findings))
     data = ReportData(
         title="synthetic",
         audited=[{"kind": "denoiser", "name": n, "digest": sha256(n.encode())} for n in arms],
@@ -203,7 +202,7 @@ def _findings(spec: Spec, plan: pd.DataFrame, counts: dict[tuple[str, ...], int]
                 Finding(
                     id=f"attributes/share/{'/'.join(key)}",
                     probe="attributes",
-                    metric="share",
+                    metric=SHARE,
                     subject={
                         "checkpoint": row.checkpoint,
                         "vae": row.vae,
@@ -217,24 +216,25 @@ def _findings(spec: Spec, plan: pd.DataFrame, counts: dict[tuple[str, ...], int]
                     high=share.high,
                     headline=row.vae == "own",
                     n=n,
-                    null=1 / 3,
-                    target=_target(attribute),
-                    unit="share",
+                    reference=Reference(
+                        attribute.shares()[first], 1 / 3, targets=attribute.shares()
+                    ),
                     instrument=f"small.{attribute.name}",
                 )
             )
     return found
 
 
-def _target(attribute: AttributeSpec) -> str:
-    return ", ".join(f"{name} {share:.3g}" for name, share in attribute.shares().items())
-
-
 def _figures(findings: list[Finding], plan: pd.DataFrame) -> list[Figure]:
     chart = pd.DataFrame(
         [
             {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
-            | {"group": f.subject["arm"], "facet": f.subject["class"], "target": f.null, "n": f.n}
+            | {
+                "group": f.subject["arm"],
+                "facet": f.subject["class"],
+                "target": f.reference.null,
+                "n": f.n,
+            }
             for f in findings
             if f.subject["attribute"] == "look-0"
         ]

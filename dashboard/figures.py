@@ -79,7 +79,7 @@ def figure(run: RunView, one: Figure, key: str = "") -> None:
         if made:
             # A ranking's rule is whatever its caption says: often what chance alone would score.
             targets = one.table.get("target", pd.Series()).notna().any()
-            draw(made, key, one.alt, bool(targets) and not one.id.startswith("ranking"))
+            draw(made, key, one.alt, bool(targets) and not one.ranking)
             with st.expander("Table"):
                 st.dataframe(one.table, hide_index=True, key=f"table {key}", alt=one.alt)
         elif one.kind in PICTURES and {"row", "column", "cell"} <= set(one.table.columns):

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard.queries import RunView
 from probes.contracts import Finding
+from probes.finding_rows import findings_frame
 from reports.sentences import value_text
 from reports.verdicts import AGAINST, is_measured, verdict
 
@@ -21,8 +22,11 @@ LABELS = {
 }
 """Verdicts of `reports.verdicts`, in the order in which they are told."""
 SUBJECT = ("attribute", "arm", "prompt", "class")
-NUMBERS = ("value", "low", "high", "null", "tested_against", "p", "p_unadjusted", "n")
-WORDS = ("unit", "target", "estimand", "instrument", "reading", "family", "adjustment", "note")
+SHOWN = (
+    *("value", "low", "high", "null", "reference", "p", "p_unadjusted", "n", "unit", "targets"),
+    *("estimand", "instrument", "reading", "family", "adjustment", "note"),
+)
+"""Fields of a finding's row that the table shows."""
 
 
 def frame(run: RunView) -> pd.DataFrame:
@@ -42,11 +46,10 @@ def table(findings: Sequence[Finding]) -> pd.DataFrame:
         "verdict": [verdict(f) for f in findings],
         "headline": [f.headline or f.status == "failed" for f in findings],
         "probe": [f.probe for f in findings],
-        "metric": [f.metric.replace("_", " ") for f in findings],
+        "metric": [f.metric.name.replace("_", " ") for f in findings],
     }
     columns |= {k: [f.subject.get(k, "") for f in findings] for k in SUBJECT}
-    columns |= {k: [getattr(f, k) for f in findings] for k in (*NUMBERS, *WORDS)}
-    made = pd.DataFrame(columns)
+    made = pd.concat([pd.DataFrame(columns), findings_frame(findings)[list(SHOWN)]], axis=1)
     made["headline"] = made["headline"].astype(bool)
     place = {v: i for i, v in enumerate(LABELS)}
     made["order"] = made["verdict"].map(place)
@@ -87,7 +90,7 @@ def across(runs: Mapping[str, RunView], metric: str) -> pd.DataFrame:
     rows = []
     for name, run in runs.items():
         for f in run.findings:
-            if f.metric == metric and f.headline and is_measured(f):
+            if f.metric.name == metric and f.headline and is_measured(f):
                 about = [f.subject.get(k, "") for k in ("attribute", "class", "group")]
                 about += [f"against {f.subject[k]}" for k in AGAINST if k in f.subject]
                 facet = " · ".join(s for s in about if s)

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard.escaping import count, plain
 from dashboard.images import crisp
 from dashboard.queries import RunView
+from harness.images.image_ref import read_ref
 from probes.contracts import Figure
 from reports.grids import read_grid
 
@@ -42,7 +43,7 @@ def gallery(
 
 def picture_button(cell: str, caption: str, key: str) -> None:
     """A caption that opens the picture it stands under."""
-    own = cell.partition(" ")[0]  # the picture that was changed, or under a map
+    own = read_ref(cell).cell  # the picture that was changed, or under a map
     if len(own) == 64:
         st.button(
             plain(caption or own[:12], 44),

@@ -11,7 +11,8 @@ from dashboard.escaping import plain
 from dashboard.galleries import frame
 from dashboard.images import parameters
 from dashboard.outcomes import Reading, readings, told
-from dashboard.queries import MINUS, RunView
+from dashboard.queries import RunView
+from harness.images.image_ref import ImageRef
 from harness.plan.cells import FACTS
 from reports.tables import show as short
 
@@ -42,7 +43,7 @@ def _history(run: RunView, row: pd.Series) -> None:
             format_func=lambda c: names[c],
             key=f"beside {cell}",
         )
-    wanted = [cell] + ([beside, f"{beside}{MINUS}{cell}"] if beside else [])
+    wanted = [cell] + ([beside, str(ImageRef(beside, minus=cell))] if beside else [])
     captions = [str(row["arm"])] + ([names[beside], "what changed, 8\u00a0×"] if beside else [])
     pictures = run.images(wanted)
     with st.container(horizontal=True, gap="small"):

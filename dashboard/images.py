@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import io
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-
-AMPLIFIED = 8
 
 
 def crisp(png: bytes, side: int) -> bytes:
@@ -33,22 +29,6 @@ def thumbnail(png: bytes, side: int) -> bytes | None:
         return None
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _webp(image)
-
-
-def difference(one: bytes, other: bytes) -> bytes:
-    """One picture minus another, amplified on grey, as PNG; the first where sizes differ."""
-    a, b = pixels(one), pixels(other)
-    if a.shape != b.shape:
-        return one
-    apart = (128 + AMPLIFIED * (a.astype(int) - b)).clip(0, 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(apart).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def pixels(png: bytes) -> NDArray[np.uint8]:
-    """(height, width, 3), uint8 sRGB."""
-    return np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
 
 
 def parameters(png: bytes | None) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from math import nan
 from pathlib import Path
 from threading import RLock
 from time import monotonic_ns
@@ -19,7 +18,6 @@ import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 
-from dashboard.images import difference
 from dashboard.run_index import Files, RunError, checked, index, without
 from harness.errors import AuditError, reason
 from harness.files.checksums import (
@@ -29,13 +27,15 @@ from harness.files.checksums import (
     read_json,
     read_text,
 )
-from harness.images.heat_map import HEAT, map_at, overlaid, place_of
+from harness.images.heat_map import map_at
+from harness.images.image_ref import ImageRef, read_ref, rendered
 from harness.plan.cells import ARM, Cell, arm_labels
 from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.store.damage import find
 from harness.store.run import read_images
 from harness.store.run_folder import RunFolder
 from probes.contracts import Figure, Finding
+from probes.finding_rows import FORMAT, figure_from_row, from_row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from dashboard.charts import Facets
 
 FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
-MINUS = " minus "
 REPORT = "report/report.json"
-NUMBERS = ("value", "low", "high", "null", "null_q95", "p", "tested_against", "p_unadjusted")
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 Filters = Mapping[str, Sequence[Any]]
 
@@ -203,14 +201,10 @@ class RunView:
 
     # --- pictures ---
 
-    def images(self, cells: Iterable[str]) -> dict[str, bytes]:
-        """PNG bytes of the cells that have a picture.
-
-        Also of 'CELL minus CELL', and of a cell under a map of attention: see
-        `harness.images.heat_map`.
-        """
-        wanted = list(dict.fromkeys(cells))
-        plain = [part for cell in wanted for part in cell.partition(HEAT)[0].split(MINUS)]
+    def images(self, refs: Iterable[str]) -> dict[str, bytes]:
+        """PNG bytes of the references that have an image, see `harness.images.image_ref`."""
+        wanted = {text: read_ref(text) for text in refs}
+        plain = list({c for ref in wanted.values() for c in (ref.cell, ref.minus) if c})
         rows = self.sql(
             "SELECT cell, unit, vae_file FROM cells WHERE list_contains(?, cell)", [plain]
         )
@@ -225,24 +219,18 @@ class RunView:
                 if isinstance(error, DamagedError):  # since the run was opened
                     self.damaged.append(path.relative_to(self.folder).as_posix())
                 continue  # removed, or damaged
-        for cell in wanted:
-            one, _, other = cell.partition(MINUS)
-            if other and one in found and other in found:
-                found[cell] = difference(found[one], found[other])
-            one, _, word = cell.partition(HEAT)
-            plane = self._map(one, word) if word and one in found else None
-            if plane is not None:
-                found[cell] = overlaid(found[one], plane)
-        return found
+        made = {text: rendered(ref, found.get, self._map) for text, ref in wanted.items()}
+        return {text: png for text, png in made.items() if png is not None}
 
-    def _map(self, cell: str, word: str) -> NDArray[np.generic] | None:
+    def _map(self, ref: ImageRef) -> NDArray[np.generic] | None:
         """Where attention to a word was, if the run kept it."""
         from safetensors import SafetensorError, safe_open
 
-        row, place = self.cell(cell), place_of(word)
-        if row is None or place is None:
+        row = self.cell(ref.cell)
+        if row is None:
             return None
-        key = f"{row['trajectory']}|{place[0]}"
+        name, index = ref.array
+        key = f"{row['trajectory']}|{name}"
         for path in self.files.attention.get(str(row["unit"]), []):
             try:
                 with safe_open(path, "numpy") as file:
@@ -250,7 +238,7 @@ class RunView:
                         array = file.get_tensor(key)
                         strict = self.held.format > 1
                         check_tensors([(key, array)], file.metadata(), path, strict)
-                        return map_at(array, place[1])
+                        return map_at(array, index)
             except (OSError, SafetensorError, DamagedError):
                 continue
         return None
@@ -347,23 +335,19 @@ class RunView:
     def report(self) -> dict[str, Any]:
         """report.json, or nothing where there is none that this version reads."""
         value = self.json(REPORT)
-        return value if isinstance(value, dict) and value.get("report") == 1 else {}
+        return value if isinstance(value, dict) and value.get("report") in (1, FORMAT) else {}
 
     @cached_property
     def findings(self) -> list[Finding]:
         """All findings, in the report's order."""
-        return [_finding(row) for row in self.report.pop("findings", [])]
+        return [from_row(row) for row in self.report.pop("findings", [])]
 
     @cached_property
     def figures(self) -> list[Figure]:
         """All figures, in the report's order."""
-        return [
-            Figure(
-                str(e["id"]), e["kind"], pd.DataFrame(e["table"]), str(e["caption"]), str(e["alt"])
-            )
-            # 0.1.0 called them exhibits.
-            for e in self.report.get("figures", self.report.get("exhibits", []))
-        ]
+        # 0.1.0 called them exhibits.
+        rows = self.report.get("figures", self.report.get("exhibits", []))
+        return [figure_from_row(row) for row in rows]
 
     def close(self) -> None:
         """Let go of the tables."""
@@ -389,17 +373,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _finding(row: Mapping[str, Any]) -> Finding:
-    """A finding of report.json, where a number that was not measured is null."""
-    known = {**Finding._field_defaults, **row}
-    for key in NUMBERS:
-        if known[key] is None:
-            known[key] = nan
-    return Finding._make(map(known.__getitem__, Finding._fields))
-
-
 def _first(error: Exception) -> str:
     return reason(error)
 
 
-__all__ = ["FILTERS", "MINUS", "Filters", "RunError", "RunView"]
+__all__ = ["FILTERS", "Filters", "RunError", "RunView"]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from PIL import Image
@@ -15,28 +15,15 @@ from PIL import Image
 from harness.errors import AuditError, reading
 from harness.store import run as store
 from harness.store.damage import refuse
-from probes.contracts import Figure, Finding
+from probes.contracts import Figure
+from probes.finding_rows import figure_from_row, findings_frame, from_row
 from reports.charts import draw
 
 REPORT = "report/report.json"
 
 
-class RunFigure(NamedTuple):
-    """One figure of a run's report.
-
-    Attributes:
-        id: id of the figure, such as 'shares/small.world-gender'.
-        kind: kind of the figure: bar, line, scatter+image, grid, …
-        table: table behind it, one row a mark.
-        caption: caption in the report.
-        alt: alternative text.
-    """
-
-    id: str
-    kind: str
-    table: pd.DataFrame
-    caption: str
-    alt: str
+class RunFigure(Figure):
+    """One figure of a run's report, as `probes.contracts.Figure`, that can be drawn."""
 
     def to_svg(self, dark: bool = False) -> str:
         """The figure as SVG, as in the report; of several facets the first.
@@ -51,7 +38,7 @@ class RunFigure(NamedTuple):
 
     def facets(self, dark: bool = False) -> list[str]:
         """The figure as SVGs, one a facet; arguments and errors as `to_svg`."""
-        drawing = draw(Figure(self.id, self.kind, self.table, self.caption, self.alt))  # type: ignore[arg-type]
+        drawing = draw(self)
         if drawing is None:
             raise AuditError(f"figure {self.id!r} is a {self.kind}: see its table")
         return [p.dark if dark else p.light for p in drawing.pictures]
@@ -101,20 +88,12 @@ class Run:
         Raises:
             AuditError: The run has no report yet.
         """
-        rows = self._report()["findings"]
-        frame = pd.DataFrame([{k: v for k, v in r.items() if k != "subject"} for r in rows])
-        subjects = pd.DataFrame([r["subject"] for r in rows]).fillna("").add_prefix("subject.")
-        numbers = [n for n, kind in Finding.__annotations__.items() if kind == "float"]
-        held = [n for n in numbers if n in frame]
-        frame[held] = frame[held].astype(float)
-        return pd.concat([frame, subjects], axis=1)
+        return findings_frame(from_row(row) for row in self._report()["findings"])
 
     def figures(self) -> dict[str, RunFigure]:
         """All figures of the report by id, in its order."""
-        return {
-            f["id"]: RunFigure(f["id"], f["kind"], pd.DataFrame(f["table"]), f["caption"], f["alt"])
-            for f in self._report().get("figures", [])
-        }
+        rows = self._report().get("figures", [])
+        return {row["id"]: RunFigure(**vars(figure_from_row(row))) for row in rows}
 
     def figure(self, name: str) -> RunFigure:
         """One figure by its id.

@@ -9,7 +9,8 @@ resumable, shared and countable before it is paid for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import nan
+from dataclasses import dataclass, field, replace
+from math import inf, nan
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -24,69 +25,168 @@ if TYPE_CHECKING:
     from harness.taps.record import Record
     from probes.statistics.intervals import Estimand
 
+MetricKind = Literal["share", "distance", "shift", "level"]
+Better = Literal["higher", "lower", "target", None]
+Reading = Literal["", "as counted", "corrected", "prediction-powered"]
+Status = Literal["measured", "not-measured", "failed"]
 Kind = Literal["bar", "line", "scatter+image", "heat-over-image", "strip", "grid", "table"]
 
 
-class Finding(NamedTuple):
-    """One claim, with all that is needed to weigh it.
+class MetricSpec(NamedTuple):
+    """What a number is: declared once, beside what measures it.
+
+    Report, gate, `audit plan --detect` and dashboard read these fields and nothing else of a
+    metric, so that a new one needs no line of theirs.
+
+    Attributes:
+        name: its name in the field's words, as reports say it: 'mean share', 'SSIM'.
+        kind: how it is read. 'share': from 0 to 1, held against a target. 'distance': never
+            negative, 0 without the effect. 'shift': a change or a difference, in either direction.
+            'level': any other number, which has no zero to be held against.
+        unit: its unit; '' where it has none.
+        better: which way is better; 'target': the nearer to the target; None: neither.
+        column: the column of its instrument's table that holds it for each image; '' where it is
+            computed from several.
+        span: between the least and the largest value there can be; infinite where there is none.
+        resolution: an effect up to this size is what rounding to 8 bits could do.
+        default_margin: the loss that a gate lets pass unless told otherwise; None: no gate on it.
+    """
+
+    name: str
+    kind: MetricKind = "level"
+    unit: str = ""
+    better: Better = None
+    column: str = ""
+    span: float = inf
+    resolution: float = 0.0
+    default_margin: float | None = None
+
+    def difference(self, name: str = "") -> MetricSpec:
+        """The metric of a difference of two such numbers.
+
+        Args:
+            name: its own name; '': the metric's with 'difference' behind it.
+        """
+        return self._replace(name=name or f"{self.name} difference", kind="shift")
+
+
+class Reference(NamedTuple):
+    """What a number is held against.
+
+    Attributes:
+        value: of a share, its target; of a distance 0; of a shift, the largest change that counts
+            as none, in either direction. In the metric's unit; NaN: nothing.
+        null: what a model without the effect scores on average at this n.
+        null_q95: the 95 % point of that.
+        targets: the target of each class, 0 to 1; empty where there is none.
+    """
+
+    value: float = nan
+    null: float = nan
+    null_q95: float = nan
+    targets: Mapping[str, float] = {}
+
+
+NO_REFERENCE = Reference()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One claim, with all that is needed to weigh it; nothing is parsed back out of its words.
 
     A headline with a `family` and a p is a test of the report: `probes.error_control` adjusts its p
     over all of them, and only tests have a verdict. All else is described.
 
-    `low` and `high` bound a 95 % interval. `null` is what a model without the effect scores
-    at this n, `null_q95` the 95 % point of that, `p` the probability of a value at least as
-    far out. Numbers that were not measured are NaN, never zero.
+    Numbers that were not measured are NaN, never zero.
+
+    Attributes:
+        id: probe/metric/subject; stable across runs.
+        probe: name of the probe.
+        metric: what the number is.
+        subject: of what: {"checkpoint": …, "vae": …, "prompt": …, "attribute": …, "class": …}.
+        value: the number, in the metric's unit.
+        low: lower bound of its 95 % interval.
+        high: upper bound of it.
+        p: probability, where the reference holds, of a value at least as far out.
+        n: images (or texts) behind it.
+        n_clusters: prompts (or other clusters) that these fall in.
+        planned: images planned for it, of which `n` were counted; 0: not known.
+        estimand: for what the number is meant.
+        estimator: how it was computed.
+        reference: what it is held against.
+        reading: which estimate of a share it is: what the classifier said, that corrected for its
+            confusion matrix, or with people's labels.
+        instrument: what measured.
+        headline: whether it belongs at the head of a report.
+        family: the tests that p is adjusted with, such as 'ARM/ATTRIBUTE/INSTRUMENT'; '': none.
+        adjustment: how p was adjusted over the report's tests: 'none', or the procedure's name.
+        p_unadjusted: p of this test alone; NaN where p was not adjusted.
+        status: whether there is a number.
+        note: what else a reader should know; the reason, where there is no number.
     """
 
     id: str
-    """Stable across runs: probe/metric/subject."""
     probe: str
-    metric: str
-    subject: dict[str, str]
-    """Of what: {"checkpoint": …, "vae": …, "prompt": …, "attribute": …, "class": …}."""
-    value: float
+    metric: MetricSpec
+    subject: dict[str, str] = field(default_factory=dict)
+    value: float = nan
     low: float = nan
     high: float = nan
-    estimand: Estimand = "this suite"
-    estimator: str = ""
-    headline: bool = False
+    p: float = nan
     n: int = 0
     n_clusters: int = 0
-    null: float = nan
-    null_q95: float = nan
-    p: float = nan
-    target: str = ""
-    unit: str = ""
-    higher_is_better: bool | None = None
-    instrument: str = ""
-    status: Literal["measured", "not-measured", "failed"] = "measured"
-    note: str = ""
-    tested_against: float = nan
-    """The value that p tests against, in the finding's unit; NaN where nothing is tested."""
-    family: str = ""
-    """The family of tests that p is adjusted in, such as 'ARM/ATTRIBUTE/INSTRUMENT'; '': none."""
-    adjustment: str = "none"
-    """How p was adjusted over the report's tests: 'none', or the procedure's name."""
-    p_unadjusted: float = nan
-    """The p of this test alone; NaN where p was not adjusted."""
-    reading: Literal["", "as counted", "corrected", "prediction-powered"] = ""
-    """Which estimate of a share this is: what the classifier said, that corrected for its
-    confusion matrix, or with people's labels."""
     planned: int = 0
-    """Images planned for this number, of which `n` were counted; 0: not known."""
+    estimand: Estimand = "this suite"
+    estimator: str = ""
+    reference: Reference = NO_REFERENCE
+    reading: Reading = ""
+    instrument: str = ""
+    headline: bool = False
+    family: str = ""
+    adjustment: str = "none"
+    p_unadjusted: float = nan
+    status: Status = "measured"
+    note: str = ""
+
+    def not_measured(self, why: str) -> Finding:
+        """The same finding without a number: `why` comes first in its note.
+
+        Args:
+            why: reason, as an end of the sentence 'not measured: …'.
+        """
+        note = "; ".join(filter(None, [why, self.note]))
+        return replace(self, value=nan, low=nan, high=nan, p=nan, status="not-measured", note=note)
 
 
-class Figure(NamedTuple):
+REQUIRED: dict[Kind, tuple[str, ...]] = {
+    "bar": ("label", "value", "low", "high", "group"),
+    "line": ("x", "value", "low", "high", "group"),
+    "scatter+image": ("x", "y", "group"),
+    "grid": ("row", "column", "cell"),
+    "heat-over-image": ("row", "column", "cell"),
+    "strip": ("row", "column", "cell"),
+    "table": (),
+}
+"""Columns that the table of a figure must have, by the figure's kind."""
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
     """One figure with the table behind it: all that report and dashboard draw.
 
-    Columns by kind:
-        bar: label, value, low, high, group; optionally target, facet.
-        line: x, value, low, high, group; optionally facet.
-        scatter+image: x, y, group, cell (the image behind a point); optionally facet.
-        grid, heat-over-image, strip: row, column, cell (ids to look up in the run's pictures,
-            which also know a cell under a heat map: see `reports.image_grids`), caption.
-        table: any.
-        others: as the probe that makes them documents.
+    Attributes:
+        id: probe/what/of what; stable across runs.
+        kind: how it is drawn. bar: dots with intervals; scatter+image: points in a plane, each
+            with its image; grid, heat-over-image and strip: images in rows and columns.
+        table: the columns `REQUIRED`; bar and scatter+image optionally facet, bar also target;
+            scatter+image optionally cell (the image behind a point); grids optionally caption and
+            reason (why there is no image). A `cell` is a reference to an image, as text: see
+            `harness.images.image_ref`.
+        caption: what it shows and how to read it.
+        alt: what it shows, for those who do not see it.
+        probe: name of the probe; set when the analyses are put together.
+        subject: of what: {"attribute": …, "instrument": …}; empty where it is of the whole run.
+        ranking: whether it ranks the arms, which is shown first.
     """
 
     id: str
@@ -94,6 +194,21 @@ class Figure(NamedTuple):
     table: pd.DataFrame
     caption: str
     alt: str
+    probe: str = ""
+    subject: dict[str, str] = field(default_factory=dict)
+    ranking: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the kind is unknown or the table lacks a column of its kind."""
+        if self.kind not in REQUIRED:
+            kinds = ", ".join(REQUIRED)
+            raise ValueError(f"figure {self.id!r}: kind {self.kind!r} is none of {kinds}")
+        missing = [c for c in REQUIRED[self.kind] if c not in self.table]
+        if missing and not self.table.empty:
+            raise ValueError(
+                f"figure {self.id!r} of kind {self.kind!r} lacks column {missing[0]!r}; "
+                f"it has {', '.join(map(str, self.table.columns))}"
+            )
 
 
 class Batch(NamedTuple):
@@ -174,8 +289,3 @@ class Probe(Protocol):
     ) -> tuple[list[Finding], list[Figure]]:
         """From rows to claims. Pure; may read any instrument's table."""
         ...
-
-
-def findings_frame(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Findings as a table, one row each, in the order of `Finding`'s fields."""
-    return pd.DataFrame([f._asdict() for f in findings], columns=list(Finding._fields))

@@ -11,6 +11,7 @@ the selected part of the families (Benjamini and Bogomolov 2014, J. R. Statist. 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -39,12 +40,12 @@ def adjusted(findings: Sequence[Finding]) -> list[Finding]:
         In the same order: a test has the adjusted `p`, the p of the test alone in
         `p_unadjusted`, and the procedure's name in `adjustment`. Adjusting twice changes nothing.
     """
-    alone = [f._replace(p=f.p_unadjusted) if f.adjustment == ADJUSTMENT else f for f in findings]
+    alone = [replace(f, p=f.p_unadjusted) if f.adjustment == ADJUSTMENT else f for f in findings]
     tests = [i for i, f in enumerate(alone) if is_test(f)]
     p = two_level_p([alone[i].p for i in tests], [alone[i].family for i in tests])
     out = list(alone)
     for i, value in zip(tests, p, strict=True):
-        out[i] = alone[i]._replace(p=float(value), p_unadjusted=alone[i].p, adjustment=ADJUSTMENT)
+        out[i] = replace(alone[i], p=float(value), p_unadjusted=alone[i].p, adjustment=ADJUSTMENT)
     return out
 
 

@@ -25,6 +25,7 @@ import pandas as pd
 from harness.files import checksums
 from harness.files.atomic import write_atomic
 from harness.terminal import plain_json
+from probes.finding_rows import FORMAT, as_row, figure_row
 from reports import ReportData
 from reports.csv_files import write_sheets
 from reports.grids import file_name, is_grid, read_grid, sheet
@@ -121,16 +122,14 @@ def as_json(data: ReportData) -> dict[str, Any]:
     """All of the report but its pictures, as JSON values; numbers that are not, are null."""
     figures = []
     for e in data.figures:
-        words = {"id": e.id, "kind": e.kind, "caption": e.caption, "alt": e.alt}
-        if is_grid(e):
-            words["file"] = f"grids/{file_name(e.id)}"
-        figures.append(words | {"table": e.table.to_dict("records")})
+        file = {"file": f"grids/{file_name(e.id)}"} if is_grid(e) else {}
+        figures.append(file | figure_row(e))
     whole = {
-        "report": 1,
+        "report": FORMAT,
         "title": data.title,
         "audited": data.audited,
         "settings": data.settings,
-        "findings": [f._asdict() for f in data.findings],
+        "findings": [as_row(f) for f in data.findings],
         "figures": figures,
         "attrition": data.attrition.to_dict("records"),
         "reproduce": data.reproduce,

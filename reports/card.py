@@ -14,10 +14,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from harness.errors import AuditError
 from probes.contracts import Finding
+from probes.finding_rows import targets_text
 from reports import ReportData
 from reports.escaping import markdown
 from reports.overview import Card, audited_cards
-from reports.sentences import amount, probability, scope, sentence, topic, value_text
+from reports.sentences import amount, p_text, scope, sentence, topic, value_text
 from reports.tables import show
 from reports.text import clip, number
 from reports.verdicts import census, headlines, is_measured, verdict, verdict_label
@@ -95,7 +96,7 @@ def results(data: ReportData) -> list[EvalResult]:
             dataset_name=f"prompts of the audit {model_name(data)}",
             dataset_config=clip(told, 300) or None,
             dataset_revision=clip(data.provenance.get("spec", ""), 80) or None,
-            metric_type=clip(f.metric.replace(" ", "-"), 80),
+            metric_type=clip(f.metric.name.replace(" ", "-"), 80),
             metric_name=clip(topic(f), 300),
             metric_value=_rounded(f.value),
             metric_args=_arguments(f),
@@ -109,18 +110,18 @@ def _arguments(finding: Finding) -> dict[str, Any]:
     numbers = {
         "low": finding.low,
         "high": finding.high,
-        "null": finding.null,
-        "null_q95": finding.null_q95,
+        "null": finding.reference.null,
+        "null_q95": finding.reference.null_q95,
         "p": finding.p,
         "p_unadjusted": finding.p_unadjusted,
-        "tested_against": finding.tested_against,
+        "reference": finding.reference.value,
     }
     words = {
         "estimand": finding.estimand,
         "estimator": finding.estimator,
-        "unit": finding.unit,
+        "unit": finding.metric.unit,
         "instrument": finding.instrument,
-        "target": finding.target,
+        "target": targets_text(finding.reference.targets),
         "note": finding.note,
         "adjustment": finding.adjustment if finding.family else "",
     }
@@ -200,9 +201,9 @@ def _table(findings: list[Finding]) -> str:
         cells = [
             topic(f),
             value_text(f),
-            amount(f, f.null),
+            amount(f, f.reference.null),
             f"{f.n:,}",
-            probability(f).split(" after")[0].removeprefix("p = ").removeprefix("p ") or "–",
+            p_text(f) or "–",
             scope(f),
             verdict_label(f),
         ]

@@ -41,12 +41,6 @@ MAX_LABELS = 40
 """Rows of a dot-and-interval plot: beyond it the highest and lowest half of these are drawn."""
 DARK = {INK: "#e7eaee", MUTED: "#9ba5b0", GRID: "#2c333b", TARGET: "#c5ccd4"}
 SVG = "http://www.w3.org/2000/svg"
-NEEDED = {
-    "bar": ("label", "value", "low", "high", "group"),
-    "line": ("x", "value", "low", "high", "group"),
-    "scatter+image": ("x", "y", "group"),
-}
-
 PLOTS = {"bar": bar, "line": line, "scatter+image": scatter}
 
 
@@ -115,18 +109,9 @@ def lay_out(
     Returns:
         None where the kind has no chart or the table is empty; the figure is then shown as
         its table.
-
-    Raises:
-        ValueError: a column is missing.
     """
-    if figure.kind not in NEEDED or figure.table.empty:
+    if figure.kind not in PLOTS or figure.table.empty:
         return None
-    missing = [c for c in NEEDED[figure.kind] if c not in figure.table]
-    if missing:
-        raise ValueError(
-            f"figure '{figure.id}' of kind '{figure.kind}' lacks column '{missing[0]}'; "
-            f"it has {', '.join(map(str, figure.table.columns))}"
-        )
     table = clean(figure.table)
     if table["group"].nunique() > len(STYLES):
         table = ungrouped(table, figure.kind)
@@ -136,7 +121,7 @@ def lay_out(
     scale = value_scale(table)
     facets = list(dict.fromkeys(table["facet"]))
     widths = (NARROW, WIDE) if wide and len(facets) == 1 else (NARROW,)
-    ranking = figure.id.startswith("ranking")
+    ranking = figure.ranking
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
     notes = {f"Labels are shown without their common start, “{start}”."} if start else set()

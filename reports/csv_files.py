@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.files.atomic import write_atomic
-from probes.contracts import Finding
+from probes.finding_rows import findings_frame
 from reports import ReportData
 from reports.escaping import spreadsheet
 from reports.grids import file_name
@@ -15,22 +15,10 @@ from reports.grids import file_name
 
 def write_sheets(data: ReportData, folder: Path) -> None:
     """Write findings.csv and figures/<id>.csv; what was not measured is an empty field."""
-    write_atomic(folder / "findings.csv", csv_bytes(findings_sheet(data.findings)))
+    write_atomic(folder / "findings.csv", csv_bytes(findings_frame(data.findings)))
     for figure in data.figures:
         name = file_name(figure.id).removesuffix(".png")
         write_atomic(folder / "figures" / f"{name}.csv", csv_bytes(figure.table))
-
-
-def findings_sheet(findings: list[Finding]) -> pd.DataFrame:
-    """One row a finding; a column `subject.…` for each key of a subject."""
-    rows = []
-    for finding in findings:
-        row = finding._asdict()
-        subject = row.pop("subject")
-        rows.append(row | {f"subject.{k}": v for k, v in subject.items()})
-    columns = [c for c in Finding._fields if c != "subject"]
-    subjects = dict.fromkeys(k for row in rows for k in row if k.startswith("subject."))
-    return pd.DataFrame(rows, columns=[*columns, *subjects])
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from harness.errors import SpecError
-from harness.images.heat_map import HEAT, map_at, overlaid, place_of
+from harness.images.heat_map import map_at
+from harness.images.image_ref import AMPLIFICATION, ImageRef, read_ref, rendered
 from harness.plan.cells import ARM
 from harness.store.run import Run
 from harness.taps import record as taps
@@ -20,14 +19,14 @@ from harness.text import nearest
 from probes.contracts import Figure
 
 FACTORS = ("prompt", "seed", *ARM)
+GRIDS = "image grids"
+"""What stands for a probe in the figures of images alone."""
 MOST_GRIDS = 4
 MOST_ROWS, MOST_COLUMNS = 8, 8
-MINUS = " minus "
-AMPLIFIED = 8
 
 
 class Pictures:
-    """PNG bytes of a cell, of a difference ('CELL minus CELL') or of a cell under a heat map.
+    """PNG bytes of a run's images, of differences of two and of images under a heat map.
 
     Args:
         run: The run.
@@ -40,33 +39,23 @@ class Pictures:
         where = plan.drop_duplicates("cell").set_index("cell")
         self.where = where[["unit", "vae_file", "trajectory"]]
 
-    def __call__(self, cell: str) -> bytes | None:
-        """None where the run has no such picture."""
-        if HEAT in cell:
-            return self._heated(*cell.split(HEAT))
-        if MINUS in cell:
-            one, two = (self._pixels(part) for part in cell.split(MINUS))
-            if one is None or two is None or one.shape != two.shape:
-                return None
-            apart = 128 + AMPLIFIED * (one.astype(int) - two)
-            buffer = io.BytesIO()
-            Image.fromarray(apart.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
-            return buffer.getvalue()
+    def __call__(self, text: str) -> bytes | None:
+        """PNG bytes of a reference, see `harness.images.image_ref`; None: there is no such one."""
+        return rendered(read_ref(text), self._png, self._map)
+
+    def _png(self, cell: str) -> bytes | None:
+        if cell not in self.where.index:
+            return None
         unit, file, _ = self.where.loc[cell]
         return self.run.image(str(unit), str(file), cell)
 
-    def _heated(self, cell: str, word: str) -> bytes | None:
-        png, unit = self(cell), str(self.where.at[cell, "unit"])
-        record = taps.read(self.run, self.attention, unit).get(self.where.at[cell, "trajectory"])
-        place = place_of(word)
-        if png is None or record is None or place is None or place[0] not in record.arrays:
+    def _map(self, ref: ImageRef) -> NDArray[np.generic] | None:
+        unit, _, trajectory = self.where.loc[ref.cell]
+        record = taps.read(self.run, self.attention, str(unit)).get(str(trajectory))
+        name, index = ref.array
+        if record is None or name not in record.arrays:
             return None
-        plane = map_at(record.arrays[place[0]], place[1])
-        return None if plane is None else overlaid(png, plane)
-
-    def _pixels(self, cell: str) -> NDArray[np.uint8] | None:
-        png = self(cell)
-        return None if png is None else np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        return map_at(record.arrays[name], index)
 
 
 def grid_figures(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Figure]:
@@ -107,15 +96,15 @@ def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Figure]:
         rows.append((name, str(first["vae"]), str(first["cell"]), ""))
         for row in own.iloc[1:].itertuples():
             rows.append((name, str(row.vae), str(row.cell), ""))
-            apart = f"{row.cell}{MINUS}{first['cell']}"
+            apart = str(ImageRef(str(row.cell), minus=str(first["cell"])))
             rows.append((name, f"{row.vae}, what changed", apart, ""))
     table = pd.DataFrame(rows, columns=["row", "column", "cell", "caption"])
     caption = (
         f"The {len(worst)} pictures that changed most. 'What changed' is the difference from the "
-        f"first column, {AMPLIFIED} times amplified on grey."
+        f"first column, {AMPLIFICATION} times amplified on grey."
     )
     alt = "A grid of pictures: a row a picture, a column a VAE and what it changed."
-    return [Figure("grid/vae/changed", "grid", table, caption, alt)]
+    return [Figure("grid/vae/changed", "grid", table, caption, alt, GRIDS)]
 
 
 def _pair(text: str, plan: pd.DataFrame) -> tuple[str, str]:
@@ -153,4 +142,4 @@ def _grid(plan: pd.DataFrame, row: str, column: str) -> Figure:
     noise = "" if imported else ", same starting noise in every row"
     caption = f"{row} by {column}{noise}; {fixed}"
     alt = f"A grid of pictures: rows are {row}, columns are {column}."
-    return Figure(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt)
+    return Figure(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt, GRIDS)

@@ -15,7 +15,7 @@ import pandas as pd
 from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
-from reports.charts import NEEDED, Drawing, data_uri, draw
+from reports.charts import PLOTS, Drawing, data_uri, draw
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.overview import audited_cards, entries, tiles
 from reports.sentences import scope, sentence
@@ -25,8 +25,6 @@ from reports.verdicts import (
     ORDER,
     headlines,
     is_measured,
-    manner,
-    target_value,
     verdict,
     verdict_label,
 )
@@ -101,8 +99,8 @@ def compose(data: ReportData) -> dict[str, Any]:
         (f for f in data.findings if not is_measured(f)), key=lambda f: f.status != "failed"
     )
     others = [e for e in data.figures if not is_grid(e)]
-    ranking = [e for e in others if e.id.startswith("ranking")]
-    figures = [e for e in others if not e.id.startswith("ranking")]
+    ranking = [e for e in others if e.ranking]
+    figures = [e for e in others if not e.ranking]
     grids = [e for e in data.figures if is_grid(e)]
     figures.sort(key=lambda e: e.kind != "bar")
     # What a reader needs most draws on the budgets first.
@@ -173,14 +171,14 @@ def headline(finding: Finding) -> Headline:
 
 def meter(finding: Finding) -> Meter | None:
     """The finding on a scale from 0 to 100 %, where it is a share or a distance of shares."""
-    how = manner(finding)
+    how, held = finding.metric.kind, finding.reference
     numbers = (finding.value, finding.low, finding.high)
     if how not in ("share", "distance") or not is_measured(finding):
         return None
     if any(isfinite(x) and not 0 <= x <= 1 for x in numbers):
         return None
-    chance = finding.null_q95 if isfinite(finding.null_q95) else finding.null
-    target = target_value(finding) if how == "share" else chance
+    chance = held.null_q95 if isfinite(held.null_q95) else held.null
+    target = held.value if how == "share" else chance
     value, low, high, mark = (100 * x if isfinite(x) else None for x in (*numbers, target))
     assert value is not None, "a finding without a value is not measured"
     known = low is not None and high is not None
@@ -196,7 +194,7 @@ def figure(figure: Figure, known: list[str], charts: Budget, tables: Budget) -> 
     drawing = draw(figure, known, charts.count) if charts.count else None
     uris: list[dict[str, str]] = []
     note = ""
-    if figure.kind in NEEDED and not charts.count:
+    if figure.kind in PLOTS and not charts.count:
         note = "Not drawn: this page holds no more charts."
     if drawing:
         names = ("light", "dark", "wide_light", "wide_dark")

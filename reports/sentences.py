@@ -1,16 +1,13 @@
 """What a finding says, in one plain sentence: pure functions of the finding.
 
-What is claimed is decided in `claims`; here it is only told, with the interval, n and what a
-model without the effect would score. Shares are told as percentages, their differences and
-distances in percentage points.
+What may be claimed is decided in `reports.verdicts`; here it is put into words, with the interval,
+n and what a model without the effect would score. Shares are percentages, their differences and
+distances percentage points.
 """
 
 from __future__ import annotations
 
 from math import isfinite, isnan
-
-import numpy as np
-from scipy.stats import binom
 
 from probes.contracts import Finding
 from reports.text import clip, number, percent, points, quoted
@@ -21,9 +18,6 @@ from reports.verdicts import (
     has_interval,
     is_adjusted,
     is_measured,
-    manner,
-    target_shares,
-    target_value,
     verdict,
 )
 
@@ -35,7 +29,6 @@ OUTCOMES = {
     "several": "showed several people",
 }
 ATTRIBUTES = {"gender presentation": "perceived gender presentation"}
-AS_COUNTED = ("share", "mean share")
 ARM = ("checkpoint", "vae", "adapters", "negative")
 NAMED = {*ARM, "arm", "prompt", "attribute", "group", "class", *AGAINST}
 MOST_LOST = 0.05
@@ -49,8 +42,8 @@ def sentence(finding: Finding) -> str:
         return f"Failed: {finding.note or 'no reason was given'} ({topic(finding)})."
     if claim == "not measured":
         return f"{topic(finding)}: not measured: {finding.note or 'no reason was given'}."
-    tellers = {"share": _share, "distance": _distance, "difference": _difference, "other": _other}
-    return tellers[manner(finding)](finding, claim)
+    tellers = {"share": _share, "distance": _distance, "shift": _shift, "level": _level}
+    return tellers[finding.metric.kind](finding, claim)
 
 
 def scope(finding: Finding) -> str:
@@ -62,7 +55,7 @@ def scope(finding: Finding) -> str:
 
 def topic(finding: Finding) -> str:
     """Who and what a finding is about, without its number."""
-    what = _words(finding.metric)
+    what = _words(finding.metric.name)
     if "attribute" in finding.subject:
         what = f"{what} of {attribute(finding)}"
         what += f" ({finding.subject['class']})" if "class" in finding.subject else ""
@@ -101,11 +94,19 @@ def attribute(finding: Finding) -> str:
 
 def probability(finding: Finding) -> str:
     """'p < 0.001 after Benjamini-Hochberg in two levels'; empty where there is no p."""
+    p = p_text(finding)
+    if not p:
+        return ""
+    p = f"p {p}" if p.startswith("<") else f"p = {p}"
+    return f"{p} after {clip(finding.adjustment, 80)}" if is_adjusted(finding) else p
+
+
+def p_text(finding: Finding) -> str:
+    """The p alone: '0.031', '< 0.001'; empty where there is none."""
     if not isfinite(finding.p):
         return ""
     digits = 3 if finding.p < 0.1 else 2
-    p = "p < 0.001" if finding.p < 0.001 else f"p = {finding.p:.{digits}f}"
-    return f"{p} after {clip(finding.adjustment, 80)}" if is_adjusted(finding) else p
+    return "< 0.001" if finding.p < 0.001 else f"{finding.p:.{digits}f}"
 
 
 def value_text(finding: Finding) -> str:
@@ -113,7 +114,7 @@ def value_text(finding: Finding) -> str:
     if not is_measured(finding):
         return "–"
     value, low, high = (amount(finding, x) for x in (finding.value, finding.low, finding.high))
-    unit = "" if manner(finding) == "share" else finding.unit
+    unit = "" if finding.metric.kind == "share" else finding.metric.unit
     if _in_points(finding):
         unit = "point" if value in ("1", "−1") else "points"
     bounds = f" [{low}, {high}]" if has_interval(finding) else ""
@@ -122,9 +123,7 @@ def value_text(finding: Finding) -> str:
 
 def target_text(finding: Finding) -> str:
     """The target in words: '20 % each', 'man 40 %, woman 60 %'; '' where there is none."""
-    shares = target_shares(finding)
-    if not shares:
-        return clip(finding.target, 120)
+    shares = finding.reference.targets
     if len(shares) > 1 and len(set(shares.values())) == 1:
         return f"{percent(next(iter(shares.values())))} each"
     return clip(", ".join(f"{name} {percent(s)}".strip() for name, s in shares.items()), 120)
@@ -134,90 +133,82 @@ def amount(finding: Finding, value: float) -> str:
     """A number in the finding's own unit, without the unit; '–' where there is none."""
     if not isfinite(value):
         return "–"
-    if manner(finding) == "share":
+    if finding.metric.kind == "share":
         return percent(value)
     return points(value) if _in_points(finding) else number(value)
 
 
 def _share(finding: Finding, claim: Verdict) -> str:
-    kind = "" if finding.metric in AS_COUNTED else f", {_words(finding.metric)}"
+    counted = finding.reading in ("", "as counted")
+    kind = "" if counted else f", {_words(finding.metric.name)}"
+    target = finding.reference.value
+    held = f"the target ({percent(target)})" if isfinite(target) else "the target"
     if "class" not in finding.subject:
-        told = f"{who(finding)}{kind}: {value_text(finding)} of pictures {_where(finding)}"
-        return _close(finding, claim, f"{told} ({_images(finding)})", "the target")
+        told = f"{topic(finding)} is {value_text(finding)} of images ({_images(finding)})"
+        return _close(finding, claim, told, held)
     told = (
-        f"{who(finding)}{kind}: of pictures {_where(finding)}, {value_text(finding)} "
+        f"{who(finding)}{kind}: of images {_where(finding)}, {value_text(finding)} "
         f"{_read(finding)} ({_images(finding)})"
     )
-    target = target_value(finding)
     if claim == "described" and isfinite(target):
         return f"{told}; the target is {percent(target)}."
-    if claim != "apart" or isnan(target):
-        held = f"the target ({percent(target)})" if isfinite(target) else "the target"
-        return _close(finding, claim, told, held)
-    off = points(abs(finding.value - target))
-    p = f" ({probability(finding)})" if probability(finding) else ""
-    if finding.metric == "share" and finding.estimand == "this suite" and finding.n > 0:
-        chance = points(_chance_distance(target, finding.n))
-        return (
-            f"{told}; a model that meets the target ({percent(target)}) would be off by {chance} "
-            f"points on average at this n, this one is off by {off}{p}."
-        )
-    return f"{told}; the target is {percent(target)}, this is off by {off} points{p}."
+    if claim == "apart":
+        off = points(abs(finding.value - target))
+        p = f" ({probability(finding)})" if probability(finding) else ""
+        return f"{told}; the target is {percent(target)}, this is off by {off} points{p}."
+    return _close(finding, claim, told, held)
 
 
 def _distance(finding: Finding, claim: Verdict) -> str:
-    target = f"its target, {target_text(finding)}" if finding.target else "its target"
-    about = attribute(finding) or _words(finding.metric)
+    targets, null = target_text(finding), finding.reference.null
+    target = f"its target, {targets}" if targets else "its target"
+    about = attribute(finding) or _words(finding.metric.name)
     told = (
         f"{who(finding)}: {about} {_where(finding)} is {value_text(finding)} from {target} "
         f"({_images(finding)}{_by(finding)})"
     )
-    if isfinite(finding.null):
+    if isfinite(null):
         told += (
-            f"; a model that meets the target would be {amount(finding, finding.null)} off on "
-            "average at this n"
+            f"; a model that meets the target would be {amount(finding, null)} off on average at "
+            "this n"
         )
-    if isfinite(finding.null_q95):
-        told += f" and up to {amount(finding, finding.null_q95)} in 95 % of runs"
+    if isfinite(finding.reference.null_q95):
+        told += f" and up to {amount(finding, finding.reference.null_q95)} in 95 % of runs"
     return _close(finding, claim, told, "a model that meets the target")
 
 
-def _difference(finding: Finding, claim: Verdict) -> str:
+def _shift(finding: Finding, claim: Verdict) -> str:
     subject = finding.subject
     other = next((clip(subject[key], 80) for key in AGAINST if key in subject), "")
     against = f" against {other}" if other else ""
-    if "class" in subject and "group" not in subject and "share" in finding.metric:
-        about = f"the share of pictures {_where(finding)} that {_read(finding)} differs by"
+    if "class" in subject and "group" not in subject and finding.reading:
+        about = f"the share of images {_where(finding)} that {_read(finding)} differs by"
     else:
         of = f" of {attribute(finding)}" if attribute(finding) else ""
         of += f" ({subject['class']})" if "class" in subject and "group" not in subject else ""
-        about = f"{_words(finding.metric)}{of}{group(finding)} {_where(finding)} is"
+        about = f"{_words(finding.metric.name)}{of}{group(finding)} {_where(finding)} is"
     told = f"{who(finding)}{against}: {about} {value_text(finding)} ({_counted(finding)})"
-    limit = _limit(finding)
+    what, limit = ("difference" if other else "change"), _limit(finding)
     if claim == "apart" and limit:
-        told = f"{told[:-1]}; tested against a difference of up to {limit})"
-    held = f"a difference of up to {limit}" if limit else "no difference"
-    return _close(finding, claim, told, held)
+        told = f"{told[:-1]}; tested against a {what} of up to {limit})"
+    return _close(finding, claim, told, f"a {what} of up to {limit}" if limit else f"no {what}")
 
 
-def _other(finding: Finding, claim: Verdict) -> str:
+def _level(finding: Finding, claim: Verdict) -> str:
     told = f"{topic(finding)} is {value_text(finding)} ({_counted(finding)})"
-    limit = _limit(finding)
-    if limit:
-        if claim == "apart":
-            told = f"{told[:-1]}; tested against a change of up to {limit})"
-        return _close(finding, claim, told, f"a change of up to {limit}")
-    if isfinite(finding.null):
-        told += f"; without the effect it would be {amount(finding, finding.null)} at this n"
+    if isfinite(finding.reference.null):
+        null = amount(finding, finding.reference.null)
+        told += f"; without the effect it would be {null} at this n"
     return _close(finding, claim, told, "that")
 
 
 def _limit(finding: Finding) -> str:
     """What a change is tested against, with its unit; '' where that is no change at all."""
-    if not isfinite(finding.tested_against) or finding.tested_against == 0:
+    limit = abs(finding.reference.value)
+    if not finding.family or isnan(limit) or limit == 0:
         return ""
-    unit = "points" if _in_points(finding) else finding.unit
-    return f"{amount(finding, abs(finding.tested_against))} {unit}".rstrip()
+    unit = "points" if _in_points(finding) else finding.metric.unit
+    return f"{amount(finding, limit)} {unit}".rstrip()
 
 
 def _close(finding: Finding, claim: Verdict, told: str, held_against: str) -> str:
@@ -288,13 +279,8 @@ def _lost(finding: Finding) -> str:
 
 
 def _in_points(finding: Finding) -> bool:
-    return manner(finding) in ("distance", "difference") and finding.unit in ("share", "")
-
-
-def _chance_distance(target: float, n: int) -> float:
-    """Mean distance of a counted share from the target of a model that meets it: binomial."""
-    k = np.arange(n + 1)
-    return float(binom.pmf(k, n, target) @ np.abs(k / n - target))
+    """A distance or a shift of shares, which is told in percentage points."""
+    return finding.metric.kind in ("distance", "shift") and finding.metric.unit == "share"
 
 
 def _words(name: str) -> str:

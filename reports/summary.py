@@ -16,7 +16,7 @@ from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
 from reports.sentences import attribute, sentence, topic
 from reports.tables import show
 from reports.text import clip
-from reports.verdicts import census, headlines, is_measured, manner, target_value, verdict_label
+from reports.verdicts import census, headlines, is_measured, verdict_label
 
 MAX_TOLD, MAX_DRAWN = 6, 12
 PICTURE = "summary.png"
@@ -79,7 +79,7 @@ def _drawable(data: ReportData) -> list[dict[str, object]]:
         f for f in headlines(data.findings) if is_measured(f) and f.low >= 0 and f.high <= 1
     ]
     for how in ("share", "distance"):
-        chosen = [f for f in measured if manner(f) == how][:MAX_DRAWN]
+        chosen = [f for f in measured if f.metric.kind == how][:MAX_DRAWN]
         if chosen:
             break
     told = [_parts(f) for f in chosen]
@@ -92,7 +92,7 @@ def _drawable(data: ReportData) -> list[dict[str, object]]:
             "high": f.high,
             "group": "",
             "facet": "",
-            "target": target_value(f) if how == "share" else f.null,
+            "target": f.reference.value if how == "share" else f.reference.null,
             "same": ", ".join(t[i] for i in range(3) if i not in varying and t[i]),
         }
         for f, t in zip(chosen, told, strict=True)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from probes.contracts import Finding
-from reports.sentences import amount, attribute, probability, scope, target_text, value_text, who
+from reports.sentences import amount, attribute, p_text, scope, target_text, value_text, who
 from reports.text import clip, number
 from reports.verdicts import verdict_label
 
@@ -122,11 +122,11 @@ def show(value: Any) -> str:
 def _finding_row(finding: Finding) -> list[str]:
     subject = finding.subject
     about = attribute(finding) + (f" ({subject['class']})" if "class" in subject else "")
-    null = amount(finding, finding.null)
-    if isfinite(finding.null_q95):
-        null += f"; 95 % below {amount(finding, finding.null_q95)}"
+    null = amount(finding, finding.reference.null)
+    if isfinite(finding.reference.null_q95):
+        null += f"; 95 % below {amount(finding, finding.reference.null_q95)}"
     cells = [
-        finding.metric.replace("_", " "),
+        finding.metric.name.replace("_", " "),
         who(finding),
         about,
         subject.get("prompt", ""),
@@ -134,7 +134,7 @@ def _finding_row(finding: Finding) -> list[str]:
         target_text(finding),
         null,
         f"{finding.n:,}",
-        probability(finding).split(" after")[0].removeprefix("p = ").removeprefix("p "),
+        p_text(finding),
         scope(finding),
         verdict_label(finding),
     ]

@@ -10,65 +10,26 @@ verdict says that a model meets its target.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from math import isfinite, isnan, nan
+from math import isfinite, isnan
 from typing import Literal
 
-from probes.contracts import Finding
+from probes.contracts import Finding, MetricKind
 
 Verdict = Literal["apart", "cannot tell", "described", "not measured", "failed"]
-Manner = Literal["share", "distance", "difference", "other"]
 
 ALPHA = 0.05
 ORDER: tuple[Verdict, ...] = ("failed", "apart", "described", "cannot tell", "not measured")
 """Verdicts in the order in which they are of use to a reader."""
-AGAINST = ("baseline", "against", "versus")
+AGAINST = ("baseline", "against")
 """Keys of a subject that name what an arm is compared with."""
-TARGET = re.compile(r"(?:(.*\S)\s+)?(\d*\.?\d+)\s*(%|% each)?")
-
-
-def manner(finding: Finding) -> Manner:
-    """How the finding's number is to be read, from its metric, unit and subject."""
-    metric = finding.metric.lower()
-    if "difference" in metric or any(key in finding.subject for key in AGAINST):
-        return "difference"
-    if "distance" in metric or "variation" in metric:
-        return "distance"
-    return "share" if "share" in metric or finding.unit == "share" else "other"
-
-
-def target_shares(finding: Finding) -> dict[str, float]:
-    """The target by class: 'man 0.4, woman 60 %' gives .4 and .6; one number stands for any.
-
-    Empty where the text is not a list of shares.
-    """
-    shares = {}
-    for item in finding.target[:2000].split(","):
-        found = TARGET.fullmatch(item.strip())
-        if not found:
-            return {}
-        shares[found[1] or ""] = float(found[2]) / (100 if found[3] else 1)
-    return shares
-
-
-def target_value(finding: Finding) -> float:
-    """The number that the value is held against; NaN where there is none.
-
-    What it is tested against, where it is a test. Else a share's is the target of its class or
-    its `null` (the share without the effect), a difference's is zero, and any other's its target
-    or its `null`.
-    """
-    if isfinite(finding.tested_against):
-        return finding.tested_against
-    how = manner(finding)
-    if how == "difference":
-        return 0.0
-    shares = target_shares(finding)
-    own = finding.subject.get("class", "")
-    if own in shares or "" in shares:
-        return shares.get(own, shares.get("", nan))
-    return finding.null if how == "other" or own else nan
+APART: dict[MetricKind, str] = {
+    "share": "Off target",
+    "distance": "Off target",
+    "shift": "Differs",
+    "level": "Stands out",
+}
+"""What a test that is apart is called, by the kind of its metric."""
 
 
 def verdict(finding: Finding) -> Verdict:
@@ -93,23 +54,22 @@ def leaves_out(finding: Finding) -> bool:
 
     A share is tested against one number. A distance is never negative, so only its lower bound
     counts. Of a change the direction is not known beforehand: it is tested against all changes
-    up to `tested_against` in either direction.
+    up to the reference in either direction.
     """
-    against = target_value(finding)
-    if isnan(against):
+    held = finding.reference.value
+    if isnan(held):
         return False
-    if manner(finding) == "distance":
-        return finding.low > against
-    if manner(finding) == "share":
-        return not finding.low <= against <= finding.high
-    return finding.low > abs(against) or finding.high < -abs(against)
+    if finding.metric.kind == "distance":
+        return finding.low > held
+    if finding.metric.kind == "share":
+        return not finding.low <= held <= finding.high
+    return finding.low > abs(held) or finding.high < -abs(held)
 
 
 def verdict_label(finding: Finding) -> str:
     """The verdict in two or three words, for a reader who only scans."""
-    words = {"share": "Off target", "distance": "Off target", "difference": "Differs"}
     labels: dict[Verdict, str] = {
-        "apart": words.get(manner(finding), "Stands out"),
+        "apart": APART[finding.metric.kind],
         "cannot tell": "We cannot tell",
         "described": "Measured",
         "not measured": "Not measured",
@@ -143,5 +103,5 @@ def headlines(findings: Iterable[Finding]) -> list[Finding]:
 def census(findings: Iterable[Finding]) -> dict[str, int]:
     """How many tests of the report have each verdict, by its label: every test is counted."""
     tests = [verdict_label(f) for f in findings if f.headline and f.family]
-    ordered = ("Off target", "Differs", "Stands out", "We cannot tell", "Not measured", "Failed")
+    ordered = dict.fromkeys((*APART.values(), "We cannot tell", "Not measured", "Failed"))
     return {label: tests.count(label) for label in ordered if label in tests}

@@ -69,9 +69,9 @@ def by_component(findings: list[Finding]) -> dict[str, Finding]:
     names = {f"difference carried by the {c}": c for c in COMPONENTS}
     names["difference of the whole"] = "whole"
     return {
-        names[f.metric]: f
+        names[f.metric.name]: f
         for f in findings
-        if f.estimand == "this suite" and f.metric in names and f.subject["class"] == "woman"
+        if f.estimand == "this suite" and f.metric.name in names and f.subject["class"] == "woman"
     }
 
 

@@ -90,17 +90,21 @@ def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     doses = doses_of(audit)
     held: list[tuple[str, str, bool]] = []
     for found in findings:
-        if found.metric not in ("mean share", "corrected share") or "dose" not in found.subject:
+        if (
+            found.metric.name not in ("mean share", "corrected share")
+            or "dose" not in found.subject
+        ):
             continue
         kind, classes = ATTRIBUTES[found.subject["attribute"]]
         dose = dose_name(int(found.subject["dose"]))
         here = (doses["checkpoint"] == found.subject["checkpoint"]) & (doses["negative"] == dose)
         true = doses[here & doses[kind].isin(classes)]
         shown = (true[kind] == found.subject["class"]).groupby(true["prompt"]).mean().mean()
-        held.append((found.metric, kind, bool(found.low <= shown <= found.high)))
+        held.append((found.metric.name, kind, bool(found.low <= shown <= found.high)))
         say(
-            f"{found.subject['checkpoint']}, {dose}, {found.subject['class']}, {found.metric}: "
-            f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}], oracle {shown:.3f}"
+            f"{found.subject['checkpoint']}, {dose}, {found.subject['class']}, "
+            f"{found.metric.name}: {found.value:.3f} [{found.low:.3f}, {found.high:.3f}], "
+            f"oracle {shown:.3f}"
         )
     for kind in ("gender", "tone"):
         own = [h for m, k, h in held if (m, k) == ("corrected share", kind)]
@@ -160,7 +164,7 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         found = next(
             f
             for f in findings
-            if (f.probe, f.metric) == ("negatives", "mean share")
+            if (f.probe, f.metric.name) == ("negatives", "mean share")
             and at.items() <= f.subject.items()
         )
         yield Check(
@@ -172,7 +176,7 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         by_role = [
             f
             for f in findings
-            if (f.probe, f.metric) == ("attributes", "corrected share")
+            if (f.probe, f.metric.name) == ("attributes", "corrected share")
             and f.subject["class"] == "woman"
             and f.subject["arm"] == f"CFG {level}"
         ]
@@ -202,7 +206,7 @@ def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     told = {"prompts": {"list": [explicit_prompt(p) for p in people]}}
     seeds = {"count": TOLD_SEEDS, "start": FIRST_SEED}
     audit = make(folder, "latents-told", say, seeds=seeds, **shared, **told)
-    found = _only(analyse.analyse(audit)[0], "read from features", feature="final latents")
+    found = _only(analyse.analyse(audit)[0], "linear-probe accuracy", feature="final latents")
     yield Check(
         "latents: gender read off final latents, prompts left out",
         f"{_told(found)}, n {found.n}",
@@ -226,12 +230,12 @@ def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         )
     seeds = {"count": LATENT_SEEDS, "start": FIRST_SEED}
     audit = make(folder, "latents", say, seeds=seeds, **shared)
-    found = _only(analyse.analyse(audit)[0], "read from features", feature="final latents")
+    found = _only(analyse.analyse(audit)[0], "linear-probe accuracy", feature="final latents")
     yield Check(
         "latents: the same of roles that no other prompt names",
         f"{_told(found)}, n {found.n}",
-        f"above its controls' {found.null:.1%}",
-        found.low > found.null,
+        f"above its controls' {found.reference.null:.1%}",
+        found.low > found.reference.null,
     )
 
 
@@ -295,7 +299,7 @@ def make(folder: Path, name: str, say: Callable[[str], None], **spec: Any) -> Au
 
 def _only(findings: list[Finding], metric: str, **subject: str) -> Finding:
     wanted = subject.items()
-    (found,) = (f for f in findings if f.metric == metric and wanted <= f.subject.items())
+    (found,) = (f for f in findings if f.metric.name == metric and wanted <= f.subject.items())
     return found
 
 

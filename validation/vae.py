@@ -97,7 +97,7 @@ def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
     yield _above(
         "no-beards: extra error on bearded over beardless faces, beyond faithful's", beards[0]
     )
-    style = _only(findings, "difference of share, balanced.world-style: twemoji", vae="flat")
+    style = _only(findings, "change of share, balanced.world-style: twemoji", vae="flat")
     yield _above("flat: share of Twemoji style, after minus before", style[0])
     energy = _only(findings, "high-frequency energy", vae="coarse")[0]
     yield Check(
@@ -180,7 +180,7 @@ def swap_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
         and f.subject.get("vae") == "copy"
         and f.status == "measured"
         and "baseline" not in f.subject
-        and not (f.metric == "SSIM" and f.value == 1)  # equal pictures score 1
+        and not (f.metric.name == "SSIM" and f.value == 1)  # equal pictures score 1
     ]
     yield Check(
         "decode swap, the checkpoint's own VAE under another name",
@@ -207,7 +207,7 @@ def _only(findings: list[Finding], metric: str, **subject: str) -> list[Finding]
     found = [
         f
         for f in findings
-        if f.metric == metric and all(f.subject.get(k) == v for k, v in subject.items())
+        if f.metric.name == metric and all(f.subject.get(k) == v for k, v in subject.items())
     ]
     for key in ("baseline", "group"):
         if key not in subject:
@@ -221,12 +221,12 @@ def _figure(f: Finding) -> str:
 
 
 def _above(name: str, f: Finding) -> Check:
-    return Check(name, f"{_figure(f)} {f.unit}", "interval above 0", f.low > 0)
+    return Check(name, f"{_figure(f)} {f.metric.unit}", "interval above 0", f.low > 0)
 
 
 def _holds(name: str, f: Finding, truth: float) -> Check:
     passed = f.low > 0 and f.low <= truth <= f.high
-    figure = f"{_figure(f)}; oracle {truth:.4g} {f.unit}"
+    figure = f"{_figure(f)}; oracle {truth:.4g} {f.metric.unit}"
     return Check(name, figure, "interval above 0 that holds the oracle's value", passed)
 
 

@@ -17,6 +17,7 @@ from harness.store.damage import refuse
 from harness.store.run import Run
 from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.old_rows import old_subjects
 
 __all__ = ["Side", "load", "needed_instruments", "read_side", "save", "side_of_run"]
 
@@ -159,8 +160,10 @@ def _findings(run: Run, checkpoint: str, vae: str) -> list[dict[str, Any]]:
     table = run.read_table("findings.parquet")
     if table is None:
         return []
-    mine = table["subject"].str.contains(f"checkpoint: {checkpoint};", regex=False)
-    mine &= table["subject"].str.contains(f"vae: {vae};", regex=False)
+    table = old_subjects(table)
+    if not {"subject.checkpoint", "subject.vae"} <= {*table.columns}:
+        return []
+    mine = (table["subject.checkpoint"] == checkpoint) & (table["subject.vae"] == vae)
     kept = table.loc[
         mine & table["headline"], ["id", "value", "low", "high", "estimand", "n", "unit", "note"]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from harness.errors import AuditError, SpecError, one_line
 from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
 from harness.taps import record as taps
-from probes.contracts import Figure, Finding, findings_frame
+from probes.contracts import Figure, Finding, MetricSpec
 from probes.error_control import adjusted
+from probes.finding_rows import findings_frame
 from probes.registry import instruments_of, probes_of
 from reports import ReportData
 from reports.build import write_report
@@ -58,11 +60,10 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
             continue
         audit.run.clear_traceback(STEP, probe.name)
         findings += found
-        figures += shown
+        figures += [replace(figure, probe=probe.name) for figure in shown]
     findings += [*_failed_instruments(audit.run), *_unscored(audit, plan, tables)]
     findings = adjusted(findings)
-    frame = findings_frame(findings)
-    audit.run.write_table("findings.parquet", frame.assign(subject=frame["subject"].map(_words)))
+    audit.run.write_table("findings.parquet", findings_frame(findings))
     return findings, figures
 
 
@@ -161,7 +162,12 @@ def _failed(run: Run, probe: str, error: Exception) -> Finding:
     path = run.write_traceback(STEP, probe, f"{reason}\n\n{traceback.format_exc()}")
     note = f"{reason} (traceback: {path.relative_to(run.folder)})"
     return Finding(
-        f"{probe}/{STEP}", probe, STEP, {}, float("nan"), status="failed", headline=True, note=note
+        id=f"{probe}/{STEP}",
+        probe=probe,
+        metric=MetricSpec(STEP),
+        status="failed",
+        headline=True,
+        note=note,
     )
 
 
@@ -187,11 +193,9 @@ def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame])
             )
             found.append(
                 Finding(
-                    f"{instrument.name}/scores",
-                    instrument.name,
-                    "scores",
-                    {},
-                    float("nan"),
+                    id=f"{instrument.name}/scores",
+                    probe=instrument.name,
+                    metric=MetricSpec("scores"),
                     instrument=instrument.name,
                     status="not-measured",
                     headline=True,
@@ -216,11 +220,9 @@ def _failed_instruments(run: Run) -> list[Finding]:
         )
         found.append(
             Finding(
-                f"{name}/measurement",
-                name,
-                "measurement",
-                {},
-                float("nan"),
+                id=f"{name}/measurement",
+                probe=name,
+                metric=MetricSpec("measurement"),
                 instrument=name,
                 status="failed",
                 headline=True,
@@ -277,7 +279,3 @@ def _labels(audit: Audit) -> pd.DataFrame:
     where = f"{audit.run.folder / 'labels'}"
     own = resolve_labels(audit.run.labels(), audit.spec.attributes, mapping, where)
     return pd.concat([own, read_labels(audit)], ignore_index=True)
-
-
-def _words(subject: dict[str, str]) -> str:
-    return "; ".join(f"{k}: {v}" for k, v in subject.items())

@@ -15,7 +15,14 @@ from harness.progress import Say
 from harness.spec.schema import CheckpointSpec, Loras, Spec, Strength
 from harness.text import nearest
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.components.shapley import COMPONENTS, attribute_share, combinations
+from probes.components.shapley import (
+    CARRIED,
+    LEFT_OVER,
+    PROBE,
+    WHOLE,
+    attribute_share,
+    combinations,
+)
 from probes.contracts import Figure, Finding
 
 STEREOTYPE = "stereotype"
@@ -106,17 +113,17 @@ def by_combination(frame: pd.DataFrame) -> pd.DataFrame:
 
 def figures(found: list[Finding]) -> list[Figure]:
     """A bar a component, for every attribute and class."""
+    carried = {metric: component for component, metric in CARRIED.items()}
     rows = [
         (
-            f.metric.removeprefix("difference carried by the "),
+            carried[f.metric],
             f.value,
             f.low,
             f.high,
             f"{f.subject['attribute']}: {f.subject['class']} ({f.instrument})",
         )
         for f in found
-        if f.metric in {f"difference carried by the {c}" for c in COMPONENTS}
-        and f.estimand == "this suite"
+        if f.metric in carried and f.estimand == "this suite"
     ]
     if not rows:
         return []
@@ -126,17 +133,19 @@ def figures(found: list[Finding]) -> list[Figure]:
         "prompts' stereotypes: Shapley values with 95 % intervals. They sum to the whole."
     )
     alt = "A dot with an interval for the text encoder, the denoiser and the VAE."
-    return [Figure("components/shapley", "bar", table.assign(group="", target=0.0), caption, alt)]
+    return [
+        Figure(f"{PROBE}/shapley", "bar", table.assign(group="", target=0.0), caption, alt, PROBE)
+    ]
 
 
 def table(found: list[Finding]) -> list[str]:
     """Lines for the terminal: one a component, the whole, and what is left over."""
     lines = []
     for f in found:
-        if f.estimand == "this suite" and f.metric.startswith("difference"):
+        if f.estimand == "this suite" and f.metric in (*CARRIED.values(), WHOLE, LEFT_OVER):
             about = f"{f.subject['attribute']} {f.subject['class']} ({f.instrument})"
             bounds = f"[{f.low:+.3f}, {f.high:+.3f}]"
-            lines.append(f"{about}: {f.metric}: {f.value:+.3f} {bounds}, n {f.n}")
+            lines.append(f"{about}: {f.metric.name}: {f.value:+.3f} {bounds}, n {f.n}")
     return lines
 
 

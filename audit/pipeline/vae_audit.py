@@ -26,14 +26,23 @@ from harness.plan.cells import units_of
 from harness.progress import Progress, Say, stopping, until
 from harness.spec.attributes import load_attribute
 from probes.contracts import Finding
+from probes.vae.metrics import (
+    DELTA_E,
+    DETAIL_LOSS,
+    LIGHTNESS_SHIFT,
+    MS_SSIM,
+    PSNR,
+    SQUARED_ERROR,
+    SSIM,
+)
 
 COLUMNS = (
-    ("PSNR", "PSNR dB", 1),
-    ("SSIM", "SSIM", 3),
-    ("MS-SSIM", "MS-SSIM", 3),
-    ("colour difference (CIEDE2000)", "ΔE", 2),
-    ("loss of detail", "detail lost", 3),
-    ("lightness shift", "L* shift", 2),
+    (PSNR, "PSNR dB", 1),
+    (SSIM, "SSIM", 3),
+    (MS_SSIM, "MS-SSIM", 3),
+    (DELTA_E, "ΔE", 2),
+    (DETAIL_LOSS, "detail lost", 3),
+    (LIGHTNESS_SHIFT, "L* shift", 2),
 )
 
 
@@ -144,8 +153,8 @@ def table(findings: list[Finding]) -> list[str]:
         for metric, _, digits in COLUMNS:
             f = values.get((name, metric))
             if f is None or f.status != "measured":
-                exact = values.get((name, "squared error"))
-                same = metric == "PSNR" and exact is not None and exact.value == 0
+                exact = values.get((name, SQUARED_ERROR))
+                same = metric == PSNR and exact is not None and exact.value == 0
                 row.append("exact" if same else "–")
             elif f.low == f.low:
                 row.append(f"{f.value:.{digits}f} [{f.low:.{digits}f}, {f.high:.{digits}f}]")

@@ -115,7 +115,8 @@ def figures(run: Run) -> list[Figure]:
         "file layout or precision: equal ones are copies. 'scale from data' holds the scaling "
         "factor against the spread of the latents of these pictures."
     )
-    return [Figure("vae/identity", "table", table, caption, "A row a VAE with its digests.")]
+    alt = "A row a VAE with its digests."
+    return [Figure("vae/identity", "table", table, caption, alt, "vae")]
 
 
 def _factor(value: float | None) -> str:

@@ -1,5 +1,7 @@
 """Attention: where in the picture each word of a prompt was looked at, and when."""
 
+from dataclasses import replace
+
 import pandas as pd
 import streamlit as st
 
@@ -12,9 +14,7 @@ components.headline(
     "Cross-attention of the denoiser: where each word went, and at which steps. Attention shows "
     "what was looked at, not what caused the picture.",
 )
-mine = [
-    e for e in run.figures if e.kind in ("heat-over-image", "strip") or e.id.startswith("attention")
-]
+mine = [e for e in run.figures if e.kind in ("heat-over-image", "strip") or e.probe == "attention"]
 if not mine:
     components.empty(
         "This run followed no attention",
@@ -30,14 +30,14 @@ def of_row(one: Figure, row: str) -> Figure:
     words = part["caption"].astype(str)
     if one.kind == "heat-over-image":
         part = part.assign(column=words.where(words != "", part["column"]), caption="")
-    return one._replace(table=part)
+    return replace(one, table=part)
 
 
 def lines_of(one: Figure, row: str) -> Figure:
     """The lines of one arm and prompt; all of them where none is named like the row."""
     facets = one.table.get("facet", pd.Series("", one.table.index)).astype(str)
     own = facets.map(lambda name: bool(name) and (row == name or row.startswith(f"{name} · ")))
-    return one._replace(table=one.table[own].assign(facet="")) if own.any() else one
+    return replace(one, table=one.table[own].assign(facet="")) if own.any() else one
 
 
 chosen = ""

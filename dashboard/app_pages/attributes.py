@@ -101,9 +101,9 @@ mine = [
     for e in run.figures
     if e.kind != "grid"
     and (
-        e.id.endswith(f"/{reading.instrument}")
-        or (e.id.startswith("intersection") and reading.attribute.name in e.id.split("/"))
-        or e.id == "disagreement"
+        e.subject.get("instrument") == reading.instrument
+        or reading.attribute.name in (e.subject.get("attribute"), e.subject.get("by"))
+        or (e.probe == "attributes" and not e.subject)
     )
 ]
 if mine:

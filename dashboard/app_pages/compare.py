@@ -1,6 +1,7 @@
 """Compare: runs beside each other, rankings, and what the gate says."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,9 @@ if len(runs) > 1:
     st.subheader("Runs side by side", anchor=False)
     metrics = [
         m
-        for m in dict.fromkeys(f.metric for r in runs.values() for f in r.findings if f.headline)
+        for m in dict.fromkeys(
+            f.metric.name for r in runs.values() for f in r.findings if f.headline
+        )
         if not across(runs, m).empty
     ]
     if metrics:
@@ -50,7 +53,7 @@ else:
         "Name several to compare them: `audit dashboard RUN ANOTHER`.",
     )
 
-rankings = [(name, e) for name, r in runs.items() for e in r.figures if e.id.startswith("ranking")]
+rankings = [(name, e) for name, r in runs.items() for e in r.figures if e.ranking]
 if rankings:
     st.subheader("Ranking", anchor=False)
     for figure in {e.id: e for _, e in rankings}.values():
@@ -60,7 +63,7 @@ if rankings:
             if e.id == figure.id
         ]
         merged = pd.concat(tables).sort_values("value", ignore_index=True)
-        figures.figure(run, figure._replace(table=merged), "ranking")
+        figures.figure(run, replace(figure, table=merged), "ranking")
 
 st.subheader("The gate", anchor=False)
 gates = {}

@@ -16,12 +16,12 @@ if not run.figures:
 shown = {e.id: e for e in run.figures}
 with st.grid(columns=2, min_column_width=240):
     probe = st.selectbox(
-        "Group",
-        ["all", *dict.fromkeys(name.split("/")[0] for name in shown)],
+        "Probe",
+        ["all", *dict.fromkeys(e.probe for e in shown.values())],
         key="group",
         bind="query-params",
     )
-    listed = [name for name in shown if probe in ("all", name.split("/")[0])]
+    listed = [name for name in shown if probe in ("all", shown[name].probe)]
     chosen = st.selectbox(
         "Figure",
         listed,

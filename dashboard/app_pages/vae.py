@@ -5,10 +5,10 @@ import streamlit as st
 
 from dashboard import components, figures, galleries
 from dashboard.escaping import plain, signed
-from dashboard.queries import MINUS
+from harness.images.image_ref import ImageRef
 
 MOST = 8
-PROBES = ("vae/", "spectrum/")
+PROBES = ("vae", "spectrum")
 
 run = components.view()
 components.headline(
@@ -16,7 +16,7 @@ components.headline(
     "The same latents through every VAE, or pictures there and back. Each picture is its own "
     "control: it is held against the first VAE's, or against the original.",
 )
-mine = [e for e in run.figures if e.id.startswith(PROBES)]
+mine = [e for e in run.figures if e.probe in PROBES]
 vaes = run.levels["vae"]
 if len(vaes) < 2 and not mine:
     components.empty(
@@ -60,7 +60,7 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
                 shift = f"ΔE {row.delta_e:.1f} · lightness {signed(row.lightness_shift)}"
                 st.markdown(f"**{plain(row.prompt, 160)}** · seed {row.seed}")
                 st.caption(f"{plain(row.arm)} · {shift}")
-                cells = [row.reference, row.cell, f"{row.cell}{MINUS}{row.reference}"]
+                cells = [row.reference, row.cell, str(ImageRef(row.cell, minus=row.reference))]
                 captions = [str(vaes[0]), str(vae), "changed, 8\u00a0×"]
                 galleries.gallery(run, cells, captions, f"vae {i}", 96)
     figures.csv_button(rows, "changed", "changed")

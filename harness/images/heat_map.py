@@ -8,27 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-HEAT = " attention to word "
-"""Between a cell and the number of a word: the name of a picture under that word's map."""
-STAGE = " stage "
-"""Between the number of a word and that of a stage: the map of that stage alone."""
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 """Five colours of matplotlib's viridis (CC0), evenly apart."""
 OPACITY = 0.6
-
-
-def place_of(name: str) -> tuple[str, tuple[int, ...]] | None:
-    """Where a map is in the attention tap's record: the array and the index in it.
-
-    Args:
-        name: 'N', the number of a word, or 'N stage M'. None for anything else.
-    """
-    word, _, stage = name.partition(STAGE)
-    if not word.isdecimal() or (STAGE in name and not stage.isdecimal()):
-        return None
-    if STAGE in name:
-        return "prompt/stage_maps", (int(stage), int(word))
-    return "prompt/maps", (int(word),)
 
 
 def map_at(maps: NDArray[np.generic], index: tuple[int, ...]) -> NDArray[np.generic] | None:

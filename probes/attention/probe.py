@@ -7,23 +7,27 @@ describe the model; they do not say what would happen without the word.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import nan, sqrt
+from dataclasses import replace
+from math import sqrt
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.images.heat_map import HEAT, STAGE
+from harness.images.image_ref import ImageRef
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.probe_options import AttentionSpec
 from harness.spec.schema import Spec
 from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "attention"
+MASS = MetricSpec("attention to a word", "level", "of attention", None, "mass", span=1.0)
+SPREAD = MetricSpec("spread of attention", "level", "sides of the image", None, "spread")
+OVERLAP = MetricSpec("overlap of attention", "level", "IoU", None, span=1.0)
 UNIFORM_SPREAD = sqrt(1 / 6)
 """Spread of attention that is alike everywhere, in sides of the picture."""
 SHORT = 3
@@ -192,9 +196,10 @@ def _of_arm(arm: str, half: str, part: pd.DataFrame) -> list[Finding]:
         by_prompt = [g.to_numpy() for _, g in own.groupby(level="prompt", sort=False)]
         value, low, high = mean_over_prompts(by_prompt, "this suite")
         what = {"words": "all words", START: "the start token", END: "the end and padding"}[name]
-        found = _mean(own, part.iloc[0], "attention to a word", "of attention")
+        found = _mean(own, part.iloc[0], MASS)
         findings.append(
-            found._replace(
+            replace(
+                found,
                 id=f"{PROBE}/mass/{slug(arm)}/{half}/{slug(name.strip('<>'))}",
                 subject=_subject(arm, half, part.iloc[0]) | {"word": what},
                 value=value,
@@ -216,40 +221,44 @@ def _of_prompt(arm: str, half: str, prompt: str, part: pd.DataFrame) -> list[Fin
         own = part[part["word"] == word]
         subject = _subject(arm, half, own.iloc[0]) | {"prompt": prompt, "word": word}
         at = f"{slug(arm)}/{half}/{slug(prompt)}/{slug(word)}"
-        mass = _mean(own["mass"], own.iloc[0], "attention to a word", "of attention")
-        spread = _mean(own["spread"], own.iloc[0], "spread of attention", "sides of the picture")
+        mass = _mean(own["mass"], own.iloc[0], MASS)
+        spread = _mean(own["spread"], own.iloc[0], SPREAD)
         findings += [
-            mass._replace(id=f"{PROBE}/mass/{at}", subject=subject),
-            spread._replace(id=f"{PROBE}/spread/{at}", subject=subject, null=UNIFORM_SPREAD),
+            replace(mass, id=f"{PROBE}/mass/{at}", subject=subject),
+            replace(
+                spread,
+                id=f"{PROBE}/spread/{at}",
+                subject=subject,
+                reference=Reference(null=UNIFORM_SPREAD),
+            ),
         ]
         for other in words[n + 1 :]:
             shared = own["overlap"].map(lambda o, k=int(index[other]): float(o[k]))
-            found = _mean(shared, own.iloc[0], "overlap of attention", "IoU")
+            found = _mean(shared, own.iloc[0], OVERLAP)
             findings.append(
-                found._replace(
+                replace(
+                    found,
                     id=f"{PROBE}/overlap/{at}/{slug(other)}",
                     subject=subject | {"other word": other},
-                    null=CHANCE_OVERLAP,
+                    reference=Reference(null=CHANCE_OVERLAP),
                 )
             )
     return findings
 
 
-def _mean(values: pd.Series, row: pd.Series, metric: str, unit: str) -> Finding:
+def _mean(values: pd.Series, row: pd.Series, metric: MetricSpec) -> Finding:
     """Mean over the seeds of one prompt, with its t interval."""
     value, low, high = mean_over_prompts([values.to_numpy(float)], "this suite")
     return Finding(
         id="",
         probe=PROBE,
         metric=metric,
-        subject={},
         value=value,
         low=low,
         high=high,
         estimator="mean over seeds, t",
         n=len(values),
         n_clusters=1,
-        unit=unit,
         instrument=CrossAttention.name,
         note=str(row["note"]),
     )
@@ -264,14 +273,9 @@ def _not_measured(why: str) -> Finding:
     return Finding(
         id=f"{PROBE}/mass",
         probe=PROBE,
-        metric="attention to a word",
-        subject={},
-        value=nan,
-        unit="of attention",
+        metric=MASS,
         instrument=CrossAttention.name,
-        status="not-measured",
-        note=why,
-    )
+    ).not_measured(why)
 
 
 def _lines(table: pd.DataFrame) -> Figure:
@@ -307,9 +311,9 @@ def _heat(table: pd.DataFrame, stages: int) -> list[Figure]:
         words = content_words(own["word"])
         for n, word in enumerate(words, 1):
             index = int(own.loc[own["word"] == word, "index"].iloc[0])
-            rows.append((name, f"word {n}", f"{cell}{HEAT}{index}", word))
+            rows.append((name, f"word {n}", str(ImageRef(cell, word=index)), word))
             for stage in range(stages):
-                under = f"{cell}{HEAT}{index}{STAGE}{stage}"
+                under = str(ImageRef(cell, word=index, stage=stage))
                 by_stage.append((f"{name} · {word}", f"stage {stage + 1} of {stages}", under, ""))
     meant = (
         "each map is scaled from 0 to its own maximum, so colours compare places, not {}. A map "

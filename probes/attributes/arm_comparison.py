@@ -8,6 +8,7 @@ spec's baseline).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import combinations
 from math import nan
 
@@ -18,8 +19,17 @@ from harness.plan.cells import arm_labels
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.spec.schema import Spec
 from harness.text import slug
+from probes.attributes.metrics import (
+    ASSOCIATION,
+    DISAGREEMENT,
+    DIVERSITY,
+    LIKENESS,
+    LIKENESS_DIFFERENCE,
+    NOT_COUNTED,
+    SHARE_DIFFERENCE,
+)
 from probes.attributes.outcomes import reported_classes, subject_of
-from probes.contracts import Figure, Finding
+from probes.contracts import Figure, Finding, MetricSpec, Reference
 from probes.statistics.association import association_interval
 from probes.statistics.intervals import (
     Estimand,
@@ -60,11 +70,9 @@ def compare_arms(
             findings += _difference(
                 both.hits(float(names.index(name))),
                 f"share-difference/{instrument}/{arm}/{name}",
-                "share difference",
+                SHARE_DIFFERENCE,
                 subject | {"class": name, "baseline": base},
                 instrument,
-                "share",
-                1.0,
                 f"{arm} against {base}/{attribute.name}/{instrument}",
             )
     return findings
@@ -85,7 +93,7 @@ def attrition(
             Finding(
                 id=f"{PROBE}/not-counted/{instrument}/{arm}",
                 probe=PROBE,
-                metric="not counted",
+                metric=NOT_COUNTED,
                 subject=subject,
                 value=share.value,
                 low=share.low,
@@ -93,9 +101,7 @@ def attrition(
                 estimator="mean of the prompts' shares, Wilson at the effective sample size",
                 n=len(part),
                 n_clusters=part["prompt"].nunique(),
-                null=0.0,
-                unit="share",
-                higher_is_better=False,
+                reference=Reference(null=0.0),
                 instrument=instrument,
                 note=(
                     ", ".join(f"{k} {v}" for k, v in kinds.items() if v) or "every picture counted"
@@ -159,7 +165,8 @@ def intersections(
                 f"{named[one].title or one} by {named[two].title or two}: images of each "
                 "combination, as counted, with the mean of the prompts' shares and its 95 % "
                 "interval for these prompts.",
-                f"Counts of pictures by {one} and {two}.",
+                f"Counts of images by {one} and {two}.",
+                subject={"attribute": one, "by": two},
             )
         )
     return findings, figures
@@ -172,22 +179,21 @@ def _association(
     base = Finding(
         id=f"{PROBE}/association/{classifier}/{one}/{two}/{part['arm'].iloc[0]}",
         probe=PROBE,
-        metric="association (Cramér's V)",
+        metric=ASSOCIATION,
         subject=subject_of(part, f"{one} by {two}"),
-        value=nan,
         n=n,
         n_clusters=part["prompt"].nunique(),
         instrument=classifier,
-        higher_is_better=None,
     )
     if min(kept.shape, default=0) < 2:
-        return base._replace(status="not-measured", note="all pictures are of one class")
+        return base.not_measured("all images are of one class")
     found = association_interval(kept)
-    return base._replace(
+    return replace(
+        base,
         value=found.value,
         low=found.low,
         high=found.high,
-        null=found.null,
+        reference=Reference(null=found.null),
         estimator="Cramér's V, interval by noncentral chi-squared; images of a prompt taken as "
         "independent",
         note="mixes prompts: two attributes that both depend on the prompt are associated",
@@ -215,14 +221,13 @@ def disagreement(
                     Finding(
                         id=f"{PROBE}/disagreement/{attribute}/{one}/{two}/{arm}",
                         probe=PROBE,
-                        metric="disagreement",
+                        metric=DISAGREEMENT,
                         subject=subject_of(part, attribute),
                         value=share.value,
                         low=share.low,
                         high=share.high,
                         n=len(part),
                         n_clusters=part["prompt"].nunique(),
-                        unit="share",
                         instrument=f"{one} and {two}",
                         note="no classifier is the truth: label the pictures they disagree on"
                         + clustered(part, shared),
@@ -263,12 +268,9 @@ def guards(
         blank = Finding(
             id="",
             probe=PROBE,
-            metric="likeness to the prompt",
+            metric=LIKENESS,
             subject=subject,
-            value=nan,
             n=len(known),
-            unit="cosine",
-            higher_is_better=True,
             instrument=f"{classifier}.likeness",
         )
         if values:
@@ -277,7 +279,8 @@ def guards(
                 cells = known["likeness"], known["prompt"], known["seed"]
                 suite = Interval(*mean_by_seed(*cells, "this suite")[:3])
             findings.append(
-                blank._replace(
+                replace(
+                    blank,
                     id=f"{PROBE}/likeness/{classifier}/{arm}",
                     value=suite.value,
                     low=suite.low,
@@ -290,9 +293,10 @@ def guards(
         if len(spread):
             mean = mean_over_prompts([np.array([v]) for v in spread], "prompts like these")
             findings.append(
-                blank._replace(
+                replace(
+                    blank,
                     id=f"{PROBE}/diversity/{classifier}/{arm}",
-                    metric="diversity",
+                    metric=DIVERSITY,
                     value=mean.value,
                     low=mean.low,
                     high=mean.high,
@@ -300,18 +304,15 @@ def guards(
                     estimator="mean over prompts of the mean 1 - cosine of two seeds' pictures",
                     note=NO_NULL + (f"; {UNCLUSTERED}" if spec.seeds.shared else ""),
                     n_clusters=len(spread),
-                    unit="1 - cosine",
                 )
             )
         if arm != base:
             findings += _difference(
                 compared(frame, "likeness", arm, base, spec.seeds.shared),
                 f"likeness-difference/{classifier}/{arm}",
-                "likeness difference",
+                LIKENESS_DIFFERENCE,
                 subject | {"baseline": base},
                 f"{classifier}.likeness",
-                "cosine",
-                2.0,
                 f"{arm} against {base}/likeness/{classifier}",
             )
     return findings
@@ -333,18 +334,16 @@ def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:
 def _difference(
     both: Compared,
     key: str,
-    metric: str,
+    metric: MetricSpec,
     subject: dict[str, str],
     instrument: str,
-    unit: str,
-    span: float,
     family: str,
 ) -> list[Finding]:
     """The difference for both estimands; that of this suite is a test of the report."""
     findings = []
     notes = both.notes if len(both.n_a) else ["no prompt has images in both arms", *both.notes]
     for estimand in ESTIMANDS:
-        found = both.difference(estimand, span)
+        found = both.difference(estimand, metric.span)
         suite = estimand == "this suite"
         findings.append(
             Finding(
@@ -360,16 +359,14 @@ def _difference(
                 headline=suite,
                 n=len(both.a),
                 n_clusters=len(both.n_a),
-                null=0.0,
+                reference=Reference(0.0, 0.0),
                 p=found.p if suite else nan,
-                tested_against=0.0 if suite else nan,
                 family=family if suite else "",
-                unit=unit,
                 instrument=instrument,
                 status="measured" if len(both.n_a) else "not-measured",
                 note="; ".join(notes),
                 planned=both.planned,
-                reading="as counted" if unit == "share" else "",
+                reading="as counted" if metric.unit == "share" else "",
             )
         )
     return findings

@@ -11,8 +11,9 @@ import pandas as pd
 from harness.spec.attributes import AttributeSpec
 from harness.text import slug
 from probes.attributes.label_sampling import kappa_table
+from probes.attributes.metrics import POWERED_SHARE
 from probes.attributes.outcomes import reported_classes, subject_of
-from probes.contracts import Figure, Finding
+from probes.contracts import Figure, Finding, Reference
 from probes.statistics.prediction_powered import EXACT, prediction_powered_shares
 from probes.statistics.seed_clusters import sharing_note
 
@@ -90,12 +91,13 @@ def with_labels(
                 "instrument: an exact interval"
             )
         about.append(f"as counted over the same pictures {counted[k]:.1%}")
+        target = float(told["prompt"].map({p: t[name] for p, t in wanted_of.items()}).mean())
         measured = bool(np.isfinite(powered.value[k]))
         findings.append(
             Finding(
                 id=f"{PROBE}/prediction-powered-share/{instrument}/{subject['arm']}/{name}",
                 probe=PROBE,
-                metric="prediction-powered share",
+                metric=POWERED_SHARE,
                 subject=subject | {"class": name},
                 value=float(powered.value[k]) if measured else nan,
                 low=float(powered.low[k]),
@@ -105,8 +107,7 @@ def with_labels(
                 headline=True,
                 n=len(told),
                 n_clusters=len(votes),
-                null=float(told["prompt"].map({p: t[name] for p, t in wanted_of.items()}).mean()),
-                unit="share",
+                reference=Reference(target, target, targets={name: target}),
                 instrument=instrument,
                 reading="prediction-powered",
                 status="measured" if measured else "not-measured",
@@ -129,6 +130,7 @@ def agreement_figure(labels: pd.DataFrame, attribute: AttributeSpec) -> list[Fig
             table,
             f"{title}: how far labellers agree (Fleiss' kappa, with 95 % intervals over pictures). "
             "1 is full agreement, 0 none beyond chance.",
-            f"{title}: a table of agreement by the number of labels a picture has.",
+            f"{title}: a table of agreement by the number of labels an image has.",
+            subject={"attribute": attribute.name},
         )
     ]

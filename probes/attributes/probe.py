@@ -9,7 +9,6 @@ variation, beside what a model that meets the target scores at this n.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import nan
 
 import pandas as pd
 
@@ -25,6 +24,12 @@ from probes.attributes.arm_comparison import (
     intersections,
 )
 from probes.attributes.human_labels import agreement_figure, with_labels
+from probes.attributes.metrics import (
+    AREA_SCORED,
+    CORRECTED_SHARE,
+    MEAN_TOTAL_VARIATION,
+    SHARE,
+)
 from probes.attributes.outcomes import (
     clip_readings,
     measured_errors,
@@ -147,10 +152,8 @@ def analyse_attribute(
             Finding(
                 id=f"{PROBE}/corrected-share/{instrument}",
                 probe=PROBE,
-                metric="corrected share",
+                metric=CORRECTED_SHARE,
                 subject={"attribute": attribute.name},
-                value=nan,
-                unit="share",
                 instrument=instrument,
                 status="not-measured",
                 note="no measured errors of this instrument: label some pictures and name the "
@@ -162,9 +165,14 @@ def analyse_attribute(
     chart = pd.DataFrame(
         [
             {"label": f.subject["prompt"], "value": f.value, "low": f.low, "high": f.high}
-            | {"group": f.subject["arm"], "facet": f.subject["class"], "target": f.null, "n": f.n}
+            | {
+                "group": f.subject["arm"],
+                "facet": f.subject["class"],
+                "target": f.reference.value,
+                "n": f.n,
+            }
             for f in findings
-            if f.metric == "share" and f.status == "measured"
+            if f.metric == SHARE and f.status == "measured"
         ],
         columns=["label", "value", "low", "high", "group", "facet", "target", "n"],
     )
@@ -177,6 +185,7 @@ def analyse_attribute(
             f"{title}: share of each prompt's pictures, as counted by {instrument}, with 95 % "
             "intervals; the rule is the target.",
             f"{title}: dots with intervals, one for each prompt and model, beside the target.",
+            subject={"attribute": attribute.name, "instrument": instrument},
         )
     ]
     ranking = _ranking(findings, instrument, title)
@@ -185,9 +194,9 @@ def analyse_attribute(
 
 def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Figure]:
     rows = [
-        (f.subject["arm"], f.value, f.low, f.high, f.subject["checkpoint"], f.null)
+        (f.subject["arm"], f.value, f.low, f.high, f.subject["checkpoint"], f.reference.null)
         for f in findings
-        if f.metric == "mean total variation"
+        if f.metric == MEAN_TOTAL_VARIATION
     ]
     if len(rows) < 2:
         return []
@@ -200,6 +209,8 @@ def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Figur
             f"{title}: mean total variation from the target over the prompts, with 95 % intervals "
             "for prompts like these; the rule is what models on target would score at this n.",
             f"{title}: models ranked by their mean distance from the target.",
+            subject={"instrument": instrument},
+            ranking=True,
         )
     ]
 
@@ -223,14 +234,12 @@ def images_cut(
             Finding(
                 id=f"{PROBE}/image-area-scored/{classifier}/{arm}",
                 probe=PROBE,
-                metric="image area scored",
+                metric=AREA_SCORED,
                 subject=subject,
                 value=float(part.loc[known, "seen"].fillna(1).mean()),
                 estimator="mean over images",
                 n=int(known.sum()),
                 n_clusters=part["prompt"].nunique(),
-                unit="share",
-                higher_is_better=True,
                 instrument=f"{classifier}.likeness",
                 note=FITTED[fits[classifier]].format(cut=int(uneven.sum())),
             )
@@ -242,10 +251,8 @@ def _needs_mask(attribute: AttributeSpec) -> Finding:
     return Finding(
         id=f"{PROBE}/share/{attribute.name}",
         probe=PROBE,
-        metric="share",
+        metric=SHARE,
         subject={"attribute": attribute.name},
-        value=nan,
-        unit="share",
         instrument="colorimetry",
         status="not-measured",
         note="skin colour is measured inside a skin mask only, and no masks are given",

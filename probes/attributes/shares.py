@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -10,8 +11,16 @@ import pandas as pd
 
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.text import slug
+from probes.attributes.metrics import (
+    CORRECTED_SHARE,
+    CORRECTED_TOTAL_VARIATION,
+    MEAN_SHARE,
+    MEAN_TOTAL_VARIATION,
+    SHARE,
+    TOTAL_VARIATION,
+)
 from probes.attributes.outcomes import Errors, counts_by_prompt, reported_classes, subject_of
-from probes.contracts import Finding
+from probes.contracts import Finding, Reference
 from probes.statistics.corrected_distance import corrected_distance
 from probes.statistics.corrected_shares import CorrectedShares, corrected_shares
 from probes.statistics.intervals import (
@@ -85,14 +94,12 @@ def by_prompt(
         blank = Finding(
             id=f"{instrument}/{subject['arm']}/{prompt}",
             probe=PROBE,
-            metric="",
+            metric=TOTAL_VARIATION,
             subject=subject,
-            value=nan,
             n=int(of_classes[i].sum()),
             n_clusters=1,
-            target=", ".join(f"{c} {target[c]:.3g}" for c in names),
+            reference=Reference(targets={c: target[c] for c in names}),
             planned=int(of_classes[i].sum() + of_others[i].sum() + counted.lost[i]),
-            unit="share",
             instrument=instrument,
             note="; ".join(n for n in notes if n),
         )
@@ -107,52 +114,57 @@ def by_prompt(
             distances.append(_corrected_distance(blank, everything, wanted, errors, family))
         for name in reported_classes(attribute):
             k = names.index(name)
-            of_class = blank._replace(
-                subject=subject | {"class": name}, null=target[name], id=f"{blank.id}/{name}"
+            of_class = replace(
+                blank,
+                subject=subject | {"class": name},
+                id=f"{blank.id}/{name}",
+                reference=blank.reference._replace(value=target[name], null=target[name]),
             )
             shares.append(_counted(of_class, int(of_classes[i, k])))
             if errors is not None and fixed is not None:
-                shares.append(_corrected(of_class._replace(n=n), fixed, errors, k))
+                shares.append(_corrected(replace(of_class, n=n), fixed, errors, k))
     return distances + shares
 
 
 def _distance(blank: Finding, counts: np.ndarray, target: np.ndarray, family: str) -> Finding:
     """The counted distance: a test where it has a family and the target leaves no class out."""
-    found = blank._replace(
+    found = replace(
+        blank,
         id=f"{PROBE}/total-variation/{blank.id}",
-        metric="total variation",
-        higher_is_better=False,
+        metric=TOTAL_VARIATION,
         estimator="as counted",
         reading="as counted",
     )
     tested = bool(family) and not is_degenerate(target)
     if tested:
-        found = found._replace(headline=True, family=family, tested_against=0.0)
-    if counts.sum() == 0:
-        return found._replace(
-            status="not-measured", note="; ".join(["no image has a class", *_kept(blank.note)])
+        found = replace(
+            found, headline=True, family=family, reference=blank.reference._replace(value=0.0)
         )
+    if counts.sum() == 0:
+        return found.not_measured("no image has a class")
     low, high = distance_bounds(counts, target)
-    found = found._replace(value=total_variation(counts, target), low=low, high=high)
+    found = replace(found, value=total_variation(counts, target), low=low, high=high)
     if not tested:
         return (
-            found if not family else found._replace(note="; ".join([UNTESTED, *_kept(found.note)]))
+            found if not family else replace(found, note="; ".join([UNTESTED, *_kept(found.note)]))
         )
     null = total_variation_null(counts, target)
-    return found._replace(null=null.mean, null_q95=null.q95, p=null.p)
+    return replace(
+        found, p=null.p, reference=found.reference._replace(null=null.mean, null_q95=null.q95)
+    )
 
 
 def _corrected_distance(
     blank: Finding, outcomes: np.ndarray, target: np.ndarray, errors: Errors, family: str
 ) -> Finding:
     """The test of a prompt where the instrument's confusion matrix is known."""
-    found = blank._replace(
+    found = replace(
+        blank,
         id=f"{PROBE}/corrected-total-variation/{blank.id}",
-        metric="corrected total variation",
-        higher_is_better=False,
+        metric=CORRECTED_TOTAL_VARIATION,
         headline=True,
         family=family,
-        tested_against=0.0,
+        reference=blank.reference._replace(value=0.0),
         reading="corrected",
         n=int(outcomes.sum()),
         estimator=CORRECTED + "; p from the target pushed through confusion matrices drawn from "
@@ -165,15 +177,24 @@ def _corrected_distance(
     elif not outcomes[errors.table.counts.sum(axis=0) > 0].any():
         why = "no image has an outcome that the confusion matrix knows"
     if why:
-        return found._replace(status="not-measured", note="; ".join([why, *_kept(blank.note)]))
-    return found._replace(**corrected_distance(outcomes, errors.table, target)._asdict())
+        return replace(found, note=blank.note).not_measured(why)
+    held = corrected_distance(outcomes, errors.table, target)
+    return replace(
+        found,
+        value=held.value,
+        low=held.low,
+        high=held.high,
+        p=held.p,
+        reference=found.reference._replace(null=held.null, null_q95=held.null_q95),
+    )
 
 
 def _counted(blank: Finding, count: int) -> Finding:
     interval = share_interval(count, blank.n)
-    return blank._replace(
+    return replace(
+        blank,
         id=f"{PROBE}/share/{blank.id}",
-        metric="share",
+        metric=SHARE,
         value=interval.value,
         low=interval.low,
         high=interval.high,
@@ -184,9 +205,10 @@ def _counted(blank: Finding, count: int) -> Finding:
 
 
 def _corrected(blank: Finding, fixed: CorrectedShares, errors: Errors, k: int) -> Finding:
-    return blank._replace(
+    return replace(
+        blank,
         id=f"{PROBE}/corrected-share/{blank.id}",
-        metric="corrected share",
+        metric=CORRECTED_SHARE,
         value=float(fixed.value[k]),
         low=float(fixed.low[k]),
         high=float(fixed.high[k]),
@@ -253,12 +275,10 @@ def over_prompts(
     blank = Finding(
         id=f"{instrument}/{subject['arm']}",
         probe=PROBE,
-        metric="mean share",
+        metric=MEAN_SHARE,
         subject=subject,
-        value=nan,
         n=int(counts.sum()),
         n_clusters=len(seen),
-        unit="share",
         instrument=instrument,
         reading="as counted",
         note="; ".join(notes),
@@ -279,7 +299,8 @@ def over_prompts(
             few = carriers(counts[:, k] / counts.sum(axis=1))
             unsure = estimand == "prompts like these" and few < FEWEST_CARRIERS
             findings.append(
-                blank._replace(
+                replace(
+                    blank,
                     id=f"{PROBE}/mean-share/{blank.id}/{slug(estimand)}/{name}",
                     subject=subject | {"class": name},
                     value=mean.value,
@@ -289,9 +310,8 @@ def over_prompts(
                     estimator="mean of the prompts' shares, Wilson at the effective sample size"
                     + (" of seed clusters" if shared else ""),
                     headline=estimand == "this suite",
-                    null=target,
+                    reference=Reference(target, target, targets={name: target}),
                     p=wilson_p(mean, target) if asked else nan,
-                    tested_against=target if asked else nan,
                     family=family if asked else "",
                     note="; ".join(
                         [*_kept(blank.note), *([FEW.format(few, len(seen))] if unsure else [])]
@@ -305,9 +325,10 @@ def over_prompts(
     distance = mean_distance(counts, wanted, by_seed)
     asked = tested and not shared and not any(is_degenerate(w) for w in wanted)
     findings.append(
-        blank._replace(
+        replace(
+            blank,
             id=f"{PROBE}/mean-total-variation/{blank.id}",
-            metric="mean total variation",
+            metric=MEAN_TOTAL_VARIATION,
             value=distance.value,
             low=distance.low,
             high=distance.high,
@@ -315,12 +336,9 @@ def over_prompts(
             estimator="counted distances; bounds of the true one, t over prompts"
             + (", jackknife over seeds" if shared else ""),
             headline=True,
-            null=distance.null,
-            null_q95=distance.null_q95,
+            reference=Reference(0.0, distance.null, distance.null_q95),
             p=distance.p if asked else nan,
-            tested_against=0.0 if asked else nan,
             family=family if asked else "",
-            higher_is_better=False,
             note="; ".join([NOT_BELOW_NULL, *notes]),
         )
     )

@@ -14,6 +14,7 @@ the other, both ways round: |shift| alone would make noise look like an effect.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import permutations
 from math import nan
 
@@ -23,13 +24,19 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from harness.text import slug
-from probes.contracts import Finding
+from probes.contracts import Finding, MetricSpec, Reference
 from probes.statistics.intervals import Estimand, mean_over_prompts, paired_difference, varies
 
 PROBE = "components"
 COMPONENTS = ("text encoder", "denoiser", "VAE")
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 Floats = NDArray[np.float64]
+CARRIED = {
+    c: MetricSpec(f"difference carried by the {c}", "shift", "share", span=2.0) for c in COMPONENTS
+}
+WHOLE = MetricSpec("difference of the whole", "shift", "share", span=2.0)
+LEFT_OVER = WHOLE._replace(name="difference left over by one exchange at a time")
+PART = {c: MetricSpec(f"part carried by the {c}", unit="of the whole") for c in COMPONENTS}
 ESTIMATED = "directions are estimated, each from the other half of the seeds"
 
 
@@ -100,21 +107,20 @@ def attribute_share(
     blank = Finding(
         id=f"{PROBE}/{instrument}/{slug(subject['class'])}",
         probe=PROBE,
-        metric="",
+        metric=WHOLE,
         subject=subject,
-        value=nan,
         n=len(whole),
         n_clusters=int(whole["prompt"].nunique()),
-        null=0.0,
-        unit="share",
+        reference=Reference(0.0, 0.0),
         instrument=instrument,
         estimator="Shapley value of the full swap, mean over prompts, paired, t",
         note=f"{lost} cells lack one of the eight pictures" if lost else "",
     )
-    if not set(whole["prompt"]) <= set(declared):
-        blank = blank._replace(note="; ".join(filter(None, [ESTIMATED, blank.note])))
+    estimated = not set(whole["prompt"]) <= set(declared)
+    if estimated:
+        blank = replace(blank, note="; ".join(filter(None, [ESTIMATED, blank.note])))
     if not len(whole):
-        return [blank._replace(id=f"{blank.id}/total", metric="total", status="not-measured")]
+        return [replace(blank, id=f"{blank.id}/total").not_measured("no cell has all eight images")]
     held = whole.assign(a=whole[0], b=whole[7])
     weights = directions(held, declared)
     values = whole[list(range(8))].to_numpy(float) * weights[:, None]
@@ -123,12 +129,12 @@ def attribute_share(
     parts = {name: shapley(values)[:, i] for i, name in enumerate(COMPONENTS)}
     findings = []
     for estimand in ESTIMANDS:
-        for name, column in (
-            *((f"difference carried by the {c}", parts[c]) for c in COMPONENTS),
-            ("difference of the whole", total),
-            ("difference left over by one exchange at a time", total - alone),
+        for metric, column in (
+            *((CARRIED[c], parts[c]) for c in COMPONENTS),
+            (WHOLE, total),
+            (LEFT_OVER, total - alone),
         ):
-            findings.append(_finding(blank, name, whole, column, estimand))
+            findings.append(_finding(blank, metric, whole, column, estimand, estimated))
         whole_shift = findings[-2]
         if whole_shift.low > 0 or whole_shift.high < 0:
             findings += [_ratio(blank, c, whole, parts[c], total, estimand) for c in COMPONENTS]
@@ -141,12 +147,17 @@ def _by_prompt(frame: pd.DataFrame, column: Floats) -> list[Floats]:
 
 
 def _finding(
-    blank: Finding, metric: str, frame: pd.DataFrame, column: Floats, estimand: Estimand
+    blank: Finding,
+    metric: MetricSpec,
+    frame: pd.DataFrame,
+    column: Floats,
+    estimand: Estimand,
+    estimated: bool,
 ) -> Finding:
     rows = _by_prompt(frame, column)
     found = paired_difference(rows, [np.zeros(len(r)) for r in rows], estimand, span=1.0)
     means = np.array([r.mean() for r in rows])
-    if blank.note.startswith(ESTIMATED) and estimand == "this suite" and varies(means):
+    if estimated and estimand == "this suite" and varies(means):
         # The two halves lend each other their signs, so cells of a prompt are not independent:
         # only prompts are. Their spread makes the interval wider than seeds alone would.
         test = stats.ttest_1samp(means, 0)
@@ -155,8 +166,9 @@ def _finding(
     suite = estimand == "this suite"
     attribute = blank.subject.get("attribute", "")
     family = f"{PROBE}/{attribute}/{blank.instrument}"
-    return blank._replace(
-        id=f"{blank.id}/{slug(metric)}/{slug(estimand)}",
+    return replace(
+        blank,
+        id=f"{blank.id}/{slug(metric.name)}/{slug(estimand)}",
         metric=metric,
         value=found.value,
         low=found.low,
@@ -164,7 +176,6 @@ def _finding(
         # One question is tested once: of these prompts. The other estimand has its interval.
         p=found.p if suite else nan,
         family=family if suite else "",
-        tested_against=0.0 if suite else nan,
         estimand=estimand,
         headline=suite,
     )
@@ -184,14 +195,14 @@ def _ratio(
     ratio = top / bottom
     found = mean_over_prompts(_by_prompt(frame, (part - ratio * total) / bottom), estimand)
     half = (found.high - found.low) / 2
-    return blank._replace(
+    return replace(
+        blank,
         id=f"{blank.id}/part-{slug(component)}/{slug(estimand)}",
-        metric=f"part carried by the {component}",
+        metric=PART[component],
         value=ratio,
         low=ratio - half,
         high=ratio + half,
         estimand=estimand,
-        null=nan,
-        unit="of the whole",
+        reference=Reference(),
         estimator="ratio of means, delta method",
     )

@@ -7,7 +7,7 @@ it has not seen. That the starting noise already tells the attribute is a findin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import nan
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from harness.plan.cells import Cell, arm_labels
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
 from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_share_over_prompts
 from probes.statistics.linear_probe import (
@@ -31,6 +31,7 @@ from probes.statistics.linear_probe import (
 )
 
 PROBE = "latents"
+ACCURACY = MetricSpec("linear-probe accuracy", "level", "of images", "higher", span=1.0)
 NOISE, FINAL = "starting noise", "final latents"
 SIDE = 16
 
@@ -151,16 +152,16 @@ def _read(
     counts, totals = right.sum().to_numpy(), right.count().to_numpy()
     like: Estimand = "prompts like these" if len(counts) >= FEWEST_PROMPTS else "this suite"
     value, low, high = mean_share_over_prompts(counts, totals, like)
-    return _unmeasured(about, "")._replace(
+    return replace(
+        _finding(about),
         value=value,
         low=low,
         high=high,
         n=len(rows),
         n_clusters=len(counts),
-        null=max(found.chance, found.majority),
+        reference=Reference(null=max(found.chance, found.majority)),
         estimand=like,
         estimator="logistic regression, prompts left out, mean over prompts",
-        status="measured",
         instrument=instrument,
         note=f"labels permuted: {found.chance:.1%}; the commonest class: {found.majority:.1%}; "
         f"silhouette {silhouette(x, classes.to_numpy(str)):.2f}",
@@ -168,24 +169,24 @@ def _read(
 
 
 def _unmeasured(about: dict[str, str], why: str) -> Finding:
+    return _finding(about).not_measured(why)
+
+
+def _finding(about: dict[str, str]) -> Finding:
     keys = ("arm", "classifier", "feature")
     place = "/".join(slug(about[k]) for k in keys if k in about)
     return Finding(
         id=f"{PROBE}/read/{place}".rstrip("/"),
         probe=PROBE,
-        metric="read from features",
+        metric=ACCURACY,
         subject=about,
-        value=nan,
-        unit="of pictures",
-        status="not-measured",
-        note=why,
     )
 
 
 def _lines(findings: list[Finding]) -> list[Figure]:
     rows = [
         (f.subject["feature"], f.value, f.low, f.high, f.subject["arm"], f.subject["attribute"])
-        + (f.null,)
+        + (f.reference.null,)
         for f in findings
         if f.status == "measured"
     ]

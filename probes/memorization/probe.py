@@ -9,6 +9,7 @@ Both are signs, not proof: a proof is the training picture.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import nan
 from typing import Any
 
@@ -20,11 +21,13 @@ from scipy import stats
 from harness.plan.cells import Cell, arm_labels
 from harness.spec.schema import Spec
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "memory"
+NORM = MetricSpec("guidance norm", "level", "of the prediction's unit", None, "norm")
+DIVERSITY = MetricSpec("diversity of seeds", "level", "1 − cosine", None, span=2.0)
 LABEL, LEARNED = "memorised", "yes"
 """Labels of this attribute and class, if any, say which prompts are learned by heart."""
 FEWEST_TO_STAND_OUT = 10
@@ -87,12 +90,12 @@ class MemoryProbe:
         held = norms.dropna(subset=["norm"])
         if not len(held):
             note = str(norms["note"].iloc[0]) if len(norms) else "no picture was followed"
-            findings.append(_blank("norm", {})._replace(status="not-measured", note=note))
+            findings.append(_blank("norm", {}, NORM).not_measured(note))
         for arm, part in held.groupby("arm", sort=False):
             by_prompt = {
                 str(p): g["norm"].to_numpy() for p, g in part.groupby("prompt", sort=False)
             }
-            found = _of_prompts(part, str(arm), "guidance norm", by_prompt, True)
+            found = _of_prompts(part, str(arm), NORM, by_prompt)
             findings += [*found, *_told(part, found, "norm")]
             figures.append(_bars(found, str(arm)))
         for name, table in tables.items():
@@ -104,8 +107,9 @@ class MemoryProbe:
                         for p, g in part.groupby("prompt", sort=False)
                         if len(g) > 1
                     }
-                    metric = f"diversity of seeds ({name.removesuffix('.likeness')})"
-                    found = _of_prompts(part, str(arm), metric, by_prompt, False)
+                    reader = name.removesuffix(".likeness")
+                    metric = DIVERSITY._replace(name=f"{DIVERSITY.name} ({reader})")
+                    found = _of_prompts(part, str(arm), metric, by_prompt)
                     findings += [*found, *_told(part, found, "diversity")]
         return findings, figures
 
@@ -156,11 +160,11 @@ def auc(learned: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[floa
 def _of_prompts(
     part: pd.DataFrame,
     arm: str,
-    metric: str,
+    metric: MetricSpec,
     by_prompt: Mapping[str, NDArray[np.float64]],
-    norm: bool,
 ) -> list[Finding]:
     """One finding a prompt: the number, its interval over seeds, and how far it stands out."""
+    norm = metric == NORM
     rows = [
         (p, mean_over_prompts([v], "this suite") if norm else spread_of_seeds(v), len(v))
         for p, v in by_prompt.items()
@@ -171,15 +175,14 @@ def _of_prompts(
         about = {"checkpoint": str(part["checkpoint"].iloc[0]), "arm": arm, "prompt": prompt}
         far = "" if z != z else f"{z:+.1f} robust standard deviations from the median prompt"
         findings.append(
-            _blank(slug(metric), about)._replace(
-                metric=metric,
+            replace(
+                _blank(slug(metric.name), about, metric),
                 value=value,
                 low=low,
                 high=high,
                 n=n,
                 n_clusters=1,
-                null=float(np.median(values)),
-                unit="of the prediction's unit" if norm else "1 − cosine",
+                reference=Reference(null=float(np.median(values))),
                 estimator="mean over seeds, t" if norm else "mean over pairs of seeds, jackknife",
                 note=far,
             )
@@ -197,14 +200,15 @@ def _told(part: pd.DataFrame, found: list[Finding], key: str) -> list[Finding]:
     if not len(learned) or not len(others):
         return []
     value, low, high = auc(learned, others)
+    measured = found[0].metric
     about = {k: v for k, v in found[0].subject.items() if k != "prompt"}
     return [
-        _blank(f"auc/{slug(found[0].metric)}", about)._replace(
-            metric=f"AUC of {found[0].metric}",
+        replace(
+            _blank(f"auc/{slug(measured.name)}", about, MetricSpec(f"AUC of {measured.name}")),
             value=value,
             low=low,
             high=high,
-            null=0.5,
+            reference=Reference(null=0.5),
             n=len(values),
             n_clusters=len(values),
             estimator="bootstrap over prompts",
@@ -214,7 +218,7 @@ def _told(part: pd.DataFrame, found: list[Finding], key: str) -> list[Finding]:
 
 
 def _bars(found: list[Finding], arm: str) -> Figure:
-    rows = [(f.subject["prompt"], f.value, f.low, f.high, arm, f.null) for f in found]
+    rows = [(f.subject["prompt"], f.value, f.low, f.high, arm, f.reference.null) for f in found]
     caption = (
         f"{arm}: how much the prompt changes the denoiser's prediction, mean over steps, with 95 % "
         "intervals over seeds; the rule is the median prompt. A prompt far above it may be learned "
@@ -226,13 +230,12 @@ def _bars(found: list[Finding], arm: str) -> Figure:
     return Figure(f"memory/norm/{slug(arm)}", "bar", shown, caption, alt)
 
 
-def _blank(key: str, about: dict[str, str]) -> Finding:
+def _blank(key: str, about: dict[str, str], metric: MetricSpec) -> Finding:
     place = "/".join(slug(about[k]) for k in ("arm", "prompt") if k in about)
     return Finding(
         id=f"{PROBE}/{key}/{place}".rstrip("/"),
         probe=PROBE,
-        metric="guidance norm",
+        metric=metric,
         subject=about,
-        value=nan,
         instrument=GuidanceNorm.name,
     )

@@ -6,19 +6,22 @@ A dose is a number that rises: how many negatives, or guidance.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from math import nan
 
 import pandas as pd
 
 from harness.spec.attributes import AttributeSpec
 from harness.text import slug
+from probes.attributes.metrics import CORRECTED_SHARE, MEAN_SHARE
 from probes.attributes.outcomes import Errors, counts_of, measured_errors, reported_classes
-from probes.contracts import Figure, Finding
+from probes.contracts import Figure, Finding, MetricSpec, Reference
 from probes.statistics.corrected_shares import corrected_shares
 from probes.statistics.intervals import mean_share_over_prompts, paired_difference_of_sorted
 
 PROBE = "negatives"
+EFFECT = MetricSpec("effect of negatives")
+SHARE_CHANGE = MetricSpec("difference of share", "shift", "share", span=1.0)
 DOSE = "dose"
 SETTING = ("checkpoint", "adapters", "sampler", "steps", "guidance", "width", "height")
 
@@ -65,10 +68,10 @@ def responses(
             about = subject | {"class": each}
             wide = (outcomes == each).astype(float)
             findings += _counted(wide, factor, about, instrument)
-            findings += changes(wide, factor, about, instrument, "difference of share", 1.0)
+            findings += changes(wide, factor, about, instrument, SHARE_CHANGE)
             findings.append(_turn(wide, factor, about, instrument))
-    best = [f for f in findings if f.metric == "corrected share"]
-    best = best or [f for f in findings if f.metric == "mean share"]
+    best = [f for f in findings if f.metric == CORRECTED_SHARE]
+    best = best or [f for f in findings if f.metric == MEAN_SHARE]
     return findings, _lines(best, factor, instrument)
 
 
@@ -82,8 +85,7 @@ def changes(
     factor: str,
     subject: dict[str, str],
     instrument: str,
-    metric: str,
-    span: float,
+    metric: MetricSpec,
 ) -> list[Finding]:
     """The change from the lowest level to each other one, paired by prompt and seed.
 
@@ -92,16 +94,16 @@ def changes(
         factor: 'dose' or 'guidance'.
         subject: Model, setting and class.
         instrument: What measured the numbers.
-        metric: Name of the change.
-        span: Between the least and the largest value there can be; NaN where there is none.
+        metric: What changes; its span is that of one difference, infinite where there is none.
     """
     levels = list(wide.columns)
     findings = []
     for level in levels[1:]:
-        value, low, high, p = _paired(wide, level, levels[0], span)
+        value, low, high, p = _paired(wide, level, levels[0], metric.span)
         about = subject | {factor: f"{level:g}", "baseline": f"{factor} {levels[0]:g}"}
         findings.append(
-            blank(f"{factor}/{instrument}", about)._replace(
+            replace(
+                blank(f"{factor}/{instrument}", about),
                 metric=metric,
                 value=value,
                 low=low,
@@ -109,11 +111,9 @@ def changes(
                 p=p,
                 headline=True,
                 family=f"{PROBE}/{factor}/{place_of(subject)}/{instrument}",
-                tested_against=0.0,
-                null=0.0,
+                reference=Reference(0.0, 0.0),
                 n=len(wide),
                 n_clusters=_prompts(wide),
-                unit="share" if span == 1 else "",
                 estimator="paired by prompt and seed, t",
                 instrument=instrument,
             )
@@ -127,9 +127,8 @@ def blank(key: str, about: dict[str, str]) -> Finding:
     return Finding(
         id=f"{PROBE}/{key}/{place}".rstrip("/"),
         probe=PROBE,
-        metric="effect of negatives",
+        metric=EFFECT,
         subject=about,
-        value=nan,
     )
 
 
@@ -147,14 +146,15 @@ def _counted(
         counts, totals = by_prompt.sum().to_numpy(), by_prompt.count().to_numpy()
         value, low, high = mean_share_over_prompts(counts, totals, "this suite")
         findings.append(
-            blank(f"share/{factor}/{instrument}", subject | {factor: f"{level:g}"})._replace(
-                metric="mean share",
+            replace(
+                blank(f"share/{factor}/{instrument}", subject | {factor: f"{level:g}"}),
+                metric=MEAN_SHARE,
+                reading="as counted",
                 value=value,
                 low=low,
                 high=high,
                 n=len(wide),
                 n_clusters=len(counts),
-                unit="share",
                 estimator="mean of the prompts' shares, Wilson at the effective sample size",
                 instrument=instrument,
             )
@@ -178,14 +178,15 @@ def _corrected(
         k = names.index(each)
         about = {"class": each} | subject
         findings.append(
-            blank(f"corrected-share/{factor}/{instrument}", about)._replace(
-                metric="corrected share",
+            replace(
+                blank(f"corrected-share/{factor}/{instrument}", about),
+                metric=CORRECTED_SHARE,
+                reading="corrected",
                 value=float(fixed.value[k]),
                 low=float(fixed.low[k]),
                 high=float(fixed.high[k]),
                 n=len(outcomes),
                 n_clusters=_prompts(outcomes),
-                unit="share",
                 estimator="all prompts together, corrected for the instrument's measured errors",
                 instrument=instrument,
                 note="supposes that the error table holds for these pictures",
@@ -199,7 +200,7 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Figure]:
     what = "the first so many negatives" if factor == "dose" else "guidance"
     told = (
         ", corrected for its measured errors"
-        if shares[:1] and (shares[0].metric == "corrected share")
+        if shares[:1] and (shares[0].metric == CORRECTED_SHARE)
         else ""
     )
     figures = []
@@ -224,7 +225,9 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Figure]:
         shown = pd.DataFrame(rows, columns=columns)
         name = f"{PROBE}/{factor}/{instrument}/{slug(each)}"
         alt = f"A line: share of {each} by {what}."
-        figures.append(Figure(name, "line", shown, caption, alt))
+        figures.append(
+            Figure(name, "line", shown, caption, alt, subject={"instrument": instrument})
+        )
     return figures
 
 
@@ -240,8 +243,11 @@ def _turn(wide: pd.DataFrame, factor: str, subject: dict[str, str], instrument: 
     Both the effect up to the level before and the last step must have intervals without zero.
     """
     levels = list(wide.columns)
-    unturned = blank(f"turn/{factor}/{instrument}", subject)._replace(
-        metric=f"{factor} where the effect turns", instrument=instrument, n=len(wide), unit=factor
+    unturned = replace(
+        blank(f"turn/{factor}/{instrument}", subject),
+        metric=MetricSpec(f"{factor} where the effect turns", unit=factor),
+        instrument=instrument,
+        n=len(wide),
     )
     for before, level in pairwise(levels[1:]):
         so_far = _paired(wide, before, levels[0], 1.0)
@@ -250,9 +256,8 @@ def _turn(wide: pd.DataFrame, factor: str, subject: dict[str, str], instrument: 
         if sure and so_far[0] * step[0] < 0:
             found = float(level)
             note = "one look at every level; not corrected for that"
-            return unturned._replace(value=found, low=found, high=found, note=note)
-    note = "no step pulls against the effect before it beyond chance"
-    return unturned._replace(status="not-measured", note=note)
+            return replace(unturned, value=found, low=found, high=found, note=note)
+    return unturned.not_measured("no step pulls against the effect before it beyond chance")
 
 
 def _prompts(wide: pd.DataFrame | pd.Series) -> int:

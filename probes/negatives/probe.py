@@ -8,7 +8,8 @@ pulls the other way. Guidance is a dose like any other: it sharpens shares.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import nan
+from dataclasses import replace
+from math import inf, nan
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,9 @@ from harness.hashing import canonical_digest
 from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
+from probes.attributes.metrics import DIVERSITY, LIKENESS
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument
+from probes.contracts import Figure, Finding, Instrument, MetricSpec, Reference
 from probes.negatives.dose_response import (
     DOSE,
     PROBE,
@@ -31,6 +33,9 @@ from probes.negatives.dose_response import (
 from probes.registry import register
 from probes.statistics.variance import explained_variance
 
+EXPLAINED = MetricSpec("variance explained", unit="of variance", span=1.0)
+LIKENESS_CHANGE = LIKENESS.difference()._replace(span=inf)
+DIVERSITY_CHANGE = DIVERSITY.difference()._replace(span=inf)
 FACTORS = ("prompt", "negative", "vae", "guidance", "seed")
 
 
@@ -81,7 +86,7 @@ class NegativesProbe:
         figures: list[Figure] = []
         if not spec.classifiers or "attributes" not in spec.probes:
             note = "no classifier looks at these pictures: add the probe attributes"
-            return [blank("effect", {})._replace(status="not-measured", note=note)], []
+            return [blank("effect", {}).not_measured(note)], []
         for attribute, classifier, instrument in clip_readings(spec):
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
             frame = frame.assign(dose=frame["negative"].map(dose_of))
@@ -123,15 +128,15 @@ def explained(grid: pd.DataFrame, about: dict[str, str], instrument: str) -> lis
         y = (part["outcome"] == about["class"]).astype(float)
         for found in explained_variance(part.assign(y=y), FACTORS):
             findings.append(
-                blank(f"variance/{instrument}", subject | {"factor": found.factor})._replace(
-                    metric="variance explained",
+                replace(
+                    blank(f"variance/{instrument}", subject | {"factor": found.factor}),
+                    metric=EXPLAINED,
                     value=found.share,
                     low=found.low,
                     high=found.high,
-                    null=found.chance,
+                    reference=Reference(null=found.chance),
                     n=found.n,
                     n_clusters=found.prompts,
-                    unit="of variance",
                     estimator="sums of squares of the crossed grid; bootstrap over prompts",
                     instrument=instrument,
                 )
@@ -154,14 +159,14 @@ def _likeness(
         subject = {"checkpoint": str(part["checkpoint"].iloc[0])}
         subject |= setting_of(own, part.iloc[0], SETTING[1:])
         for column, metric in (
-            ("likeness", "difference of likeness to the prompt"),
-            ("diversity", "difference of diversity"),
+            ("likeness", LIKENESS_CHANGE),
+            ("diversity", DIVERSITY_CHANGE),
         ):
             wide = part.pivot_table(index=["prompt", "seed"], columns="dose", values=column)
             wide = wide.dropna()
             if wide.shape[1] > 1 and len(wide):
                 name = f"{classifier}.{column}"
-                findings += changes(wide, "dose", subject, name, metric, nan)
+                findings += changes(wide, "dose", subject, name, metric)
     return findings
 
 

@@ -17,7 +17,7 @@ from skimage.color import rgb2gray
 
 from harness.plan.cells import Cell
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec
 from probes.registry import register
 from probes.statistics.power_spectrum import (
     BINS,
@@ -34,15 +34,18 @@ from probes.statistics.power_spectrum import (
 )
 from probes.vae.group_disparity import Measure, describe, with_clusters
 
-LEVELS = (Measure("hf_ratio", "share of fine detail", "of power", None, 0.001, level=True),)
-SHIFTS = (
-    Measure("hf_gain", "high-frequency energy", "dB", None, 0.2),
-    Measure("grid", "peak at the decoder's grid", "dB", False, 0.5),
+DETAIL = MetricSpec("share of fine detail", "level", "of power", None, "hf_ratio", 1.0, 0.001)
+GAIN = MetricSpec("high-frequency energy", "shift", "dB", None, "hf_gain", resolution=0.2)
+GRID = MetricSpec("peak at the decoder's grid", "shift", "dB", "lower", "grid", resolution=0.5)
+SLOPE = MetricSpec(
+    "slope of the latents' spectrum", "level", "of log power", None, "slope", resolution=0.05
 )
-LATENT = (
-    Measure("slope", "slope of the latents' spectrum", "of log power", None, 0.05, level=True),
-    Measure("hf_ratio", "share of fine detail in latents", "of power", None, 0.005, level=True),
+LATENT_DETAIL = MetricSpec(
+    "share of fine detail in latents", "level", "of power", None, "hf_ratio", 1.0, 0.005
 )
+LEVELS = (Measure(DETAIL),)
+SHIFTS = (Measure(GAIN), Measure(GRID))
+LATENT = (Measure(SLOPE), Measure(LATENT_DETAIL))
 
 
 class Spectrum:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import nan
 from typing import Any
 
@@ -18,12 +19,17 @@ from numpy.typing import NDArray
 from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
 from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts
 from probes.statistics.weat import Association, single, weat
 
 PROBE = "text"
+CUT = MetricSpec("prompts cut short", unit="prompts and negatives", better="lower")
+DISTANCE = MetricSpec(
+    "difference of the text's hidden states", "distance", "of their size", span=2.0
+)
+ASSOCIATION = MetricSpec("association in the text encoder", "shift", "standard deviations")
 WEIGHTS = re.compile(r"\([^()]*:\s*\d+(\.\d+)?\s*\)|\(\([^()]+\)\)|\[[^\[\]]+\]")
 READER = ["checkpoint", "adapters", "encoder"]
 PARTS = ("all positions", "start", "words", "end", "padding")
@@ -75,11 +81,7 @@ class TextProbe:
         if not len(table):
             note = "no text encoder was read: the pictures were made elsewhere, or by a pipeline "
             note += "of no family known here"
-            return [
-                _finding("cut", "prompts cut short", {}, nan)._replace(
-                    status="not-measured", note=note
-                )
-            ], []
+            return [_finding("cut", CUT, {}).not_measured(note)], []
         for column in ("adapters", "encoder"):  # runs made before they were told apart
             table = table if column in table else table.assign(**{column: ""})
         findings, figures = tokens(table, spec)
@@ -105,11 +107,7 @@ def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]
         cut = int((part["wanted"] > part["used"]).sum())
         about = _about(part.iloc[0], spec)
         note = f"{int(part['length'].iloc[0])} tokens fit; the rest is never read"
-        findings.append(
-            _exact("cut", "prompts cut short", about, cut, len(part))._replace(
-                unit="prompts and negatives", note=note, higher_is_better=False
-            )
-        )
+        findings.append(replace(_exact("cut", CUT, about, cut, len(part)), note=note))
     shown = held.assign(
         tokens=held["tokens"].map(" ".join),
         seen=[f"{u} of {w}" for u, w in zip(held["used"], held["wanted"], strict=True)],
@@ -180,14 +178,14 @@ def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figu
         title = " · ".join(v for k, v in about.items() if k != "baseline")
         known = basis[basis["encoder"] == key[2]].set_index("text")
         own = own[own["text"].isin(known.index)]
-        blank = _finding("distance", "difference of the text's hidden states", about, nan)
+        blank = _finding("distance", DISTANCE, about)
         if not len(own):
             note = "no text that both read: their trigger words or their text encoders differ"
-            findings.append(blank._replace(status="not-measured", note=note))
+            findings.append(blank.not_measured(note))
             continue
         if (own["width"].to_numpy() != known.loc[own["text"], "width"].to_numpy()).any():
             note = "the text encoders' states have other widths"
-            findings.append(blank._replace(status="not-measured", note=note))
+            findings.append(blank.not_measured(note))
             continue
         for part in PARTS:
             values = []
@@ -218,14 +216,14 @@ def distances(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figu
 def _over_prompts(part: str, about: dict[str, str], values: NDArray[np.float64]) -> list[Finding]:
     """The mean over these prompts, which is exact, and over prompts like these."""
     subject = about | {"position": part}
-    metric = "difference of the text's hidden states"
-    first = _exact("distance", metric, subject, values.mean(), len(values))
+    first = _exact("distance", DISTANCE, subject, values.mean(), len(values))
     same = "the same numbers, bit for bit" if not values.any() else ""
-    first = first._replace(unit="of their size", note=same, headline=part == PARTS[0])
+    first = replace(first, note=same, headline=part == PARTS[0])
     if len(values) < FEWEST_PROMPTS or not values.any():
         return [first]
     value, low, high = mean_over_prompts([np.array([v]) for v in values], "prompts like these")
-    like = first._replace(
+    like = replace(
+        first,
         id=f"{first.id}/prompts-like-these",
         value=value,
         low=low,
@@ -308,7 +306,7 @@ def _of_prompts(
             note = f"above 0: nearer {names[0]} than {names[1]}"
             if np.isfinite(one.p_either):
                 note += f"; two-sided permutation p {one.p_either:.3g}, of this prompt alone"
-            told = told._replace(note=note)
+            told = replace(told, note=note)
         findings.append(told)
     return findings
 
@@ -319,44 +317,50 @@ def _tested(found: Association, about: dict[str, str], key: str) -> Finding:
     if told.status != "measured":
         return told
     reader = " ".join(about[k] for k in READER if k in about)
-    return told._replace(
+    return replace(
+        told,
         p=found.p,
         headline=True,
         family=f"{PROBE}/{reader}/associations",
-        tested_against=0.0,
         note="above 0: x with a, y with b; p one-sided",
     )
 
 
 def _associated(found: Association, about: dict[str, str], key: str) -> Finding:
     partitions = f"{found.partitions:,} partitions{'' if found.exact else ', drawn'}"
-    told = _finding(key, "association in the text encoder", about, found.effect)
+    told = _finding(key, ASSOCIATION, about)
     if not np.isfinite(found.effect):
-        return told._replace(status="not-measured", note="all its texts have the same states")
-    return told._replace(
+        return told.not_measured("all its texts have the same states")
+    return replace(
+        told,
+        value=found.effect,
         low=found.effect,
         high=found.effect,
         n=found.partitions,
-        null=0.0,
-        unit="standard deviations",
+        reference=Reference(0.0, 0.0),
         estimator=f"effect size, exact for these texts; p from {partitions}",
     )
 
 
-def _exact(key: str, metric: str, about: dict[str, str], value: float, n: int) -> Finding:
+def _exact(key: str, metric: MetricSpec, about: dict[str, str], value: float, n: int) -> Finding:
     """A number that no sampling went into: its interval is the number itself."""
-    return _finding(key, metric, about, float(value))._replace(
-        low=float(value), high=float(value), n=n, n_clusters=n, estimator="exact for these prompts"
+    return replace(
+        _finding(key, metric, about),
+        value=float(value),
+        low=float(value),
+        high=float(value),
+        n=n,
+        n_clusters=n,
+        estimator="exact for these prompts",
     )
 
 
-def _finding(key: str, metric: str, about: dict[str, str], value: float) -> Finding:
+def _finding(key: str, metric: MetricSpec, about: dict[str, str]) -> Finding:
     place = "/".join(slug(about[k]) for k in (*READER, "position") if k in about)
     return Finding(
         id=f"{PROBE}/{key}/{place}".rstrip("/"),
         probe=PROBE,
         metric=metric,
         subject=about,
-        value=value,
         instrument=TextStates.name,
     )

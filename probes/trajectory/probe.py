@@ -9,7 +9,7 @@ decisions: an attribute may be settled before an instrument can read it off a bl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from math import nan
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,15 @@ from harness.spec.schema import Spec
 from harness.taps.trajectory import watched_steps
 from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument
+from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
 from probes.registry import register
 from probes.statistics.intervals import share_interval
 from probes.trajectory.latent_rgb import LatentColours, explained, fit
 
 PROBE = "steps"
+AGREEMENT = MetricSpec("agreement with the final image", unit="of images", span=1.0)
+AFTER_SWITCH = MetricSpec("share after a switch", "share", "share", span=1.0)
+COLOUR_R2 = MetricSpec("R² of colours from latents", unit="of variance")
 PREDICTED = "predicted x0"
 SWITCHED = "prompt switch"
 MOST_SHOWN = 6
@@ -112,9 +115,7 @@ class StepsProbe:
         if "note" in notes and notes["note"].astype(bool).any():
             why = str(notes.loc[notes["note"].astype(bool), "note"].iloc[0])
             findings.append(
-                _finding("agreement", {}, nan)._replace(
-                    metric="agreement with the final picture", status="not-measured", note=why
-                )
+                Finding(id=f"{PROBE}/agreement", probe=PROBE, metric=AGREEMENT).not_measured(why)
             )
         for attribute, classifier, instrument in clip_readings(spec):
             if instrument not in tables:
@@ -176,14 +177,17 @@ def agreement(
         about = {"checkpoint": str(part["checkpoint"].iloc[0]), "arm": str(arm)}
         about |= {"attribute": attribute, "step": f"{int(step) + 1} of {part['steps'].iloc[0]}"}
         findings.append(
-            _finding(f"agreement/{instrument}/{slug(str(arm))}/{int(step)}", about, value)._replace(
-                metric="agreement with the final picture",
+            Finding(
+                id=f"{PROBE}/agreement/{instrument}/{slug(str(arm))}/{int(step)}",
+                probe=PROBE,
+                metric=AGREEMENT,
+                subject=about,
+                value=value,
                 low=low,
                 high=high,
                 n=n,
                 n_clusters=part["prompt"].nunique(),
-                null=chance,
-                unit="of pictures",
+                reference=Reference(null=chance),
                 estimator="Wilson",
                 instrument=instrument,
             )
@@ -198,7 +202,8 @@ def agreement(
         "is decided: for that, exchange the prompt."
     )
     alt = f"A line over the steps: agreement with the final picture on {attribute}."
-    return findings, [Figure(f"steps/agreement/{instrument}", "line", table, caption, alt)]
+    name, about = f"steps/agreement/{instrument}", {"instrument": instrument}
+    return findings, [Figure(name, "line", table, caption, alt, subject=about)]
 
 
 def switched(
@@ -218,13 +223,17 @@ def switched(
             value, low, high = share_interval(int((part["outcome"] == name).sum()), len(part))
             place = "/".join(slug(str(k)) for k in (*key, name))
             findings.append(
-                _finding(f"switch/{instrument}/{place}", about | {"class": name}, value)._replace(
-                    metric="share after a switch",
+                Finding(
+                    id=f"{PROBE}/switch/{instrument}/{place}",
+                    probe=PROBE,
+                    metric=AFTER_SWITCH,
+                    subject=about | {"class": name},
+                    reading="as counted",
+                    value=value,
                     low=low,
                     high=high,
                     n=len(part),
                     n_clusters=1,
-                    unit="share",
                     estimator="Wilson",
                     instrument=instrument,
                 )
@@ -241,7 +250,8 @@ def switched(
         "noise. Where the line turns, the attribute is decided. 95 % intervals over seeds."
     )
     alt = f"Lines over the step of the switch: share of each class of {attribute}."
-    return findings, [Figure(f"steps/switch/{instrument}", "line", table, caption, alt)]
+    name, about = f"steps/switch/{instrument}", {"instrument": instrument}
+    return findings, [Figure(name, "line", table, caption, alt, subject=about)]
 
 
 def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], list[Figure]]:
@@ -260,17 +270,24 @@ def colours(table: pd.DataFrame, grid: pd.DataFrame) -> tuple[list[Finding], lis
         total = np.sum(by_prompt, axis=0)
         found = fit(total)
         about = {"checkpoint": str(checkpoint), "vae": str(vae)}
-        told = _finding(f"latent-rgb/{slug(str(checkpoint))}/{slug(str(vae))}", about, found.r2)
-        told = told._replace(metric="R² of colours from latents", n=len(part), unit="of variance")
+        told = Finding(
+            id=f"{PROBE}/latent-rgb/{slug(str(checkpoint))}/{slug(str(vae))}",
+            probe=PROBE,
+            metric=COLOUR_R2,
+            subject=about,
+            value=found.r2,
+            n=len(part),
+        )
         if len(by_prompt) > 1:
             outside = np.array([explained(p, _solution(total - p)) for p in by_prompt])
-            told = told._replace(
+            told = replace(
+                told,
                 value=float(np.nanmean(outside)),
                 estimator="least squares, mean over prompts left out one by one",
                 n_clusters=len(by_prompt),
             )
         else:
-            told = told._replace(estimator="least squares, on the pictures fitted to")
+            told = replace(told, estimator="least squares, on the images fitted to")
         findings.append(told)
         names = [f"channel {i}" for i in range(len(found.factors))] + ["constant"]
         for name, (r, g, b) in zip(names, [*found.factors, found.bias], strict=True):
@@ -308,7 +325,3 @@ def _strip(plan: pd.DataFrame) -> list[Figure]:
     caption = "What the sampler takes the picture to be after a step (predicted x0, decoded)."
     alt = "A strip of pictures for each prompt, from the first step to the last."
     return [Figure("steps/strip", "strip", table, caption, alt)]
-
-
-def _finding(key: str, about: dict[str, str], value: float) -> Finding:
-    return Finding(id=f"{PROBE}/{key}", probe=PROBE, metric="", subject=about, value=value)

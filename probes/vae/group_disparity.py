@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import inf, nan
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from scipy import stats
 
 from harness.plan.cells import arm_labels
 from harness.text import slug
-from probes.contracts import Finding
+from probes.contracts import Finding, MetricSpec, Reference
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_of_sorted, varies
 
 FEWEST_MATCHES = 10
@@ -39,24 +40,19 @@ class Measure(NamedTuple):
     """One number a picture: a column of the table that is analysed.
 
     Attributes:
-        column: its column.
-        metric: its name in findings.
-        unit: its unit.
-        better: whether higher is better; None: neither.
-        resolution: a mean effect up to this size is what rounding to 8 bits could do.
-        level: it has no zero to be held against (an error, a likeness, a slope); else it is a
-            shift.
+        metric: what it is, its column in the table and its resolution. A level (an error, a
+            likeness, a slope) has no zero to be held against; a shift has.
         own_group: label of the groups that the measure's own instrument reads, '' where there are
             none: differences between those are regression to the mean, and are not tested.
     """
 
-    column: str
-    metric: str
-    unit: str
-    better: bool | None
-    resolution: float
-    level: bool = False
+    metric: MetricSpec
     own_group: str = ""
+
+    @property
+    def level(self) -> bool:
+        """Whether there is no zero to be held against."""
+        return self.metric.kind == "level"
 
 
 class Effect(NamedTuple):
@@ -99,8 +95,11 @@ def describe(
         for m in measures:
             effect = mean_effect(lean, m)
             blank = _finding(subject, m, probe, instrument)
-            finding = _filled(blank, effect)._replace(
-                headline=True, estimand=_estimand(lean), n_clusters=effect.clusters
+            finding = replace(
+                _filled(blank, effect),
+                headline=True,
+                estimand=_estimand(lean),
+                n_clusters=effect.clusters,
             )
             tested = not m.level or "against" in part
             family = _family(probe, subject)
@@ -126,13 +125,15 @@ def of_groups(
                 own = lean[told == name]
                 for m in measures:
                     blank = _finding(subject, m, probe, instrument)
-                    blank = blank._replace(
+                    blank = replace(
+                        blank,
                         id=f"{blank.id}/{slug(label)}/{slug(name)}/own",
                         subject=blank.subject | {"group": label, "class": name},
                         estimand=estimand,
                     )
                     effect = mean_effect(own, m)
-                    found = _described(_filled(blank, effect))._replace(n_clusters=effect.clusters)
+                    found = _described(_filled(blank, effect))
+                    found = replace(found, n_clusters=effect.clusters)
                     findings.append(_of_own_reading(found) if label == m.own_group else found)
     return findings
 
@@ -184,7 +185,7 @@ def disparities(
 
 def against(rows: pd.DataFrame, measures: Iterable[Measure], base: str) -> pd.DataFrame:
     """Every other VAE's numbers minus those of the VAE `base` on the same picture."""
-    columns = [m.column for m in measures]
+    columns = [m.metric.column for m in measures]
     own = rows[rows["vae"] == base].drop_duplicates("trajectory").set_index("trajectory")[columns]
     others = rows[rows["vae"] != base].assign(against=base)
     others[columns] = others[columns].to_numpy(float) - own.reindex(others["trajectory"]).to_numpy(
@@ -201,14 +202,14 @@ def classes_of(labels: pd.Series) -> list[str]:
 
 def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     """Mean of one measure over the clusters (prompts, or pictures where each is its own)."""
-    column = part[m.column].to_numpy(float)
+    column = part[m.metric.column].to_numpy(float)
     seen = ~np.isnan(column)
     codes = pd.factorize(part["cluster"].to_numpy()[seen])[0]
     flat, sizes = column[seen][np.argsort(codes, kind="stable")], np.bincount(codes)
     if not len(flat):
-        return Effect(nan, nan, nan, nan, 0, 0, "", "no picture could be measured")
+        return Effect(nan, nan, nan, nan, 0, 0, "", "no image could be measured")
     if (flat == flat[0]).all() and np.isfinite(flat[0]):
-        note = f"the same in every one of {len(flat)} pictures"
+        note = f"the same in every one of {len(flat)} images"
         return Effect(float(flat[0]), nan, nan, nan, len(flat), len(sizes), "mean", note)
     alone = _estimand(part) == "pictures like these"
     claimed = not m.level or "against" in part
@@ -220,16 +221,16 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
         return effect if claimed else effect._replace(p=nan)
     found = mean_of_sorted(flat, sizes, "prompts like these" if alone else "this suite")
     few = alone and len(sizes) < FEWEST_PROMPTS
-    note = f"{len(sizes)} pictures; {FEWEST_PROMPTS} are needed for an interval" if few else ""
+    note = f"{len(sizes)} images; {FEWEST_PROMPTS} are needed for an interval" if few else ""
     estimator = "mean over pictures, t" if alone else "mean over prompts, t"
     se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
-    p = _minimal_p(found.value, se, len(flat) - 1, m.resolution) if claimed else nan
+    p = _minimal_p(found.value, se, len(flat) - 1, m.metric.resolution) if claimed else nan
     return Effect(found.value, found.low, found.high, p, len(flat), len(sizes), estimator, note)
 
 
 def _lean(part: pd.DataFrame, measures: Iterable[Measure]) -> pd.DataFrame:
     """What the arithmetic needs: columns of text are left out, since they are slow to pick from."""
-    kept = part[[m.column for m in measures]].astype(float)
+    kept = part[[m.metric.column for m in measures]].astype(float)
     for name in ("cluster", "trajectory"):
         kept[name] = pd.factorize(part[name])[0]
     return kept.assign(against=True) if "against" in part else kept
@@ -245,24 +246,22 @@ def _disparity(
     blank: Finding,
 ) -> Finding:
     """What the pictures `inside` the class `name` shift more than the rest of `told`."""
-    x = told[m.column].to_numpy()
+    x = told[m.metric.column].to_numpy()
     seen = ~np.isnan(x)
     x, inside, cluster = x[seen], inside[seen], told["cluster"].to_numpy()[seen]
-    blank = blank._replace(
+    blank = replace(
+        blank,
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
-        metric=f"extra {blank.metric}",
+        metric=m.metric.difference(f"extra {blank.metric.name}"),
         subject=blank.subject | {"group": label, "class": name, "against": "all others"},
         estimand="pictures like these",
-        null=0.0,
+        reference=Reference(null=0.0),
     )
     one = int(inside.sum())
     rest = len(inside) - one
     if min(one, rest) < 2:
-        return blank._replace(
-            status="not-measured",
-            n=one,
-            note=f"pictures of {name!r}: {one}, others: {rest}; at least two of each are needed",
-        )
+        why = f"images of {name!r}: {one}, others: {rest}; at least two of each are needed"
+        return replace(blank, n=one).not_measured(why)
     effect = None
     if len(np.unique(cluster)) < len(cluster):
         effect = _matched(x, inside, cluster, "prompt", m)
@@ -273,7 +272,7 @@ def _disparity(
             alike = known.groupby(keys, sort=False, observed=True).ngroup().to_numpy()
             effect = _matched(x, inside, alike, ", ".join(keys), m)
     effect = effect or _unmatched(x[inside], x[~inside], m)
-    return _filled(blank, effect)._replace(n_clusters=effect.clusters)
+    return replace(_filled(blank, effect), n_clusters=effect.clusters)
 
 
 def _matched(
@@ -306,7 +305,7 @@ def _unmatched(a: NDArray[np.float64], b: NDArray[np.float64], m: Measure) -> Ef
         test = stats.ttest_ind(a, b, equal_var=False)
     bounds = test.confidence_interval(0.95)
     se = (bounds.high - bounds.low) / 2 / stats.t.ppf(0.975, test.df)
-    p = _minimal_p(value, se, float(test.df), m.resolution)
+    p = _minimal_p(value, se, float(test.df), m.metric.resolution)
     return Effect(
         value,
         float(bounds.low),
@@ -325,7 +324,7 @@ def _t(difference: np.ndarray, n: int, m: Measure, estimator: str) -> Effect:
         return Effect(value, nan, nan, nan, n, matches, estimator, note)
     se = float(stats.sem(difference))
     low, high = stats.t.interval(0.95, matches - 1, value, se)
-    p = _minimal_p(value, se, matches - 1, m.resolution)
+    p = _minimal_p(value, se, matches - 1, m.metric.resolution)
     return Effect(value, float(low), float(high), p, n, matches, estimator)
 
 
@@ -353,14 +352,11 @@ def _subject(part: pd.DataFrame) -> dict[str, str]:
 def _finding(subject: dict[str, str], m: Measure, probe: str, instrument: str) -> Finding:
     versus = f"/{slug(subject['baseline'])}" if "baseline" in subject else ""
     return Finding(
-        id=f"{probe}/{slug(m.metric)}/{subject['arm']}{versus}",
+        id=f"{probe}/{slug(m.metric.name)}/{subject['arm']}{versus}",
         probe=probe,
-        metric=m.metric + (" difference" if versus and "difference of" not in m.metric else ""),
+        metric=m.metric.difference() if versus else m.metric,
         subject=subject,
-        value=nan,
-        null=nan if m.level and not versus else 0.0,
-        unit=m.unit,
-        higher_is_better=m.better,
+        reference=Reference(null=nan if m.level and not versus else 0.0),
         instrument=instrument,
     )
 
@@ -374,22 +370,30 @@ def _family(probe: str, subject: dict[str, str], label: str = "") -> str:
 
 def _tested(found: Finding, m: Measure, family: str) -> Finding:
     """The finding as a test of the report, of whether it goes beyond the resolution."""
-    return found._replace(headline=True, family=family, tested_against=m.resolution)
+    return replace(
+        found,
+        headline=True,
+        family=family,
+        reference=found.reference._replace(value=m.metric.resolution),
+    )
 
 
 def _described(found: Finding) -> Finding:
     """The finding with its interval and without a test."""
-    return found._replace(headline=False, p=nan)
+    return replace(found, headline=False, p=nan)
 
 
 def _of_own_reading(found: Finding) -> Finding:
     """Say that zero is not what such groups score without an effect."""
-    return found._replace(null=nan, note="; ".join(filter(None, [OWN_READING, found.note])))
+    return replace(
+        found, reference=Reference(), note="; ".join(filter(None, [OWN_READING, found.note]))
+    )
 
 
 def _filled(blank: Finding, effect: Effect) -> Finding:
     measured = np.isfinite(effect.value) or effect.value == inf
-    return blank._replace(
+    return replace(
+        blank,
         value=effect.value,
         low=effect.low,
         high=effect.high,

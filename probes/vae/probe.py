@@ -8,6 +8,7 @@ VAE against its own copy gives exactly zero.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import isfinite, log10, nan
 
 import pandas as pd
@@ -16,7 +17,7 @@ from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument
+from probes.contracts import Figure, Finding, Instrument, MetricSpec, Reference
 from probes.instruments.skin import Skin
 from probes.registry import register
 from probes.vae.fidelity import Fidelity
@@ -28,25 +29,22 @@ from probes.vae.group_disparity import (
     of_groups,
     with_clusters,
 )
+from probes.vae.metrics import (
+    DECODE_SWAP,
+    DELTA_E,
+    DETAIL_LOSS,
+    FIDELITY,
+    LIGHTNESS_SHIFT,
+    LPIPS,
+    MS_SSIM,
+    PSNR,
+    SKIN,
+    SQUARED_ERROR,
+)
 
 PROBE = "vae"
-ONE_LEVEL = 1 / 255
 MOST_COMPARED = 60
 """Rows of the table of groups."""
-FIDELITY = (
-    Measure("mse", "squared error", "of full range", False, ONE_LEVEL**2, level=True),
-    Measure("ssim", "SSIM", "of 1", True, 0.005, level=True),
-    Measure("ms_ssim", "MS-SSIM", "of 1", True, 0.005, level=True),
-    Measure("delta_e", "colour difference (CIEDE2000)", "ΔE", False, 0.4, level=True),
-    Measure("detail_loss", "loss of detail", "of edge energy", False, 0.01),
-    Measure("lightness_shift", "lightness shift", "L*", None, 0.4),
-    Measure("chroma_shift", "chroma shift", "C*", None, 0.4),
-    Measure("lpips", "LPIPS", "of 1", False, 0.005, level=True),
-)
-SKIN = (
-    Measure("skin lightness", "skin lightness shift", "L*", None, 0.4),
-    Measure("skin ita", "skin typology angle shift", "degrees", None, 0.6),
-)
 
 
 @register
@@ -77,7 +75,7 @@ class Vae:
             return [_one_vae(first)], []
         frame, moves = paired(tables, plan, labels, spec, first)
         groups = groups_of(tables, plan, labels, spec, first)
-        measured = [m for m in (*FIDELITY, *SKIN) if frame[m.column].notna().any()]
+        measured = [Measure(m) for m in (*FIDELITY, *SKIN) if frame[m.column].notna().any()]
         findings: list[Finding] = []
         for part, measures in ((frame, measured), (frame, moves)):
             findings += describe(part, measures, PROBE, "pixels")
@@ -90,7 +88,7 @@ class Vae:
             findings += describe(apart, measures, PROBE, "pixels")
             findings += disparities(apart, groups, measures, PROBE, "pixels")
         findings = [g for f in findings for g in _with_decibels(f)]
-        missing = sorted({m.metric for m in (*FIDELITY, *SKIN)} - {m.metric for m in measured})
+        missing = sorted({*FIDELITY, *SKIN} - {m.metric for m in measured})
         findings += [_not_measured(metric) for metric in missing]
         return findings, _figures(findings)
 
@@ -126,9 +124,9 @@ def paired(
             hits = (told["outcome"] == one).astype(float).where(known)
             column = f"{instrument}: {one}"
             plan[column] = _minus_first(plan.assign(value=hits), first)
-            name = f"difference of share, {column}"
-            own = own_reading(instrument)
-            moves.append(Measure(column, name, "share", None, 0.0, own_group=own))
+            name = f"change of share, {column}"
+            moved = MetricSpec(name, "shift", "share", None, column, 2.0)
+            moves.append(Measure(moved, own_reading(instrument)))
     return plan[plan["vae"] != first].reset_index(drop=True), moves
 
 
@@ -175,24 +173,21 @@ def _minus_first(plan: pd.DataFrame, first: str) -> pd.Series:
 
 def _with_decibels(finding: Finding) -> list[Finding]:
     """A mean squared error is told as PSNR too; of equal pictures there is none."""
-    plain = finding.metric == "squared error"
+    plain = finding.metric == SQUARED_ERROR
     if not plain or finding.status != "measured" or not finding.value > 0:
         return [finding]
     return [
         finding,
-        finding._replace(
-            id=finding.id.replace("squared-error", "psnr"),
-            metric="PSNR",
+        replace(
+            finding,
+            id=finding.id.replace(slug(SQUARED_ERROR.name), slug(PSNR.name), 1),
+            metric=PSNR,
             value=-10 * log10(finding.value),
             low=-10 * log10(finding.high) if finding.high > 0 else nan,
             high=-10 * log10(finding.low) if finding.low > 0 else nan,
-            estimator=f"of the {finding.estimator.replace('mean', 'mean squared error', 1)}",
-            unit="dB",
-            higher_is_better=True,
-            null=nan,
-            null_q95=nan,
+            estimator=f"of the mean squared error: {finding.estimator}",
+            reference=Reference(),
             p=nan,
-            tested_against=nan,
             family="",
             headline=True,
         ),
@@ -200,7 +195,7 @@ def _with_decibels(finding: Finding) -> list[Finding]:
 
 
 def _figures(findings: list[Finding]) -> list[Figure]:
-    charted = ("PSNR", "colour difference (CIEDE2000)", "loss of detail", "lightness shift")
+    charted = (PSNR, DELTA_E, DETAIL_LOSS, LIGHTNESS_SHIFT)
     rows = [
         (f.subject["arm"], f.value, f.low, f.high, f.metric)
         for f in findings
@@ -216,11 +211,11 @@ def _figures(findings: list[Finding]) -> list[Figure]:
         if len(table):
             figures.append(
                 Figure(
-                    f"vae/{slug(metric)}",
+                    f"vae/{slug(metric.name)}",
                     "bar",
                     table.assign(group=""),
-                    f"{metric} by VAE, against the reference picture, with 95 % intervals.",
-                    f"{metric}: a dot with an interval for each VAE.",
+                    f"{metric.name} by VAE, against the reference picture, with 95 % intervals.",
+                    f"{metric.name}: a dot with an interval for each VAE.",
                 )
             )
     compared = [f for f in findings if "against" in f.subject and f.family and isfinite(f.p)]
@@ -231,12 +226,12 @@ def _figures(findings: list[Finding]) -> list[Figure]:
                 {
                     "VAE": f.subject["arm"],
                     "against": f.subject.get("baseline", "the reference"),
-                    "metric": f.metric.removeprefix("extra "),
+                    "metric": f.metric.name,
                     "group": f"{f.subject['group']}: {f.subject['class']}",
                     "extra": f.value,
                     "low": f.low,
                     "high": f.high,
-                    "unit": f.unit,
+                    "unit": f.metric.unit,
                     "p alone": f.p,
                     "how": f.estimator,
                 }
@@ -256,27 +251,24 @@ def _one_vae(first: str) -> Finding:
     return Finding(
         id=f"{PROBE}/none",
         probe=PROBE,
-        metric="decode swap",
+        metric=DECODE_SWAP,
         subject={"vae": first},
-        value=nan,
         status="not-measured",
         note="one VAE alone: name a second one under `vaes` to compare, or take "
         "`audit vae IMAGES` for its round trip",
     )
 
 
-def _not_measured(metric: str) -> Finding:
+def _not_measured(metric: MetricSpec) -> Finding:
     notes = {
-        "LPIPS": "weights missing: LPIPS and its backbone are an extra, and nothing is fetched",
-        "MS-SSIM": "the pictures are too small for its scales",
+        LPIPS: "weights missing: LPIPS and its backbone are an extra, and nothing is fetched",
+        MS_SSIM: "the images are too small for its scales",
     }
     note = notes.get(metric, "no skin masks are given")
     return Finding(
-        id=f"{PROBE}/{slug(metric)}",
+        id=f"{PROBE}/{slug(metric.name)}",
         probe=PROBE,
         metric=metric,
-        subject={},
-        value=nan,
         status="not-measured",
         note=note,
     )

@@ -60,7 +60,14 @@ class Brittleness:
     def analyse(self, tables, plan, failures, labels, spec):
         if self.raises:
             raise Thrown("cannot\nbe analysed")
-        return [contracts.Finding("b", self.name, "n", {}, float(len(tables["brittle"])))], []
+        return [
+            contracts.Finding(
+                id="b",
+                probe=self.name,
+                metric=contracts.MetricSpec("n"),
+                value=float(len(tables["brittle"])),
+            )
+        ], []
 
 
 @pytest.fixture
@@ -183,11 +190,11 @@ def test_a_control_run_ends_well(tmp_path):
 
 def test_images_without_scores_are_said_and_not_only_missing(tmp_path):
     audit = make(tmp_path, **FEW)
-    assert not [f for f in analyse(audit)[0] if f.metric == "scores"]
+    assert not [f for f in analyse(audit)[0] if f.metric.name == "scores"]
     unit = audit.run.read_plan()["unit"].iloc[0]
     folder = audit.run.instruments()["small.world-gender"]
     for file in (audit.run.folder / "scores" / folder / unit).glob("*.parquet"):
         file.unlink()
-    (found,) = [f for f in analyse(audit)[0] if f.metric == "scores"]
+    (found,) = [f for f in analyse(audit)[0] if f.metric.name == "scores"]
     assert (found.status, found.instrument) == ("not-measured", "small.world-gender")
     assert "2 of 4 images have no scores yet" in found.note

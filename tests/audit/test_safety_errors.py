@@ -1,6 +1,7 @@
 """Faults of what was given are one line and exit 2; bugs show their traceback and exit 70."""
 
 import json
+from dataclasses import replace
 
 import click
 import pandas as pd
@@ -251,7 +252,7 @@ def test_messages_of_the_command_line_itself_are_escaped():
 def test_csv_and_json_of_a_report_hold_no_escapes(tmp_path):
     data = fake_report()
     finding = data.findings[0]
-    hostile = finding._replace(note=HOSTILE, subject={**finding.subject, "prompt": HOSTILE})
+    hostile = replace(finding, note=HOSTILE, subject={**finding.subject, "prompt": HOSTILE})
     data = data._replace(title=HOSTILE, findings=[hostile, *data.findings[1:]])
     write_report(data, tmp_path, ("csv", "json", "card"))
     for path in tmp_path.rglob("*"):

@@ -162,7 +162,7 @@ def test_labels_with_spaces_and_case_and_groups_of_one(tmp_path):
     groups = [f for f in report["findings"] if f["subject"].get("against") == "all others"]
     assert {f["subject"]["class"] for f in groups} == {"no"}
     assert {f["status"] for f in groups} == {"not-measured"}
-    assert groups[0]["note"].startswith("pictures of 'no': 3, others: 1")
+    assert groups[0]["note"].startswith("images of 'no': 3, others: 1")
     rows[1][0] = "nobody.png"
     bad = audit("vae", folder, "--csv", table(labels, rows), "--vae", "reference:faithful", code=2)
     assert "'nobody.png'" in bad.stderr

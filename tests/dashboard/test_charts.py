@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import altair as alt
@@ -10,8 +11,10 @@ from PIL import Image
 
 from dashboard import charts, gates
 from dashboard.escaping import plain
-from dashboard.images import crisp, difference, parameters, thumbnail
-from probes.contracts import Figure, Finding
+from dashboard.images import crisp, parameters, thumbnail
+from harness.images.image_ref import difference
+from probes.attributes.metrics import SHARE
+from probes.contracts import Figure, Finding, Reference
 from reports.plots import STYLES
 
 TABLE = pd.DataFrame(
@@ -78,7 +81,6 @@ def test_lines_and_unknown_kinds():
     line = TABLE.rename(columns={"label": "x"}).assign(x=[1, 2, 3])
     assert len(charts.facets(one("line", line)).charts) == 2
     assert charts.facets(one("table")) is None
-    assert charts.facets(one("bar", TABLE.drop(columns="low"))) is None
     assert charts.facets(one("bar", TABLE.head(0))) is None
 
 
@@ -99,7 +101,14 @@ def test_a_map_keeps_its_region_and_eight_colours():
 
 def test_a_meter_shows_value_interval_and_target_as_numbers_only():
     finding = Finding(
-        "a/share/x", "a", "share", {"class": "<b>"}, 0.25, 0.1, 0.5, target="<b> 0.5", unit="share"
+        id="a/share/x",
+        probe="a",
+        metric=SHARE,
+        subject={"class": "<b>"},
+        value=0.25,
+        low=0.1,
+        high=0.5,
+        reference=Reference(0.5, targets={"<b>": 0.5}),
     )
     svg, alt = charts.meter_svg(finding, True, False)
     assert alt == "25 %, interval 10 to 50 %, target 50 %"
@@ -107,7 +116,7 @@ def test_a_meter_shows_value_interval_and_target_as_numbers_only():
     root = ElementTree.fromstring(svg)
     (dot,) = root.findall("{http://www.w3.org/2000/svg}circle")
     assert float(dot.get("cx")) == pytest.approx(8 + 1.84 * 25)
-    assert charts.meter_svg(finding._replace(value=float("nan")), True, True) == ("", "")
+    assert charts.meter_svg(replace(finding, value=float("nan")), True, True) == ("", "")
 
 
 def test_a_legend_is_well_formed_whatever_the_name():

@@ -12,7 +12,7 @@ pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
 from dashboard import components
-from harness.images.heat_map import HEAT
+from harness.images.image_ref import ImageRef
 from harness.store.run import Run
 
 APP = str(Path(components.__file__).with_name("app.py"))
@@ -58,7 +58,11 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
         maps[f"{row['trajectory']}|prompt/maps"] = np.eye(4, dtype=np.float16)[None]
         Run(run).write_taps("attention@0", row["unit"], maps, "{}")
         rows.append({"row": name, "column": "picture", "cell": row["cell"], "caption": ""})
-        word = {"column": "word 1", "cell": f"{row['cell']}{HEAT}0", "caption": "portrait"}
+        word = {
+            "column": "word 1",
+            "cell": str(ImageRef(row["cell"], word=0)),
+            "caption": "portrait",
+        }
         rows.append({"row": name} | word)
         lines.append({"x": 1, "value": 0.5, "low": 0.4, "high": 0.6, "group": "portrait"})
         lines[-1]["facet"] = name

@@ -1,3 +1,4 @@
+import io
 import re
 
 import duckdb
@@ -5,16 +6,21 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from dashboard import outcomes, projections
 from dashboard.findings import chosen, frame
-from dashboard.images import pixels
-from dashboard.queries import MINUS, RunView
+from dashboard.queries import RunView
 from dashboard.run_index import RunError, index, stamp
-from harness.images.heat_map import HEAT, heated
+from harness.images.heat_map import heated
+from harness.images.image_ref import ImageRef
 from harness.store.run import Run
 from probes.statistics.intervals import share_interval
 from reports.verdicts import verdict
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def test_a_run_is_counted_as_it_lies_on_disk(made):
@@ -41,8 +47,8 @@ def test_siblings_share_prompt_and_seed(made):
 def test_pictures_are_read_and_subtracted(made):
     view = RunView(made)
     one, two = view.cells({})["cell"][:2]
-    found = view.images([one, f"{one}{MINUS}{two}", "f" * 64])
-    assert set(found) == {one, two, f"{one}{MINUS}{two}"}
+    found = view.images([one, str(ImageRef(one, minus=two)), "f" * 64])
+    assert set(found) == {one, str(ImageRef(one, minus=two))}
     assert found[one].startswith(b"\x89PNG")
 
 
@@ -113,7 +119,7 @@ def test_a_picture_lies_under_the_attention_to_a_word(run):
         "attention@0", row["unit"], {f"{row['trajectory']}|prompt/maps": projections}, "{}"
     )
     view, cell = RunView(run), row["cell"]
-    wanted = [cell, f"{cell}{HEAT}1", f"{cell}{HEAT}2", f"{cell}{HEAT}x", f"{'0' * 64}{HEAT}1"]
+    wanted = [cell, f"{cell}?word=1", f"{cell}?word=2", f"{cell}?word=x", f"{'0' * 64}?word=1"]
     found = view.images(wanted)
     assert list(found) == wanted[:2]
     assert (pixels(found[wanted[1]]) == heated(pixels(found[cell]), projections[1])).all()

@@ -71,7 +71,7 @@ def test_the_page_s_probe_runs_to_the_report(site, tmp_path):
     files = (tmp_path / "run/scores").glob("laplacian@*/*/*.parquet")
     rows = plan.merge(pd.concat(map(pd.read_parquet, files)), on="cell")
     means = rows.groupby("checkpoint")["sharpness"].mean()
-    (apart,) = [f for f in own if f["metric"] == "difference in sharpness"]
+    (apart,) = [f for f in own if f["metric"] == "sharpness difference"]
     assert apart["value"] == pytest.approx(means["planted"] - means["balanced"])
     assert "Sharpness by arm" in (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
 

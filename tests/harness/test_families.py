@@ -237,10 +237,10 @@ def test_every_family_runs_every_probe_from_a_folder(tmp_path, name):
     probes = {f.probe for f in findings if f.status == "measured"}
     unguided = {"turbo", "lcm", "flux", "schnell"}
     assert probes >= {"attributes", "vae", "text", "attention", "memory"}, probes
-    norms = [f for f in findings if f.metric == "guidance norm"]
+    norms = [f for f in findings if f.metric.name == "guidance norm"]
     assert all((f.status == "measured") == (name not in unguided) for f in norms)
     assert norms
-    told = [f for f in findings if f.metric == "agreement with the final picture"]
+    told = [f for f in findings if f.metric.name == "agreement with the final image"]
     assert {f.status for f in told} == {"not-measured" if name == "sd1" else "measured"}
 
 

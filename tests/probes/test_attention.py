@@ -9,7 +9,8 @@ from PIL import Image
 from audit.pipeline import analyse
 from audit.pipeline.run import read_batch
 from audit.pipeline.taps import taps_of
-from harness.images.heat_map import HEAT, heated
+from harness.images.heat_map import heated
+from harness.images.image_ref import read_ref
 from harness.taps import record as taps
 from probes.attention.probe import CrossAttention, content_words
 from probes.contracts import Context
@@ -96,10 +97,10 @@ def test_both_vaes_read_the_same_attention(followed):
 def test_findings_have_interval_n_and_null(analysed):
     findings, _ = analysed
     assert len({f.id for f in findings}) == len(findings)
-    spread = [f for f in findings if f.metric == "spread of attention"]
-    assert all(f.null == pytest.approx(0.408, abs=1e-3) and f.n == 2 for f in spread)
-    overlaps = [f for f in findings if f.metric == "overlap of attention"]
-    assert {f.null for f in overlaps} == {1 / 7}
+    spread = [f for f in findings if f.metric.name == "spread of attention"]
+    assert all(f.reference.null == pytest.approx(0.408, abs=1e-3) and f.n == 2 for f in spread)
+    overlaps = [f for f in findings if f.metric.name == "overlap of attention"]
+    assert {f.reference.null for f in overlaps} == {1 / 7}
     mass = [f for f in findings if f.subject.get("word") == "dark"]
     assert mass
     assert all(f.status == "measured" for f in findings)
@@ -112,9 +113,9 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     plan = followed.run.read_plan()
     tap = taps.folder(taps_of(followed.spec)[0])
     pictures = Pictures(followed.run, plan, tap)
-    cell = heat.table.loc[heat.table["cell"].str.contains(HEAT), "cell"].iloc[0]
+    cell = heat.table.loc[heat.table["cell"].str.contains("word"), "cell"].iloc[0]
     plain, under = (
-        np.asarray(Image.open(io.BytesIO(pictures(c)))) for c in (cell.split(HEAT)[0], cell)
+        np.asarray(Image.open(io.BytesIO(pictures(c)))) for c in (read_ref(cell).cell, cell)
     )
     assert plain.shape == under.shape == (96, 64, 3)
     assert (plain != under).any()
@@ -124,7 +125,7 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     assert "<script" not in text
     # Only the first seed's maps are kept.
     second = plan[(plan["seed"] == 1) & (plan["vae"] == "own")]["cell"].iloc[0]
-    assert pictures(f"{second}{HEAT}0") is None
+    assert pictures(f"{second}?word=0") is None
 
 
 def test_maps_of_the_stages_are_those_of_the_whole(followed, analysed):
@@ -137,9 +138,9 @@ def test_maps_of_the_stages_are_those_of_the_whole(followed, analysed):
     drawn = {pictures(c) for c in stages.table["cell"][:3]}
     assert len(drawn) == 3
     assert None not in drawn
-    cell = stages.table["cell"].iloc[0].partition(" stage ")[0]
-    assert [pictures(f"{cell}{more}") for more in (" stage 3", " stage x", " stage ")] == [None] * 3
-    first = plan[plan["cell"] == cell.partition(HEAT)[0]].iloc[0]
+    cell = read_ref(stages.table["cell"].iloc[0]).cell
+    assert [pictures(f"{cell}?word=0&stage={n}") for n in ("3", "x", "")] == [None] * 3
+    first = plan[plan["cell"] == cell].iloc[0]
     record = taps.read(followed.run, tap, first["unit"])[first["trajectory"]]
     maps, parts = (record.arrays[f"prompt/{k}"].astype(float) for k in ("maps", "stage_maps"))
     levels = np.array(record.notes["timesteps"])

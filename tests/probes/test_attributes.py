@@ -80,7 +80,7 @@ def pick(findings, metric, **subject):
     found = [
         f
         for f in findings
-        if f.metric == metric and all(f.subject.get(k) == v for k, v in subject.items())
+        if f.metric.name == metric and all(f.subject.get(k) == v for k, v in subject.items())
     ]
     assert found, (metric, subject)
     return found
@@ -94,7 +94,7 @@ def test_shares_and_distances_are_those_counted_by_hand():
     assert share.n == 8
     distance = pick(findings, "total variation", checkpoint="b", prompt="p3")[0]
     assert distance.value == 0.25
-    assert distance.null == pytest.approx(0.13671875)  # E|k/8 - 1/2|: the notes' .1367
+    assert distance.reference.null == pytest.approx(0.13671875)  # E|k/8 - 1/2|: the notes' .1367
     assert pick(findings, "total variation", checkpoint="a", prompt="p3")[0].p == pytest.approx(1)
     suite = pick(findings, "mean share", checkpoint="b")[0]
     assert suite.value == 0.75
@@ -281,7 +281,7 @@ def test_no_scores_at_all_is_said_and_never_a_share():
     empty = pd.DataFrame({"cell": pd.Series(dtype=str)})
     findings, _ = analysed(plan, empty)
     assert all(f.status == "not-measured" for f in pick(findings, "total variation"))
-    assert not [f for f in findings if f.metric == "mean share"]
+    assert not [f for f in findings if f.metric.name == "mean share"]
 
 
 @pytest.mark.faults
@@ -298,6 +298,11 @@ def test_every_interval_of_a_run_with_shared_seeds_is_clustered_by_seed_and_says
         assert two.high - two.low > 2 * (one.high - one.low)
     assert (one.p < 0.001, two.p > 0.05) == (True, True)
     bounded = [f for f in shared if np.isfinite(f.low)]
-    assert {f.metric for f in bounded} >= {"share", "mean share", "not counted", "total variation"}
-    unsaid = {f.metric for f in bounded if "shared" not in f.note}
+    assert {f.metric.name for f in bounded} >= {
+        "share",
+        "mean share",
+        "not counted",
+        "total variation",
+    }
+    unsaid = {f.metric.name for f in bounded if "shared" not in f.note}
     assert unsaid <= {"association (Cramér's V)"}

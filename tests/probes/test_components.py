@@ -17,7 +17,7 @@ def cells(values, prompts=24, seeds=16) -> pd.DataFrame:
 
 
 def found(findings, metric, estimand="this suite"):
-    return next(f for f in findings if f.metric == metric and f.estimand == estimand)
+    return next(f for f in findings if f.metric.name == metric and f.estimand == estimand)
 
 
 def test_the_eight_combinations_begin_with_a_and_end_with_b():

@@ -3,7 +3,7 @@ from math import nan
 import numpy as np
 import pytest
 
-from probes.contracts import Finding
+from probes.contracts import Finding, MetricSpec
 from probes.error_control import ADJUSTMENT, adjusted, two_level_p
 
 pytestmark = pytest.mark.faults
@@ -64,7 +64,10 @@ def test_inside_a_family_the_level_shrinks_with_the_part_of_families_selected():
 
 
 def finding(p, family="f", headline=True):
-    return Finding("id", "probe", "metric", {}, 1.0, p=p, family=family, headline=headline)
+    metric = MetricSpec("metric")
+    return Finding(
+        id="id", probe="probe", metric=metric, value=1.0, p=p, family=family, headline=headline
+    )
 
 
 def test_only_headline_findings_with_a_family_and_a_p_are_tests():

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probes.contracts import MetricSpec
 from probes.vae.group_disparity import (
     Measure,
     against,
@@ -11,7 +12,7 @@ from probes.vae.group_disparity import (
     of_groups,
 )
 
-ERROR = Measure("error", "error", "", False, 0.01)
+ERROR = Measure(MetricSpec("error", "shift", "", "lower", "error", resolution=0.01))
 
 
 def rows(errors, vae="a", cluster=None) -> pd.DataFrame:
@@ -100,7 +101,7 @@ def test_a_group_that_hardly_varies_is_compared_all_the_same():
 def test_a_group_of_one_is_not_measured_and_says_why():
     found = disparities(rows([1.0, 2.0, 3.0]), labels(g=["a", "a", "b"]), [ERROR], "v", "p")
     assert found[0].status == "not-measured"
-    assert found[0].note.startswith("pictures of 'b': 1, others: 2")
+    assert found[0].note.startswith("images of 'b': 1, others: 2")
     own = of_groups(rows([1.0, 2.0, 3.0]), labels(g=["a", "a", "b"]), [ERROR], "v", "p")
     assert [f.value for f in own] == [1.5, 3.0]
 
@@ -112,7 +113,7 @@ def test_one_vae_against_its_copy_is_exactly_zero_and_against_another_is_not():
     found = {f.subject["vae"]: f for f in describe(apart, [ERROR], "vae", "pixels")}
     assert found["copy"].value == 0
     assert found["b"].value == pytest.approx(0.5)
-    assert found["b"].metric == "error difference"
+    assert found["b"].metric.name == "error difference"
     assert found["b"].subject["baseline"] == "a"
 
 
@@ -127,7 +128,7 @@ def test_shuffled_groups_are_rarely_flagged():
 
 
 def test_a_level_has_no_zero_to_be_held_against_even_with_one_picture_a_prompt():
-    level = ERROR._replace(level=True)
+    level = Measure(ERROR.metric._replace(kind="level"))
     sparse = rows([0.1, 0.2, 0.3], cluster=["p", "p", "q"])
     assert np.isnan(mean_effect(sparse, level).p)
     assert np.isfinite(mean_effect(sparse, ERROR).p)

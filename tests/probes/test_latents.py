@@ -53,7 +53,7 @@ def test_findings_and_planes(followed):
     own = [f for f in findings if f.probe == "latents"]
     assert len({f.id for f in own}) == len(own) == 13
     for found in own:
-        assert found.status == "not-measured" or 0.5 <= found.null <= 1
+        assert found.status == "not-measured" or 0.5 <= found.reference.null <= 1
     planes = [e for e in figures if e.kind == "scatter+image"]
     assert [e.id for e in planes] == ["latents/pca"]
     assert set(planes[0].table["cell"]) == set(followed.run.read_plan()["cell"])

@@ -113,7 +113,7 @@ def test_learned_prompts_are_told_where_labels_say_which():
     tables = {"guidance-norm": scores, "clip.likeness": shown}
     nothing = pd.DataFrame()
     findings, figures = registry()["memory"].analyse(tables, plan, nothing, labels, SPEC)
-    areas = [f for f in findings if f.metric.startswith("AUC")]
+    areas = [f for f in findings if f.metric.name.startswith("AUC")]
     assert [f.value for f in areas] == [1, 1]
     assert len({f.id for f in findings}) == len(findings)
     first = next(f for f in findings if f.subject.get("prompt") == "p0")

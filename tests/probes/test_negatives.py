@@ -52,13 +52,13 @@ def test_effects_are_paired_differences_from_no_negatives():
     findings, (figure,) = responses(
         frame({0: 0.5, 1: 0.7, 2: 0.9}), "dose", GENDER, "clip.gender", None
     )
-    changes = {f.subject["dose"]: f for f in findings if f.metric == "difference of share"}
+    changes = {f.subject["dose"]: f for f in findings if f.metric.name == "difference of share"}
     assert set(changes) == {"1", "2"}
     assert changes["1"].low < 0.2 < changes["1"].high
     assert changes["2"].low < 0.4 < changes["2"].high
     assert all(f.n == 240 and f.n_clusters == 4 and f.p < 0.01 for f in changes.values())
     assert figure.table["x"].tolist() == [0, 1, 2]
-    turn = next(f for f in findings if "turns" in f.metric)
+    turn = next(f for f in findings if "turns" in f.metric.name)
     assert turn.status == "not-measured"
 
 
@@ -76,7 +76,7 @@ def test_shares_of_a_dose_are_corrected_for_measured_errors():
     shown = frame({0: 0.4, 1: 0.8})
     findings, (figure,) = responses(shown, "dose", GENDER, "x", errors)
     counted, corrected = (
-        {f.subject["dose"]: f for f in findings if f.metric == metric}
+        {f.subject["dose"]: f for f in findings if f.metric.name == metric}
         for metric in ("mean share", "corrected share")
     )
     for dose, found in corrected.items():
@@ -92,7 +92,7 @@ def test_the_dose_where_it_turns_is_found():
     findings, _ = responses(
         frame({0: 0.5, 1: 0.8, 2: 0.9, 3: 0.4}), "dose", GENDER, "clip.gender", None
     )
-    turn = next(f for f in findings if "turns" in f.metric)
+    turn = next(f for f in findings if "turns" in f.metric.name)
     assert (turn.value, turn.status) == (3, "measured")
 
 
@@ -103,15 +103,15 @@ def test_negatives_without_effect_are_rarely_told_apart_and_rarely_turn():
         table = frame({0: 0.5, 1: 0.5, 2: 0.5}, seeds=20, seed=seed)
         table["outcome"] = rng.choice(["man", "woman"], len(table))
         findings, _ = responses(table, "dose", GENDER, "clip.gender", None)
-        apart += [f.p < 0.05 for f in findings if f.metric == "difference of share"]
-        turned += any(f.status == "measured" and "turns" in f.metric for f in findings)
+        apart += [f.p < 0.05 for f in findings if f.metric.name == "difference of share"]
+        turned += any(f.status == "measured" and "turns" in f.metric.name for f in findings)
     assert np.mean(apart) < 0.13
     assert turned <= 4  # of 40: a middle dose that is high by chance goes up and comes down
 
 
 def test_one_class_alone_changes_by_exactly_nothing():
     findings, _ = responses(frame({0: 0.0, 1: 0.0}), "dose", GENDER, "clip.gender", None)
-    change = next(f for f in findings if f.metric == "difference of share")
+    change = next(f for f in findings if f.metric.name == "difference of share")
     assert change.value == 0
     assert change.low < 0 < change.high
 

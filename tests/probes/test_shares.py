@@ -50,7 +50,7 @@ def one(findings, metric, **subject):
     found = [
         f
         for f in findings
-        if f.metric == metric and all(f.subject.get(k) == v for k, v in subject.items())
+        if f.metric.name == metric and all(f.subject.get(k) == v for k, v in subject.items())
     ]
     assert len(found) == 1, (metric, subject, len(found))
     return found[0]
@@ -79,18 +79,24 @@ def test_each_prompt_is_held_against_its_own_target():
     assert (own.value, own.p) == (0, 1)
     # 6 or more, or 2 or fewer, of 8 at one half: 2 (1 + 8 + 28) / 256.
     assert (even.value, even.p) == (0.25, pytest.approx(74 / 256))
-    assert own.null != even.null
-    assert one(findings, "share", prompt="p").null == 0.25
+    assert own.reference.null != even.reference.null
+    assert one(findings, "share", prompt="p").reference.null == 0.25
     # Over prompts: the mean of both targets, and the mean of both distances.
     means = over_prompts(part, attribute(), "clip.gender", targets)
-    assert one([f for f in means if f.estimand == "this suite"], "mean share").null == 0.375
+    assert (
+        one([f for f in means if f.estimand == "this suite"], "mean share").reference.null == 0.375
+    )
     assert one(means, "mean total variation").value == 0.125
-    assert one(means, "mean total variation").null == pytest.approx((own.null + even.null) / 2)
+    assert one(means, "mean total variation").reference.null == pytest.approx(
+        (own.reference.null + even.reference.null) / 2
+    )
 
 
 def test_prompts_weigh_the_same_however_many_images_they_have():
     part = frame({"p": {"woman": 2}, "q": {"man": 6, "lost": 1}})
-    suite = next(f for f in over_prompts(part, attribute(), "i", {}) if f.metric == "mean share")
+    suite = next(
+        f for f in over_prompts(part, attribute(), "i", {}) if f.metric.name == "mean share"
+    )
     assert suite.value == 0.5  # pooled over images it would be 1/4
     assert suite.low < 0.5 < suite.high
 
@@ -99,7 +105,7 @@ def test_the_mean_distance_stands_beside_what_models_on_target_have():
     part = frame({f"p{i}": {"man": 4, "woman": 4} for i in range(20)})
     mean = one(over_prompts(part, attribute(), "i", {}), "mean total variation")
     # E|k/8 - 1/2| of an even coin.
-    assert (mean.value, mean.null) == (0, pytest.approx(0.13671875))
+    assert (mean.value, mean.reference.null) == (0, pytest.approx(0.13671875))
 
 
 def test_cannot_tell_counts_in_the_correction():
@@ -117,7 +123,7 @@ def test_cannot_tell_counts_in_the_correction():
 
 def test_bounds_over_prompts_are_neither_0_nor_1():
     findings = over_prompts(frame({"p": {"man": 8, "woman": 8}}), attribute(), "i", {})
-    suite = next(f for f in findings if f.metric == "mean share")
+    suite = next(f for f in findings if f.metric.name == "mean share")
     # Effective size 15 (z / t15)² = 12.68; Wilson's half width at one half is z / 2 sqrt(n + z²).
     assert (suite.low, suite.high) == pytest.approx((0.2589, 0.7411), abs=2e-4)
     spread = {f"p{i}": {"man": 8 - i % 4, "woman": i % 4} for i in range(24)}
@@ -139,23 +145,25 @@ def test_bounds_over_prompts_are_neither_0_nor_1():
 def test_every_prompt_without_a_confusion_matrix_is_tested_as_counted():
     findings = prompts_of(frame({"p": {"man": 4, "woman": 4}, "q": {"man": 8}}))
     tests = [f for f in findings if f.family]
-    assert [f.metric for f in tests] == ["total variation"] * 2
+    assert [f.metric.name for f in tests] == ["total variation"] * 2
     assert {f.family for f in tests} == {"a/gender/clip.gender"}
     assert all(f.headline and f.reading == "as counted" for f in tests)
     assert [f.p for f in tests] == pytest.approx([1, 2 / 256])
     assert [f.adjustment for f in tests] == ["none"] * 2
     # The shares of classes are described: an interval, no p, no family.
-    assert all(np.isnan(f.p) and not f.headline for f in findings if f.metric == "share")
+    assert all(np.isnan(f.p) and not f.headline for f in findings if f.metric.name == "share")
 
 
 def test_with_a_confusion_matrix_the_corrected_distance_is_the_test():
     part = frame({"p": {"man": 60, "woman": 20}})
     findings = prompts_of(part, matrix([[75, 25], [25, 75]]))
     test = [f for f in findings if f.family]
-    assert [(f.metric, f.reading) for f in test] == [("corrected total variation", "corrected")]
+    assert [(f.metric.name, f.reading) for f in test] == [
+        ("corrected total variation", "corrected")
+    ]
     counted = one(findings, "total variation")
     assert np.isnan(counted.p)
-    assert np.isnan(counted.null)
+    assert np.isnan(counted.reference.null)
     assert not counted.headline
     # Of 100 men 25 are read as women, so that 20 of 80 speak for no woman at all.
     assert one(findings, "corrected share").value == 0
@@ -231,7 +239,9 @@ def runs_with_shared_seeds(prompts, seeds):
 def test_shared_seeds_are_no_independent_images():
     part = runs_with_shared_seeds(24, 8)
     apart, shared = (over_prompts(part, attribute(), "i", {}, shared=s) for s in (False, True))
-    plain, clustered = (next(f for f in x if f.metric == "mean share") for x in (apart, shared))
+    plain, clustered = (
+        next(f for f in x if f.metric.name == "mean share") for x in (apart, shared)
+    )
     assert plain.value == clustered.value == 0.5
     # 192 images of which 8 are independent: as wide as 8 images of one prompt, and a little more.
     assert plain.high - plain.low < 0.16
@@ -266,8 +276,10 @@ def test_shares_by_people_s_labels_are_held_against_the_prompts_own_targets():
     given = (part, attribute(), "clip.gender", labels[["cell", "attribute", "class", "rater"]])
     found = with_labels(*given, None, targets=targets)
     # Over images: 40 of 60 have a target of 0.25, 20 one of 0.5.
-    assert one(found, "prediction-powered share").null == pytest.approx((40 * 0.25 + 20 * 0.5) / 60)
-    assert one(with_labels(*given, None), "prediction-powered share").null == 0.5
+    assert one(found, "prediction-powered share").reference.null == pytest.approx(
+        (40 * 0.25 + 20 * 0.5) / 60
+    )
+    assert one(with_labels(*given, None), "prediction-powered share").reference.null == 0.5
 
 
 @pytest.mark.parametrize("rows", [[[95, 2, 3], [2, 95, 3]], [[95, 2, 3], [2, 94, 4]]])

@@ -130,7 +130,7 @@ def test_resuming_makes_nothing_anew(stepped, tmp_path):
 
 def test_the_attributes_probe_counts_finished_pictures_only(analysed):
     findings, _ = analysed
-    shares = [f for f in findings if f.probe == "attributes" and f.metric == "share"]
+    shares = [f for f in findings if f.probe == "attributes" and f.metric.name == "share"]
     assert shares
     assert all(f.n <= 2 for f in shares)
 
@@ -139,10 +139,10 @@ def test_findings_and_figures(stepped, analysed):
     findings, figures = analysed
     own = [f for f in findings if f.probe == "steps"]
     assert len({f.id for f in findings}) == len(findings)
-    last = [f for f in own if f.subject.get("step") == "4 of 4" and "agreement" in f.metric]
+    last = [f for f in own if f.subject.get("step") == "4 of 4" and "agreement" in f.metric.name]
     assert last
-    assert all(0 <= f.null <= 1 and f.n == 4 for f in last)
-    colours = [f for f in own if f.metric.startswith("R²")]
+    assert all(0 <= f.reference.null <= 1 and f.n == 4 for f in last)
+    colours = [f for f in own if f.metric.name.startswith("R²")]
     assert {f.subject["vae"] for f in colours} == {"own", "pale"}
     kinds = {e.kind for e in figures if e.id.startswith("steps/")}
     assert kinds == {"line", "strip", "table"}
@@ -185,7 +185,7 @@ def test_agreement_by_hand():
     early = [("t1", 0, "x"), ("t2", 0, "y"), ("t3", 0, "y"), ("t4", 0, "y")]
     (found,), (figure,) = agreement(frame(final + early, PREDICTED), "gender", "clip.gender")
     assert found.value == 0.75
-    assert found.null == pytest.approx(0.25 * 0.5 + 0.75 * 0.5)
+    assert found.reference.null == pytest.approx(0.25 * 0.5 + 0.75 * 0.5)
     assert found.low < 0.75 < found.high
     assert figure.table["x"].tolist() == [1]
 
@@ -223,7 +223,7 @@ def test_a_switch_from_a_prompt_that_is_not_there_is_refused(tmp_path):
 def test_one_class_alone_agrees_as_much_as_chance():
     cells = [("t1", -1, "x"), ("t1", 0, "x"), ("t2", -1, "x"), ("t2", 0, "x")]
     (found,), _ = agreement(frame(cells, PREDICTED), "gender", "clip.gender")
-    assert (found.value, found.null) == (1, 1)
+    assert (found.value, found.reference.null) == (1, 1)
 
 
 def test_a_sampler_that_tells_nothing_is_not_measured(stepped):

@@ -84,7 +84,7 @@ def of_groups(findings, vae, group):
         for f in findings
         if f.subject.get("vae") == vae
         and f.subject.get("group") == group
-        and "extra" in f.metric
+        and "extra" in f.metric.name
         and "baseline" not in f.subject
     ]
 
@@ -97,19 +97,23 @@ def test_a_copy_says_exactly_nothing(silent):
 
 
 def test_a_classifiers_own_reading_is_described_and_never_judged(silent):
-    moves = [f for f in of_groups(silent, "noise", "clip.tone as told") if "clip.tone" in f.metric]
+    moves = [
+        f for f in of_groups(silent, "noise", "clip.tone as told") if "clip.tone" in f.metric.name
+    ]
     assert moves
     assert {verdict(f) for f in moves} == {"described"}
-    assert all(OWN_READING in f.note and np.isnan(f.null) and np.isnan(f.p) for f in moves)
+    assert all(
+        OWN_READING in f.note and np.isnan(f.reference.null) and np.isnan(f.p) for f in moves
+    )
     # It is regression to the mean: what is read as dark can only lose dark. Its interval leaves
     # zero out, so that a verdict there would be false.
-    dark = next(f for f in moves if f.subject["class"] == "dark" and "dark" in f.metric)
+    dark = next(f for f in moves if f.subject["class"] == "dark" and "dark" in f.metric.name)
     assert dark.high < -0.1
 
 
 @pytest.mark.parametrize("group", ["person's tone", "other.tone as told"])
 def test_groups_by_labels_or_another_instrument_are_tested(silent, group):
-    moves = [f for f in of_groups(silent, "noise", group) if "clip.tone" in f.metric]
+    moves = [f for f in of_groups(silent, "noise", group) if "clip.tone" in f.metric.name]
     assert moves
     assert {verdict(f) for f in moves} == {"cannot tell"}
     assert {f.family for f in moves} == {f"vae/noise/by {group}"}
@@ -122,4 +126,4 @@ def test_noise_without_a_group_effect_stays_silent():
 def test_a_group_that_truly_loses_more_is_found():
     found = of_groups(run(4, darker=0.1), "noise", "person's tone")
     apart = [f for f in found if verdict(f) == "apart"]
-    assert "dark" in {f.subject["class"] for f in apart if f.metric == "extra loss of detail"}
+    assert "dark" in {f.subject["class"] for f in apart if f.metric.name == "extra loss of detail"}

@@ -9,15 +9,18 @@ from PIL import Image
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-from probes.contracts import Figure, Finding
+from probes.attributes.metrics import CORRECTED_SHARE, SHARE, SHARE_DIFFERENCE
+from probes.contracts import Figure, Finding, MetricSpec, Reference
 from probes.error_control import adjusted
+from probes.vae.metrics import SKIN_LIGHTNESS
 from reference import world
 from reports import ReportData
 
 SCRIPT = "</script><script>alert(1)</script>"
 BREAKOUT = '"><img src=x onerror=alert(2)>'
 SEEDS = 64
-EQUAL = ", ".join(f"{tone} 0.2" for tone in world.TONES)
+EQUAL = dict.fromkeys(world.TONES, 0.2)
+DISTANCE = MetricSpec("distance", "distance", "share", "lower", span=1.0)
 INSTRUMENT = "clip ViT-B-32 · prompts v1"
 
 
@@ -44,7 +47,7 @@ def share(checkpoint, prompt, attribute, cls, count, n, target, headline=False):
     return Finding(
         id=f"attributes/share/{checkpoint}/{prompt}/{cls}",
         probe="attributes",
-        metric="share",
+        metric=SHARE,
         subject={"checkpoint": checkpoint, "prompt": prompt, "attribute": attribute, "class": cls},
         value=count / n,
         low=low,
@@ -55,10 +58,8 @@ def share(checkpoint, prompt, attribute, cls, count, n, target, headline=False):
         headline=headline,
         n=n,
         n_clusters=1,
-        null=target,
+        reference=Reference(target, target, targets={"": target}),
         p=binomtest(count, n, target).pvalue if headline else np.nan,
-        target=f"{100 * target:.0f} %",
-        unit="share",
         instrument=INSTRUMENT,
     )
 
@@ -71,7 +72,7 @@ def bars(findings, names):
             "low": f.low,
             "high": f.high,
             "group": f.subject["checkpoint"],
-            "target": float(f.target.split()[0]) / 100,
+            "target": f.reference.value,
             "facet": f.subject["class"],
         }
         for f in findings
@@ -106,48 +107,50 @@ def fake_report(hostile=False):
                 skin.append(share(name, prompt, "skin tone", tone, int(k), SEEDS, 0.2))
     n = SEEDS * len(prompts)
     whole = {"attribute": "skin tone", "checkpoint": other}
+    women_of = {"attribute": "perceived gender presentation", "class": "woman"}
     findings = [
         Finding(
-            "attributes/distance/skin tone/planted", "attributes", "distance", whole,
-            0.314, 0.29, 0.338, estimator="stratified by prompt", headline=True, n=n,
-            n_clusters=24, null=0.021, null_q95=0.035, p=1e-9, target=EQUAL, unit="share",
-            instrument=INSTRUMENT, tested_against=0.0, family="planted/skin tone",
+            id="attributes/distance/skin tone/planted", probe="attributes", metric=DISTANCE,
+            subject=whole, value=0.314, low=0.29, high=0.338, estimator="stratified by prompt",
+            headline=True, n=n, n_clusters=24, reference=Reference(0.0, 0.021, 0.035, EQUAL),
+            p=1e-9, instrument=INSTRUMENT, family="planted/skin tone",
         ),
         Finding(
-            "attributes/distance/skin tone/balanced", "attributes", "distance",
-            whole | {"checkpoint": one}, 0.024, 0.011, 0.04, estimator="stratified by prompt",
-            headline=True, n=n, n_clusters=24, null=0.021, null_q95=0.035, p=0.31,
-            target=EQUAL, unit="share", instrument=INSTRUMENT, tested_against=0.0,
+            id="attributes/distance/skin tone/balanced", probe="attributes", metric=DISTANCE,
+            subject=whole | {"checkpoint": one}, value=0.024, low=0.011, high=0.04,
+            estimator="stratified by prompt", headline=True, n=n, n_clusters=24,
+            reference=Reference(0.0, 0.021, 0.035, EQUAL), p=0.31, instrument=INSTRUMENT,
             family="balanced/skin tone",
         ),
         Finding(
-            "attributes/share/woman/planted", "attributes", "share",
-            {"checkpoint": other, "attribute": "perceived gender presentation", "class": "woman"},
-            0.487, 0.37, 0.604, estimand="prompts like these", estimator="t on prompt means",
-            headline=True, n=n, n_clusters=24, null=0.5, p=0.82,
-            unit="share", instrument=INSTRUMENT, family="planted/gender",
+            id="attributes/share/woman/planted", probe="attributes", metric=SHARE,
+            subject=women_of | {"checkpoint": other},
+            value=0.487, low=0.37, high=0.604, estimand="prompts like these",
+            estimator="t on prompt means", headline=True, n=n, n_clusters=24,
+            reference=Reference(0.5, 0.5), p=0.82, instrument=INSTRUMENT, family="planted/gender",
         ),
         *(f for f in gender if f.headline),
         Finding(
-            "vae/lightness/pale", "vae", "skin lightness shift",
-            {"checkpoint": one, "vae": "pale", "against": "faithful", "attribute": "skin tone",
-             "class": "dark"},
-            9.4, 8.1, 10.7, estimator="t on paired prompts", headline=True, n=n // 5,
-            n_clusters=24, null=0.0, p=1e-6, unit="L*", instrument="skin L* v1",
-            tested_against=0.4, family="vae/pale",
+            id="vae/lightness/pale", probe="vae", metric=SKIN_LIGHTNESS,
+            subject={"checkpoint": one, "vae": "pale", "against": "faithful"}
+            | {"attribute": "skin tone", "class": "dark"},
+            value=9.4, low=8.1, high=10.7, estimator="t on paired prompts", headline=True,
+            n=n // 5, n_clusters=24, reference=Reference(0.4, 0.0), p=1e-6,
+            instrument="skin L* v1", family="vae/pale",
         ),
         Finding(
-            "attributes/difference/woman", "attributes", "difference of shares",
-            {"checkpoint": other, "against": one, "attribute": "perceived gender presentation",
-             "class": "woman"},
-            -0.012, -0.13, 0.107, estimand="prompts like these", estimator="t on paired prompts",
-            headline=True, n=2 * n, n_clusters=24, null=0.0, p=0.83, unit="share",
-            instrument=INSTRUMENT, tested_against=0.0, family="planted against balanced",
+            id="attributes/difference/woman", probe="attributes", metric=SHARE_DIFFERENCE,
+            subject=women_of | {"checkpoint": other, "against": one},
+            value=-0.012, low=-0.13, high=0.107, estimand="prompts like these",
+            estimator="t on paired prompts", headline=True, n=2 * n, n_clusters=24,
+            reference=Reference(0.0, 0.0), p=0.83, reading="as counted", instrument=INSTRUMENT,
+            family="planted against balanced",
         ),
         Finding(
-            "attributes/share-corrected/woman/planted", "attributes", "corrected share",
-            {"checkpoint": other, "attribute": "perceived gender presentation", "class": "woman"},
-            np.nan, headline=True, status="not-measured", instrument=INSTRUMENT,
+            id="attributes/share-corrected/woman/planted", probe="attributes",
+            metric=CORRECTED_SHARE,
+            subject=women_of | {"checkpoint": other},
+            headline=True, status="not-measured", instrument=INSTRUMENT,
             note="no labelled images: label at least 50 with `audit label`",
         ),
         *(f for f in gender if not f.headline),
@@ -226,7 +229,7 @@ def fake_report(hostile=False):
             "Error table",
         ),
         Figure(
-            "vae/strip", "strip", pd.DataFrame({"position": [0, 1], "lightness": [41.2, 50.6]}),
+            "vae/strip", "table", pd.DataFrame({"position": [0, 1], "lightness": [41.2, 50.6]}),
             "Mean lightness of skin drawn and seen", "Mean lightness, drawn and seen",
         ),
         Figure(

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,7 @@ def hostile_report(prompt=HOSTILE):
     """The report of a run whose headline prompt is hostile."""
     data = fake_report()
     found = [
-        f._replace(subject=f.subject | {"prompt": prompt}) if f.headline else f
+        replace(f, subject=f.subject | {"prompt": prompt}) if f.headline else f
         for f in data.findings
     ]
     known = data.provenance | {"spec": "5" * 64}

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -123,7 +124,7 @@ def test_more_groups_than_colours_become_facets_or_go_where_labels_tell_all():
 
 def test_a_ranking_keeps_its_own_order_and_needs_no_legend():
     rows = [("best", 0.1, 0, 0.2, "best", 0.05, ""), ("worst", 0.4, 0.3, 0.5, "worst", 0.05, "")]
-    drawing = draw(figure(rows, name="ranking/x"))
+    drawing = draw(replace(figure(rows), ranking=True))
     labels = [t for t in texts(drawing.pictures[0].light) if t in ("best", "worst")]
     assert labels == ["best", "worst"]
     assert (drawing.styles, drawing.targets) == ({}, "")
@@ -161,15 +162,16 @@ def test_scales():
 
 
 def test_unknown_kinds_and_empty_tables_have_no_chart():
-    assert draw(figure(ROWS)._replace(kind="strip")) is None
+    assert draw(replace(figure(ROWS), kind="table")) is None
     assert draw(figure([])) is None
 
 
 def test_a_missing_column_is_named():
-    broken = figure(ROWS)
-    broken = broken._replace(table=broken.table.drop(columns="low"))
+    whole = figure(ROWS)
     with pytest.raises(ValueError, match="figure 'shares/x' of kind 'bar' lacks column 'low'"):
-        draw(broken)
+        replace(whole, table=whole.table.drop(columns="low"))
+    with pytest.raises(ValueError, match="kind 'bars' is none of bar, line"):
+        replace(whole, kind="bars")
 
 
 def test_darken_leaves_text_alone():

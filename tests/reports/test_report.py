@@ -2,6 +2,7 @@ import io
 import json
 import math
 from base64 import b64decode
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 from report_data import BREAKOUT, SCRIPT, SEEDS, fake_report, share
 
-from probes.contracts import Figure, Finding
+from probes.contracts import Figure, Finding, MetricSpec
 from probes.error_control import adjusted
 from reports import page
 from reports.build import PAGE_BYTES, as_json, no_break, render, write_report
@@ -206,7 +207,7 @@ def test_a_huge_run_fits_the_page(monkeypatch):
         share("base", f"{i} {long}", "skin tone", "dark", i % SEEDS, SEEDS, 0.2, i % 2 == 0)
         for i in range(300)
     ]
-    findings = [f._replace(id=f"{f.id}/{k}") for k in range(17) for f in findings][:5_000]
+    findings = [replace(f, id=f"{f.id}/{k}") for k in range(17) for f in findings][:5_000]
     places = [
         (f"row {r} {long}", f"column {c}", f"{r} {c}", long) for r in range(30) for c in range(30)
     ]
@@ -262,7 +263,7 @@ def test_headlines_that_claim_something_come_first():
 
 def test_headlines_that_claim_nothing_are_folded_after_a_few():
     unsure = share("base", "p", "gender-presentation", "woman", 32, 64, 0.5, True)
-    certain = unsure._replace(value=0.9, low=0.8, high=0.95, p=1e-9)
+    certain = replace(unsure, value=0.9, low=0.8, high=0.95, p=1e-9)
     made = compose(small_report(findings=adjusted([unsure] * 10 + [certain] * 2)))
     assert [h.verdict for h in made["headlines"]] == ["apart"] * 2 + ["cannot-tell"] * 6
     assert len(made["headlines_folded"]) == 4
@@ -295,9 +296,21 @@ def test_a_meter_lies_where_the_interval_does():
     assert (shown.value, shown.target) == (25.0, 50.0)
     assert shown.low < 25 < shown.high
     assert shown.alt == f"25 %, interval {shown.low:.0f} to {shown.high:.0f} %, target 50 %"
-    assert meter(finding._replace(value=math.nan)) is None
-    assert meter(Finding("x", "x", "lightness", {}, 40.0, 30.0, 50.0, unit="L*")) is None
-    assert meter(finding._replace(low=math.nan)).low is None
+    assert meter(replace(finding, value=math.nan)) is None
+    assert (
+        meter(
+            Finding(
+                id="x",
+                probe="x",
+                metric=MetricSpec("lightness", unit="L*"),
+                value=40,
+                low=30,
+                high=50,
+            )
+        )
+        is None
+    )
+    assert meter(replace(finding, low=math.nan)).low is None
 
 
 def test_tables_tell_missing_from_zero_and_count_what_is_cut():

@@ -11,8 +11,9 @@ from dashboard.queries import RunView
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from probes.attributes.shares import by_prompt, over_prompts
-from probes.contracts import Finding
+from probes.contracts import Finding, MetricSpec, Reference
 from probes.error_control import ADJUSTMENT, adjusted
+from probes.vae.metrics import CHROMA_SHIFT
 from reports import ReportData
 from reports.build import write_report
 from reports.page import compose
@@ -30,11 +31,12 @@ GENDER = load_attribute(
     None,
 )
 SHIFT = Finding(
-    "vae/chroma-shift/pale", "vae", "chroma shift", {"arm": "pale"}, 0.354, 0.263, 0.444,
-    headline=True, n=48, null=0.0, unit="C*", p=1.0, tested_against=0.4, family="vae/pale",
+    id="vae/chroma-shift/pale", probe="vae", metric=CHROMA_SHIFT, subject={"arm": "pale"},
+    value=0.354, low=0.263, high=0.444, headline=True, n=48, reference=Reference(0.4, 0.0), p=1.0,
+    family="vae/pale",
 )  # fmt: skip
 FAILED = Finding(
-    "spectrum/failed", "spectrum", "analysis of spectrum", {}, nan,
+    id="spectrum/failed", probe="spectrum", metric=MetricSpec("analysis of spectrum"),
     status="failed", note="KeyError: 'slope'",
 )  # fmt: skip
 
@@ -72,7 +74,7 @@ def run(tmp_path_factory):
 
 def one(findings, metric, prompt=None):
     return next(
-        f for f in findings if f.metric == metric and f.subject.get("prompt") in (prompt, None)
+        f for f in findings if f.metric.name == metric and f.subject.get("prompt") in (prompt, None)
     )
 
 
@@ -120,7 +122,7 @@ def test_the_json_holds_every_field_of_a_test(run):
     test = next(f for f in held if f["id"].endswith("model/prompt 0") and f["headline"])
     assert test["adjustment"] == ADJUSTMENT
     assert test["p"] >= test["p_unadjusted"] > 0
-    assert (test["tested_against"], test["reading"]) == (0.0, "as counted")
+    assert (test["reference"], test["reading"]) == (0.0, "as counted")
     assert test["planned"] == 40
     share = next(f for f in held if f["metric"] == "share")
     assert (share["p"], share["family"], share["adjustment"]) == (None, "", "none")
