@@ -21,7 +21,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from benchmarks.pairs import ratio
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, Spec
+from harness.spec.schema import CheckpointSpec
 from harness.taps.cross_attention import AttentionTap
 from harness.taps.trajectory import StepsTap
 from reference.world import ROLES, neutral_prompt
@@ -105,15 +105,12 @@ def main() -> None:
     source = CheckpointSpec(source="reference:balanced")
     pipe = load_checkpoint("balanced", source, Path(), "cpu", torch.float32).pipe
     generator, batch = Generator(pipe, BATCH), rows()
-    spec = Spec.model_validate(
-        {"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}}
-    )
     held: list[int] = []
 
     plain, tapped, every_map = arms(generator, BATCH, 64, STEPS, held)
 
     def stepped() -> None:
-        generator.denoise(batch, [StepsTap(spec)])
+        generator.denoise(batch, [StepsTap(5)])
 
     def peer() -> None:
         from attention_map_diffusers import AttentionCapture

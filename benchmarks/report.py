@@ -23,7 +23,7 @@ def measure(folder: Path) -> None:
     """Build the report step by step and print what each step took."""
     from audit.pipeline import analyse
     from audit.pipeline.session import reopen
-    from reports.build import write_report
+    from reports.writers import write_report
 
     audit = _timed("open", lambda: reopen(folder))
     findings, figures = _timed("analyse", lambda: analyse.analyse(audit))

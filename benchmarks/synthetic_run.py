@@ -27,7 +27,7 @@ from probes.contracts import Figure, Finding, Reference
 from probes.finding_rows import findings_frame
 from probes.statistics.intervals import share_interval
 from reports import ReportData
-from reports.build import as_json
+from reports.formats.json import as_json
 
 SIDE, DIMENSIONS, DISTINCT = 32, 32, 64
 """Of pictures in px, of embeddings, and how many different pictures there are."""

@@ -75,6 +75,9 @@ class RunView:
         except duckdb.Error as error:
             raise RunError(f"{folder}: plan.parquet cannot be read ({_first(error)})") from None
         have = {str(row[0]) for row in self._db.execute("DESCRIBE planned").fetchall()}
+        if "asked" in have:  # a run of 0.1.0
+            self._db.execute("ALTER TABLE planned RENAME asked TO requested_by")
+            have = have - {"asked"} | {"requested_by"}
         if "pair" not in have:  # a run of 0.1.0: nothing paired imported images
             self._db.execute("ALTER TABLE planned ADD COLUMN pair VARCHAR DEFAULT ''")
             have.add("pair")
@@ -106,20 +109,23 @@ class RunView:
         # What a probe asked for can be opened, not filtered: it has no arm and comes last.
         factors = ", ".join(ARM)
         kinds = self._db.execute(
-            f"SELECT {factors} FROM planned WHERE asked = '' GROUP BY ALL ORDER BY min(rowid)"
+            f"SELECT {factors} FROM planned WHERE requested_by = '' GROUP BY ALL "
+            "ORDER BY min(rowid)"
         ).df()
         kinds["arm"] = arm_labels(kinds) if len(kinds) else pd.Series(dtype=str)
         self._db.register("kinds", kinds)
         same = " AND ".join(f"p.{name} IS NOT DISTINCT FROM k.{name}" for name in ARM)
         self._db.execute(
             f"""CREATE TABLE cells AS
-                SELECT * EXCLUDE (line), row_number() OVER (ORDER BY asked <> '', line) AS place
+                SELECT * EXCLUDE (line),
+                       row_number() OVER (ORDER BY requested_by <> '', line) AS place
                 FROM (SELECT p.*, coalesce(k.arm, '') AS arm, p.rowid AS line FROM planned p
-                      LEFT JOIN kinds k ON p.asked = '' AND {same}
-                      QUALIFY row_number() OVER (PARTITION BY cell ORDER BY asked <> '', line) = 1)
+                      LEFT JOIN kinds k ON p.requested_by = '' AND {same}
+                      QUALIFY row_number() OVER
+                          (PARTITION BY cell ORDER BY requested_by <> '', line) = 1)
                 ORDER BY place"""
         )
-        self._db.execute("CREATE VIEW plan AS SELECT * FROM cells WHERE asked = ''")
+        self._db.execute("CREATE VIEW plan AS SELECT * FROM cells WHERE requested_by = ''")
         self._db.unregister("kinds")
         self._db.execute("DROP TABLE planned")
         arms = self._db.execute("SELECT arm FROM plan GROUP BY 1 ORDER BY min(place)").df()

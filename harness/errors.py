@@ -8,7 +8,7 @@ names the file, says what is wrong with it and what would be right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 LONGEST = 300
@@ -21,6 +21,18 @@ class AuditError(ValueError):
 
 class SpecError(AuditError):
     """The spec cannot be used; the message is one line naming file, key and value."""
+
+
+class SpecMistakes(SpecError):
+    """All that is wrong with one spec, a line each.
+
+    Args:
+        lines: one mistake a line.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = tuple(lines)
 
 
 @contextmanager

@@ -8,13 +8,16 @@ resumable, shared and countable before it is paid for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from harness.spec.json_schema import Described
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
     from harness.plan.cells import Cell
     from harness.spec.schema import Spec
-    from harness.taps.record import Record
+    from harness.taps.record import Record, Tap
     from probes.statistics.intervals import Estimand
 
 MetricKind = Literal["share", "distance", "shift", "level"]
@@ -251,7 +254,10 @@ class Instrument(Protocol):
     inputs: frozenset[str]
     """Of {"images", "references", "masks", "latents"} and the taps' names: all that is not named
     is left out, and a tap that nobody names is not attached. "text": measured once a checkpoint
-    by `audit.pipeline.text_scores`, without pictures."""
+    by `audit.pipeline.text_scores`, without images.
+
+    An instrument may declare `metrics`, a tuple of `MetricSpec` whose columns its table has: each
+    can be gated. Where it has several rows a cell, `by_cell(table)` gives one a cell."""
 
     def cache_key(self) -> dict[str, Any]:
         """Version, configuration and weights digest: what the scores' folder is named by."""
@@ -262,30 +268,72 @@ class Instrument(Protocol):
         ...
 
 
-class Probe(Protocol):
-    """Instruments and the analysis that reads their tables."""
+class ProbeOptions(Described, BaseModel):
+    """Base of a probe's options, and the options of one that has none.
 
-    name: str
+    In a spec they stand under the probe's name: `probes: {attention: {stages: 3}}`. Unknown keys
+    are errors; the docstring's section 'Attributes' is what `audit schema` says of each.
+    """
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
-        """The instruments this spec asks for."""
-        ...
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Cells wanted beyond the grid `plan`, with `asked` set to the probe's name.
 
-        They are made, resumed and measured as all others; the analyses of other probes, the
+Opt = TypeVar("Opt", bound=ProbeOptions)
+
+
+class AnalysisInput(NamedTuple, Generic[Opt]):
+    """What an analysis may read.
+
+    Attributes:
+        tables: scores by instrument's name, of any probe's; 'targets' (prompt, attribute, class,
+            share), 'errors' and 'drawn.ATTRIBUTE' where the run has them.
+        plan: one row a cell: the grid, and what this probe asked for.
+        labels: people's labels: cell, attribute, class, rater.
+        spec: the spec.
+        options: this probe's options.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    plan: pd.DataFrame
+    labels: pd.DataFrame
+    spec: Spec
+    options: Opt
+
+
+class Result(NamedTuple):
+    """What an analysis says."""
+
+    findings: Sequence[Finding]
+    figures: Sequence[Figure] = ()
+
+
+class Probe(Generic[Opt]):
+    """Instruments and the analysis that reads their tables: one folder or module each.
+
+    Attributes:
+        name: name of the probe, as a spec says it.
+        Options: its options; nothing by default.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type[ProbeOptions]] = ProbeOptions
+
+    def instruments(self, options: Opt, spec: Spec) -> Sequence[Instrument]:
+        """The instruments that this spec asks for; by default none."""
+        return ()
+
+    def taps(self, options: Opt, spec: Spec) -> Sequence[Tap]:
+        """What follows the denoising for them; attached where an instrument's `inputs` names it."""
+        return ()
+
+    def extra_cells(self, options: Opt, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+        """Cells wanted beyond the grid `plan`, with `requested_by` set to the probe's name.
+
+        They are generated, resumed and scored as all others; the analyses of other probes, the
         gate and the report's grids do not see them.
         """
-        ...
+        return ()
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
-        """From rows to claims. Pure; may read any instrument's table."""
-        ...
+    def analyse(self, given: AnalysisInput[Opt]) -> Result:
+        """From rows to claims. Pure: no models, no files."""
+        raise NotImplementedError

@@ -12,68 +12,62 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ValidationError
 
 import probes
 from harness.errors import AuditError, one_line
-from probes.contracts import Figure, Finding, Instrument, Probe
+from harness.spec.mistakes import mistakes
+from probes.contracts import AnalysisInput, Instrument, Probe, ProbeOptions, Result
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from harness.plan.cells import Cell
     from harness.spec.schema import Spec
+    from harness.taps.record import Tap
 
 GROUP = "diffusion_audit.probes"
-_REGISTRY: dict[str, Probe] = {}
+AnyProbe = Probe[Any]
+_REGISTRY: dict[str, AnyProbe] = {}
 
 
-class Broken:
+class Chosen(NamedTuple):
+    """A probe that a spec names, with its options."""
+
+    probe: AnyProbe
+    options: ProbeOptions
+
+
+class Broken(Probe[ProbeOptions]):
     """Stands for a probe that cannot be loaded: its analysis fails with the reason.
 
-    Attributes:
-        name: name of the probe, as a spec says it.
-        reason: why it cannot be loaded, in one line.
+    Args:
+        name: Name of the probe, as a spec says it.
+        reason: Why it cannot be loaded, in one line.
     """
 
     def __init__(self, name: str, reason: str) -> None:
-        self.name, self.reason = name, reason
+        self.name, self.reason = name, reason  # type: ignore[misc]  # of this object alone
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
-        """None: there is nothing to measure with."""
-        return ()
-
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """None."""
-        return ()
-
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
         """Raises AuditError with the reason."""
         raise AuditError(f"the probe cannot be loaded: {self.reason}")
 
 
-def register(probe: type[Probe]) -> type[Probe]:
+def register(probe: type[AnyProbe]) -> type[AnyProbe]:
     """Class decorator: add a probe to the registry under its name."""
     _REGISTRY[probe.name] = probe()
     return probe
 
 
-def registry() -> dict[str, Probe]:
+def registry() -> dict[str, AnyProbe]:
     """All probes by name: the folders of this package, and other packages' entry points."""
     return _broken() | _REGISTRY
 
 
 @cache
-def _broken() -> dict[str, Probe]:
+def _broken() -> dict[str, AnyProbe]:
     """Load every probe once; gives those that cannot be loaded."""
-    failed: dict[str, Probe] = {}
+    failed: dict[str, AnyProbe] = {}
     for file in sorted(Path(probes.__path__[0]).glob("*/probe.py")):
         name = file.parent.name
         try:
@@ -88,23 +82,65 @@ def _broken() -> dict[str, Probe]:
     return failed
 
 
-def probes_of(spec: Spec) -> list[Probe]:
-    """The probes that a spec names, in its order.
+def mistakes_in(named: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the probes and options that a spec names, one line each.
 
-    Raises:
-        AuditError: No such probe; lists those there are.
+    Args:
+        named: Options by probe, as the spec's key `probes` has them.
     """
-    known = registry()
-    for name in spec.probes:
+    known, found = registry(), []
+    for name, options in named.items():
         if name not in known:
-            raise AuditError(
+            found.append(
                 f"probes: unknown probe {name!r}; available: {', '.join(sorted(known))} "
                 "(docs/add-a-probe.md says how to add one)"
             )
-    return [known[name] for name in dict.fromkeys(spec.probes)]
+        elif not isinstance(known[name], Broken):
+            model = known[name].Options
+            try:
+                model.model_validate(options)
+            except ValidationError as error:
+                found += mistakes(error, model, f"probes.{name}")
+    return found
+
+
+def chosen(spec: Spec) -> list[Chosen]:
+    """The probes that a spec names with their options, in its order.
+
+    Raises:
+        AuditError: No such probe, or no such option: one line each.
+    """
+    found = mistakes_in(spec.probes)
+    if found:
+        raise AuditError("\n".join(found))
+    known = registry()
+    return [
+        Chosen(
+            known[name],
+            ProbeOptions() if isinstance(known[name], Broken) else known[name].Options(**options),
+        )
+        for name, options in spec.probes.items()
+    ]
+
+
+def options_of(spec: Spec, name: str) -> ProbeOptions:
+    """The options of one probe; its defaults where the spec does not name it."""
+    model: type[ProbeOptions] = registry()[name].Options
+    return model(**spec.probes.get(name, {}))
 
 
 def instruments_of(spec: Spec) -> list[Instrument]:
     """The instruments of all probes that the spec names, each once."""
-    made = [i for probe in probes_of(spec) for i in probe.instruments(spec)]
+    made: list[Instrument] = []
+    for probe, options in chosen(spec):
+        made += probe.instruments(options, spec)
     return list({i.name: i for i in made}.values())
+
+
+def taps_of(spec: Spec, instruments: Iterable[Instrument]) -> list[Tap]:
+    """The taps that these instruments need, each once; a run without such probes has none."""
+    wanted = frozenset[str]().union(*(i.inputs for i in instruments))
+    made: list[Tap] = []
+    for probe, options in chosen(spec):
+        made += probe.taps(options, spec)
+    return [tap for tap in {t.name: t for t in made}.values() if tap.name in wanted]

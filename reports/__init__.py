@@ -1,8 +1,9 @@
 """From findings and figures to what people read: one HTML page, one JSON file, grid pictures.
 
-A report is written from plain data by `reports.build.write_report`. What it says of a number
-is decided by the finding's own interval, null and p (`claims.py`, `wording.py`), what it draws
-by the figure's own table (`charts.py`, `grids.py`); `page.py` cuts both to size.
+A report is written from plain data by `reports.writers.write_report`, in one or several of the
+formats in `formats/`. What it says of a number is decided by the finding's own fields
+(`verdicts.py`, `sentences.py`), what it draws by the figure's own table (`charts.py`, `grids.py`);
+`page.py` cuts both to size.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class ReportData(NamedTuple):
         settings: what held for all pictures: prompts, seeds, sampler, steps, guidance, size,
             batch size, device, dtype.
         findings: all claims, in the order wanted.
-        figures: all figures; those whose id starts with 'ranking' make the ranking section.
+        figures: all figures; those that rank the arms make the ranking section.
         attrition: columns arm, planned, made, failed, reason.
         provenance: library versions, python, platform, digests of spec and instruments, and
             `created`, the one wall-clock value.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import math
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -213,11 +212,6 @@ def darken(source: str) -> str:
             if colour in swap:
                 element.set(name, swap[colour])
     return ElementTree.tostring(root, encoding="unicode")
-
-
-def data_uri(data: bytes, media: str) -> str:
-    """Bytes as a data: URI."""
-    return f"data:{media};base64,{b64encode(data).decode()}"
 
 
 def ungrouped(table: pd.DataFrame, kind: str) -> pd.DataFrame:

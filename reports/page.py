@@ -15,11 +15,12 @@ import pandas as pd
 from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
-from reports.charts import PLOTS, Drawing, data_uri, draw
+from reports.charts import PLOTS, Drawing, draw
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.overview import audited_cards, entries, tiles
 from reports.sentences import scope, sentence
 from reports.tables import Budget, Table, findings_table, make_table, markup_size
+from reports.templating import data_uri
 from reports.text import clip
 from reports.verdicts import (
     ORDER,

@@ -11,6 +11,8 @@ import yaml
 
 from audit.pipeline.run import complete
 from audit.pipeline.session import Audit, open_audit
+from probes.contracts import AnalysisInput
+from probes.registry import registry
 
 SPEC = {
     "name": "small",
@@ -49,3 +51,11 @@ def make(folder: Path, **changes) -> Audit:
 @pytest.fixture(scope="session")
 def small_audit(tmp_path_factory) -> Audit:
     return make(tmp_path_factory.mktemp("small"))
+
+
+def analysed_by(name, tables, plan, labels, spec, **options):
+    """What one probe makes of such tables: its findings and figures."""
+    probe = registry()[name]
+    given = AnalysisInput(tables, plan, labels, spec, probe.Options(**options))
+    found, shown = probe.analyse(given)
+    return list(found), list(shown)

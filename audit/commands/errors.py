@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 import click
 
 from harness import __version__
-from harness.errors import AuditError, reason
+from harness.errors import AuditError, SpecMistakes, reason
 from harness.terminal import plain, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 GIVEN, BUG = 2, 70
 """Exit codes: something given cannot be used; a bug of ours."""
+MOST_MISTAKES = 20
+"""Mistakes of one spec that are said."""
 
 
 def one_line_errors(command: F) -> F:
@@ -31,6 +33,12 @@ def one_line_errors(command: F) -> F:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
+        except SpecMistakes as error:
+            for line in error.lines[:MOST_MISTAKES]:
+                say(f"error: {reason(AuditError(line), 2000)}")
+            if len(error.lines) > MOST_MISTAKES:
+                say(f"error: {len(error.lines) - MOST_MISTAKES} more mistakes")
+            sys.exit(GIVEN)
         except (AuditError, OSError) as error:
             say(f"error: {reason(error, 2000)}")
             sys.exit(GIVEN)

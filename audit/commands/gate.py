@@ -50,7 +50,8 @@ def gate_command(
             made = folder or Path(f"{candidate_path.stem}-run")
             after = verdict.make_candidate(candidate_path, made, before, candidate_arm, say)
         else:
-            after = baseline.read_side(candidate_path, candidate_arm)
+            rules = before.spec.gate
+            after = baseline.read_side(candidate_path, candidate_arm, rules)
         record = verdict.decide(before, after)
         code = verdict.exit_code(record, allow_inconclusive)
     except (AuditError, OSError) as error:

@@ -17,12 +17,18 @@ from harness.terminal import say
 @click.option("--out", type=FOLDER, help="Run folder, to count what is there already.")
 @click.option(
     "--detect",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=click.FloatRange(0, min_open=True),
     help="Power analysis: prompts and seeds the gate needs to detect this change of a share, such "
     "as 0.1, from what the run folder holds as a pilot.",
 )
+@click.option(
+    "--metric",
+    default="",
+    help="With --detect: the gated metric that changes, such as delta_e/fidelity, in its own unit; "
+    "default: every share.",
+)
 @one_line_errors
-def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
+def plan_command(spec: Path, out: Path | None, detect: float | None, metric: str) -> None:
     """Estimate time, disk and power of SPEC from one timed batch.
 
     Writes nothing.
@@ -30,7 +36,7 @@ def plan_command(spec: Path, out: Path | None, detect: float | None) -> None:
     if detect is not None:
         from audit.gate import sample_size as detection
 
-        for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect):
+        for line in detection.lines(spec, out or Path(f"{spec.stem}-run"), detect, metric):
             put(line)
         return
     from audit.pipeline.session import open_audit

@@ -9,8 +9,7 @@ import click
 
 from audit.commands.errors import one_line_errors
 from harness.terminal import out, say
-
-FORMATS = ("html", "card", "json", "csv")
+from reports.writers import names
 
 
 def chosen(context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
@@ -21,8 +20,8 @@ def chosen(context: click.Context, option: click.Parameter, value: str) -> tuple
     """
     formats = tuple(dict.fromkeys(f.strip() for f in value.split(",") if f.strip()))
     for name in formats or ("",):
-        if name not in FORMATS:
-            raise click.BadParameter(f"{name!r} is no format; any of {','.join(FORMATS)}")
+        if name not in names():
+            raise click.BadParameter(f"{name!r} is no format; any of {','.join(names())}")
     return formats
 
 
@@ -37,7 +36,7 @@ def chosen(context: click.Context, option: click.Parameter, value: str) -> tuple
     default="html,json",
     show_default=True,
     callback=chosen,
-    help="Any of html, card, json and csv, with commas.",
+    help=f"Any of {', '.join(names())}, with commas.",
 )
 @click.option(
     "--checkpoint",
@@ -63,8 +62,8 @@ def report_command(
     # Heavy imports wait until there is a run.
     from audit.pipeline import analyse
     from reports import card
-    from reports.build import write_report
     from reports.readme_block import splice_file
+    from reports.writers import write_report
 
     findings, figures = analyse.analyse(audit)
     data = analyse.report_data(audit, findings, figures, grids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -28,5 +29,5 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
     if low_memory:
         speed = audit.spec.speed.model_copy(update={"low_memory": True})
-        audit = audit._replace(spec=audit.spec.model_copy(update={"speed": speed}))
+        audit = replace(audit, spec=audit.spec.model_copy(update={"speed": speed}))
     put(work(audit))

@@ -13,6 +13,6 @@ from audit.commands.errors import one_line_errors
 @one_line_errors
 def schema_command() -> None:
     """Print the spec's JSON schema, for editors."""
-    from harness.spec.schema import spec_schema
+    from audit.pipeline.spec_schema import spec_schema
 
     click.echo(json.dumps(spec_schema(), indent=2))

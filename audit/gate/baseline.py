@@ -10,38 +10,41 @@ import pandas as pd
 
 from audit.gate.baseline_file import load, save
 from audit.gate.side import SETTINGS, Side, needed_instruments
+from audit.pipeline.margins import Gated, gated
 from harness.errors import AuditError, SpecError
 from harness.spec.prompts import resolve_prompts
-from harness.spec.schema import Spec, parse_spec, read_own_spec
+from harness.spec.schema import GateSpec, Spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import Run
 from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.instruments.cell_values import cell_values
 from probes.old_rows import old_subjects
 
 __all__ = ["Side", "load", "needed_instruments", "read_side", "save", "side_of_run"]
 
 
-def read_side(path: Path, arm: str | None = None) -> Side:
+def read_side(path: Path, arm: str | None = None, rules: GateSpec | None = None) -> Side:
     """A run folder's arm, or a baseline file.
 
     Args:
         path: Folder or file.
         arm: 'CHECKPOINT', 'CHECKPOINT,VAE' or 'CHECKPOINT,VAE,ADAPTERS'; needed where the run
             holds several.
+        rules: The baseline's rules, where it is a candidate.
 
     Raises:
         AuditError: One line: what is wrong, and what would be right.
     """
     if not path.is_file():
-        return side_of_run(path, arm)
+        return side_of_run(path, arm, rules)
     side = load(path)
     if arm is not None and arm not in (side.arm, side.arm.split(",")[0]):
         raise AuditError(f"{path}: holds the arm {side.arm!r}, not {arm!r}")
     return side
 
 
-def side_of_run(folder: Path, arm: str | None = None) -> Side:
+def side_of_run(folder: Path, arm: str | None = None, rules: GateSpec | None = None) -> Side:
     """One arm of a run folder; errors as `read_side`."""
     run = Run(folder)
     refuse(run)
@@ -52,11 +55,11 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
     spec = parse_spec(read_own_spec(path), path)
     prompts = resolve_prompts(spec.prompts, Path(provenance["base"]))
     part = _arm_of(plan, spec, arm, folder)
-    instruments = run.instruments()
+    instruments, held = run.instruments(), gated(spec, rules)
     first = part.iloc[0]
     return Side(
         arm=_arm_name(first["checkpoint"], first["vae"], first["adapters"]),
-        cells=_cells(run, part, spec, instruments),
+        cells=_cells(run, part, spec, instruments, held),
         settings=_settings(part, folder),
         targets={p.text: p.targets for p in prompts if p.targets},
         spec=spec,
@@ -64,6 +67,7 @@ def side_of_run(folder: Path, arm: str | None = None) -> Side:
         made_with=provenance["made with"],
         audited=[a for a in provenance["audited"] if a.get("of", a["name"]) == first["checkpoint"]],
         findings=_findings(run, str(first["checkpoint"]), str(first["vae"])),
+        measured={g.key: about(g) for g in held},
     )
 
 
@@ -102,11 +106,17 @@ def _settings(part: pd.DataFrame, folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _cells(run: Run, part: pd.DataFrame, spec: Spec, instruments: dict[str, str]) -> pd.DataFrame:
+def _cells(
+    run: Run,
+    part: pd.DataFrame,
+    spec: Spec,
+    instruments: dict[str, str],
+    held: list[Gated],
+) -> pd.DataFrame:
     units = set(part["unit"])
     tables = {
         name: run.read_scores(instruments[name], units)
-        for name in needed_instruments(spec)
+        for name in dict.fromkeys([*needed_instruments(spec), *(g.instrument.name for g in held)])
         if name in instruments
     }
     files = part[["unit", "vae_file"]].drop_duplicates().itertuples(index=False)
@@ -116,7 +126,10 @@ def _cells(run: Run, part: pd.DataFrame, spec: Spec, instruments: dict[str, str]
         if run.images_path(unit, vae).exists()
         for cell in run.made_cells(unit, vae)
     }
-    for name, table in tables.items():
+    for name in needed_instruments(spec):
+        if name not in tables:
+            continue
+        table = tables[name]
         unscored = made - set(table["cell"])
         if unscored:
             raise AuditError(
@@ -139,7 +152,18 @@ def _cells(run: Run, part: pd.DataFrame, spec: Spec, instruments: dict[str, str]
             # Labels would calibrate one arm and not the other.
             frame = outcome_frame(tables, part, nobody_labelled, attribute, instrument, classifier)
             cells[f"outcome:{instrument}"] = frame["outcome"].to_numpy()
+    for one in held:
+        table = tables.get(one.instrument.name, pd.DataFrame())
+        values = cell_values(one.instrument, one.metric, table)
+        cells[f"value:{one.key}"] = cells["cell"].map(values).astype(float)
     return cells
+
+
+def about(one: Gated) -> dict[str, Any]:
+    """What the gate must know of a declared metric, as a baseline file keeps it."""
+    metric = one.metric
+    span = metric.span if np.isfinite(metric.span) else None
+    return {"unit": metric.unit, "better": metric.better, "span": span, "margin": one.margin}
 
 
 def _cosines(cells: pd.DataFrame, embeddings: pd.Series) -> list[list[float | None]]:

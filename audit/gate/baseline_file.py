@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import pandas as pd
 from pydantic import (
@@ -27,11 +27,12 @@ from pydantic import (
 )
 
 from audit.gate.side import SETTINGS, Side
+from audit.pipeline.margins import MARGINS
 from harness import __version__
-from harness.errors import AuditError
+from harness.errors import AuditError, SpecError
 from harness.files.atomic import write_atomic
 from harness.hashing import canonical_digest
-from harness.spec.schema import parse_spec
+from harness.spec.schema import Spec, parse_spec
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings
 
@@ -54,9 +55,21 @@ COLUMNS: dict[str, TypeAdapter[Any]] = {
     "likeness:": TypeAdapter(list[Number | None]),
     "cosines:": TypeAdapter(list[list[Number | None]]),
     "outcome:": TypeAdapter(list[StrictStr | None]),
+    "value:": TypeAdapter(list[Number | None]),
 }
 """What a column of the cells holds, by its name or what the name begins with."""
 PLAIN = ("prompt", "seed", "cell", "made")
+
+
+class _Measured(BaseModel):
+    """A declared metric, as `Side.measured` has it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    unit: str
+    better: Literal["higher", "lower", "target"] | None
+    span: Number | None
+    margin: Annotated[Number, Field(gt=0)]
 
 
 class _Content(BaseModel):
@@ -75,6 +88,7 @@ class _Content(BaseModel):
     made_with: dict[str, Any]
     audited: list[dict[str, Any]]
     findings: list[dict[str, Any]]
+    measured: dict[str, _Measured] = {}
 
 
 def save(side: Side, path: Path) -> None:
@@ -115,14 +129,23 @@ def load(path: Path) -> Side:
         cells=_cells(path, held.cells),
         settings=dict(held.settings),
         targets=held.targets,
-        spec=parse_spec(held.spec, path),
+        spec=_spec(path, held.spec),
         instruments=held.instruments,
         made_with=held.made_with,
         audited=held.audited,
         findings=held.findings,
+        measured={key: one.model_dump() for key, one in held.measured.items()},
     )
     _check(path, side)
     return side
+
+
+def _spec(path: Path, raw: dict[str, Any]) -> Spec:
+    """The spec that a baseline keeps; of several mistakes in it the first is told."""
+    try:
+        return parse_spec(raw, path)
+    except SpecError as error:
+        raise SpecError(str(error).split("\n", 1)[0]) from None
 
 
 def _content(path: Path) -> tuple[dict[str, Any], Any]:
@@ -174,7 +197,7 @@ def _cells(path: Path, columns: dict[str, list[Any]]) -> pd.DataFrame:
             )
     cells = pd.DataFrame(checked)
     for name in cells:
-        if str(name).startswith("likeness:"):
+        if str(name).startswith(("likeness:", "value:")):
             cells[name] = cells[name].astype(float)
         if str(name).startswith("outcome:"):
             cells[name] = cells[name].astype(object)
@@ -200,6 +223,9 @@ def _check(path: Path, side: Side) -> None:
         lengths = cells[column].map(len).to_numpy()
         if (lengths != sizes).any():
             _refuse(path, f"cells.{column}: a row needs one number for each cell of its prompt")
+    for name in spec.gate.margins:
+        if name.split("/")[0] not in MARGINS and name not in side.measured:
+            _refuse(path, f"spec.gate.margins: {name[:60]!r} is no metric")
     known = {a.name: a for a in spec.attributes}
     for prompt, by_attribute in side.targets.items():
         for name, shares in by_attribute.items():
@@ -220,7 +246,7 @@ def _expected(side: Side) -> set[str]:
     for name in map(slug, side.spec.classifiers):
         if f"{name}.likeness" in side.instruments:
             columns |= {f"likeness:{name}", f"cosines:{name}"}
-    return columns
+    return columns | {f"value:{key}" for key in side.measured}
 
 
 def _first(error: ValidationError) -> str:

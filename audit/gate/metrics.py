@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from audit.gate.baseline import Side, needed_instruments
 from audit.gate.decision import Metric
+from audit.gate.evidence import Bad
+from audit.pipeline.margins import MARGINS, margin_of
 from harness.errors import AuditError
 from harness.spec.attributes import AttributeSpec
 from harness.spec.schema import GateSpec
-from harness.text import nearest, slug
+from harness.text import slug
 from probes.attributes.outcomes import reported_classes
 
 Floats = NDArray[np.float64]
@@ -125,6 +127,10 @@ def differences(baseline: Side, candidate: Side) -> list[str]:
     found += _changed("attribute", *(_attributes(side) for side in (baseline, candidate)))
     found += _changed("classifier", *(_thresholds(side) for side in (baseline, candidate)))
     names = needed_instruments(a)
+    names += dict.fromkeys(key.partition("/")[2] for key in baseline.measured)
+    missing = [k for k in baseline.measured if f"value:{k}" not in candidate.cells]
+    if missing:
+        found.append(f"gate.margins: {missing[0]!r} is not measured in the candidate")
     found += _changed("instrument", *(_digests(s, names) for s in (baseline, candidate)))
     return found
 
@@ -165,11 +171,14 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
                 made += _of_attribute(grid, column, attribute, targets, gate)
         if f"likeness:{name}" in rows:
             made += _of_likeness(grid, name, gate)
-    ids = [m.id for m in made]
+    ids = [m.id for m in made] + list(baseline.measured)
     ids += [f"prompt/{m.id}" for m in made if m.guarded]
     for name in gate.margins:
-        if "/" in name and name not in ids:
-            raise AuditError(f"gate.margins: no metric {name!r}; {nearest(name, ids)}")
+        if name not in ids and name not in MARGINS:
+            known = ", ".join([*MARGINS, *ids])
+            raise AuditError(f"gate.margins: no metric {name!r}; available: {known}")
+    for key, about in baseline.measured.items():
+        made += _of_measured(grid, key, about)
     return made
 
 
@@ -231,7 +240,7 @@ def _of_attribute(
             distance_values(kept[0], targets),
             distance_values(kept[1], targets),
             bad="rise",
-            margin=gate.margin(key),
+            margin=margin_of(gate, key),
             span=SPAN_OF_PAIRS,
             least=LEAST_TO_PAIR,
             varies=varies,
@@ -247,12 +256,12 @@ def _of_attribute(
                 kept[0][..., k],
                 kept[1][..., k],
                 bad="away from the target",
-                margin=gate.margin(key),
+                margin=margin_of(gate, key),
                 target=float(targets[told.any(axis=1), k].mean()) if told.any() else 0.0,
                 span=1.0,
                 varies=varies,
                 unit="share",
-                prompt_margin=gate.margin(f"prompt/{key}"),
+                prompt_margin=margin_of(gate, f"prompt/{key}"),
                 prompt_targets=targets[:, k],
                 counts=True,
             )
@@ -265,10 +274,10 @@ def _of_attribute(
             lost[0],
             lost[1],
             bad="rise",
-            margin=gate.margin(key),
+            margin=margin_of(gate, key),
             span=1.0,
             unit="share",
-            prompt_margin=gate.margin(f"prompt/{key}"),
+            prompt_margin=margin_of(gate, f"prompt/{key}"),
             counts=True,
         )
     )
@@ -295,15 +304,42 @@ def _of_likeness(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
                 columns[0],
                 columns[1],
                 bad="drop",
-                margin=gate.margin(key) * abs(mean),
+                margin=margin_of(gate, key) * abs(mean),
                 span=span,
                 least=least,
                 varies=varies,
                 unit=unit,
-                prompt_margin=gate.margin(f"prompt/{key}") * abs(mean),
+                prompt_margin=margin_of(gate, f"prompt/{key}") * abs(mean),
             )
         )
     return made
+
+
+def _of_measured(grid: Grid, key: str, about: dict[str, Any]) -> list[Metric]:
+    """A metric that an instrument declares: against its direction, or either way where it has none.
+
+    One that has no better direction is two metrics, a rise and a drop: it passes where both do,
+    which is to be equivalent within the margin.
+    """
+    values = [grid.lay(grid.rows[f"value:{key}{s}"]) for s in ("", "_b")]
+    known = grid.both & ~np.isnan(values[0]) & ~np.isnan(values[1])
+    values = [np.where(known, x, np.nan) for x in values]
+    ways: dict[str, dict[str, Bad]] = {"higher": {key: "drop"}, "lower": {key: "rise"}}
+    return [
+        Metric(
+            name,
+            values[0],
+            values[1],
+            bad=bad,
+            margin=float(about["margin"]),
+            span=nan if about["span"] is None else float(about["span"]),
+            varies=_varies(values),
+            unit=str(about["unit"]),
+        )
+        for name, bad in ways.get(
+            about["better"], {f"{key}/rise": "rise", f"{key}/drop": "drop"}
+        ).items()
+    ]
 
 
 def _cosines(grid: Grid, column: str, suffix: str) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, log
+from math import ceil, isnan, log
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,7 +50,12 @@ def no_interval(metric: Metric, estimand: Estimand, prompts: int) -> tuple[str, 
 
 
 def cells_to_see(margin: float, span: float) -> float:
-    """Independent cells of which none differs from which the margin is excluded."""
+    """Independent cells of which none differs from which the margin is excluded.
+
+    0 where nothing bounds what a cell may differ by: their number then says nothing.
+    """
+    if isnan(span):
+        return 0.0
     return log(TAIL) / log(1 - min(margin / span, 0.999))
 
 

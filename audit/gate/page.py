@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from reports.build import PAGE_BYTES, template
-from reports.charts import data_uri
 from reports.grids import Images, thumbnail
 from reports.overview import entries
+from reports.templating import PAGE_BYTES, data_uri, template
 from reports.text import clip, number
 
 GLYPHS = {"PASS": "described", "FAIL": "apart", "INCONCLUSIVE": "cannot-tell", "ERROR": "error"}

@@ -21,6 +21,7 @@ from audit.gate.evidence import ALPHA, EITHER_TAIL, TAIL, by_prompt, paired
 from audit.gate.metrics import metrics, pair
 from audit.gate.needs import cells_to_see, prompts_to_see
 from audit.gate.prompt_guard import unseen
+from audit.pipeline.margins import margin_of
 from harness.errors import AuditError
 from harness.spec.schema import Spec, load_spec
 from harness.store.run import Run
@@ -53,24 +54,30 @@ class Need(NamedTuple):
         return float(np.nanmax([self.to_fail, self.to_pass]))
 
 
-def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
-    """What the gate needs to fail a change of a share by `effect`, in sentences.
+def lines(spec_path: Path, folder: Path, effect: float, metric: str = "") -> list[str]:
+    """What the gate needs to fail a change by `effect`, in sentences.
 
     Args:
         spec_path: The spec: its gate section and its number of seeds.
         folder: Run folder; what is there is the pilot.
-        effect: 0 to 1.
+        effect: Of a share, 0 to 1; of another metric in its own unit.
+        metric: Id of the metric that is to fail, such as 'delta_e/fidelity'; '': all shares.
 
     Raises:
-        AuditError: The effect lies inside the margin of a share, or the pilot cannot be used.
+        AuditError: The effect lies inside the margin, there is no such metric, or the pilot cannot
+            be used.
     """
     spec = load_spec(spec_path)
     seeds = spec.seeds.count
+    if metric:
+        return _of_metric(spec, folder, effect, metric)
+    if effect >= 1:
+        raise AuditError(f"--detect {effect:g}: a change of a share is below 1")
     shares, family = _planned(spec)
     for key in shares:
-        _refuse_inside(effect, spec.gate.margin(key), key)
+        _refuse_inside(effect, margin_of(spec.gate, key), key)
     if Run(folder).read_plan() is None:
-        margin = max(spec.gate.margin(key) for key in shares)
+        margin = max(margin_of(spec.gate, key) for key in shares)
         wanted = min(_error(effect, margin, True, family))
         cells = ceil(WORST / wanted**2)
         return [
@@ -97,6 +104,36 @@ def lines(spec_path: Path, folder: Path, effect: float) -> list[str]:
     return told
 
 
+def _of_metric(spec: Spec, folder: Path, effect: float, metric: str) -> list[str]:
+    """What the gate needs to fail a change of one metric by `effect`."""
+    if Run(folder).read_plan() is None:
+        raise AuditError(f"{folder}: no pilot here; of {metric!r} nothing is known without one")
+    (one, other), said = _pilot(spec, folder)
+    pairs = pair(one, other)
+    made = metrics(one, pairs, spec.gate)
+    own = [m for m in made if m.id == metric or m.id.rpartition("/")[0] == metric]
+    own = [m for m in made if m.id == metric] or own
+    if not own:
+        raise AuditError(
+            f"--metric {metric!r}: not gated; these are: {', '.join(m.id for m in made)}; "
+            "give another a margin under gate.margins"
+        )
+    needs = [
+        need(m, effect, spec.seeds.count, len(made) + 1, one is other, wanted=True) for m in own
+    ]
+    cells, prompts = pairs.attrition.made_by_both, pairs.rows["prompt"].nunique()
+    told = [f"pilot: {said}; {cells} cells of {prompts} prompts"]
+    for m, n in zip(own, needs, strict=True):
+        if np.isnan(n.seeds):
+            told.append(f"{m.id}: not known, since the pilot is too small")
+            continue
+        told.append(
+            f"{m.id}: a change by {effect:g} {m.unit} fails from {_n(n.to_fail)} seeds a prompt, "
+            f"'nothing changed' passes from {_n(n.to_pass)} (margin {m.margin:g})"
+        )
+    return told
+
+
 def seeds(spec_path: Path, folder: Path, effect: float) -> int:
     """Seeds a prompt that decide, by the pilot in a run folder, on every metric it tells of.
 
@@ -110,7 +147,9 @@ def seeds(spec_path: Path, folder: Path, effect: float) -> int:
     return ceil(max(known))
 
 
-def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) -> Need:
+def need(
+    metric: Metric, effect: float, seeds: int, family: int, alone: bool, wanted: bool = False
+) -> Need:
     """What one metric needs.
 
     Args:
@@ -119,10 +158,11 @@ def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) ->
         seeds: A prompt, for 'prompts like these'.
         family: Tests in the gate: its metrics and the guard of single prompts.
         alone: The pilot is one arm paired with itself: its own variance, doubled, is used.
+        wanted: The effect is one of this metric, whatever it is.
     """
     share = metric.bad == "away from the target"
-    to_fail, to_pass = _error(effect, metric.margin, share, family)
-    if share:
+    to_fail, to_pass = _error(effect, metric.margin, share, family, share or wanted)
+    if share or wanted:
         _refuse_inside(effect, metric.margin, metric.id)
     d, both, pairs = paired(metric.baseline, metric.candidate, "this suite", metric.least)
     if not pairs.any():
@@ -136,10 +176,10 @@ def need(metric: Metric, effect: float, seeds: int, family: int, alone: bool) ->
     between = 0.0 if alone or n < 2 else max(0.0, float(means.var(ddof=1)) - noise)
     # With no variance in the pilot the gate goes by the number of cells that do not differ.
     # A change of a share is itself variance, however still the pilot: of no fewer cells than that.
-    changed = max(within, effect * (1 - effect)) if share else nan
+    changed = max(within, effect * (1 - effect)) if share else within
     return Need(
         metric.id,
-        max(metric.least, changed / n / to_fail**2) if share else nan,
+        max(metric.least, changed / n / to_fail**2) if share or wanted else nan,
         max(metric.least, cells_to_see(metric.margin, metric.span) / n, within / n / to_pass**2),
         max(
             prompts_to_see(metric.margin, metric.span, seeds),
@@ -159,21 +199,23 @@ def _needs(spec: Spec, folder: Path, effect: float) -> tuple[list[Need], list[st
     return needs, [f"pilot: {said}; {cells} cells of {prompts} prompts"]
 
 
-def _error(effect: float, margin: float, share: bool, family: int) -> tuple[float, float]:
+def _error(
+    effect: float, margin: float, share: bool, family: int, wanted: bool = True
+) -> tuple[float, float]:
     """Standard errors small enough to fail the effect and to pass no effect."""
     z = stats.norm.isf
     tail, sides = (EITHER_TAIL, 2) if share else (TAIL, 1)
     to_pass = margin / (z(tail) + z((1 - POWER) / family / sides))
-    if not share:
+    if not wanted:
         return inf, float(to_pass)
     return float((effect - margin) / (z(ALPHA / family) + z(1 - POWER))), float(to_pass)
 
 
 def _refuse_inside(effect: float, margin: float, key: str) -> None:
-    if not (isfinite(effect) and margin < effect < 1):
+    if not (isfinite(effect) and margin < effect):
         raise AuditError(
             f"--detect {effect:g}: lies inside the margin of {key} ({margin:g}) or on it, which "
-            "the gate accepts; ask for a larger change, below 1, or lower gate.margins"
+            "the gate accepts; ask for a larger change, or lower gate.margins"
         )
 
 
@@ -198,7 +240,7 @@ def _planned(spec: Spec) -> tuple[list[str], int]:
 
 def _of_one_prompt(spec: Spec, seeds: int, needs: list[Need]) -> str:
     """What the guard of single prompts could not see at so many seeds."""
-    margin = spec.gate.margin("prompt")
+    margin = margin_of(spec.gate, "prompt")
     tests = sum(not n.id.startswith("distance/") for n in needs) * max(n.tested for n in needs)
     alpha = ALPHA / (len(needs) + 1) / tests
     missed = unseen(seeds, 0.5, margin, alpha)

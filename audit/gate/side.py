@@ -28,6 +28,8 @@ class Side(NamedTuple):
         made_with: batch size, device, precision, libraries.
         audited: components of this run with their digests.
         findings: of this arm; kept for readers, not used by the gate.
+        measured: by id COLUMN/INSTRUMENT the declared metrics that are gated: unit, better, span
+            (None: infinite) and margin; their values are the cells' columns 'value:ID'.
     """
 
     arm: str
@@ -39,6 +41,7 @@ class Side(NamedTuple):
     made_with: dict[str, Any]
     audited: list[dict[str, Any]]
     findings: list[dict[str, Any]]
+    measured: dict[str, dict[str, Any]] = {}  # noqa: RUF012
 
 
 def needed_instruments(spec: Spec) -> list[str]:

@@ -116,13 +116,13 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
         plan, provenance = plan_audit(audit, say)
         begin(audit, plan, provenance)
         run.score(audit, plan, say)  # before there are images: writes which instruments these are
-        changed = differences(baseline, side_of_run(folder, arm))
+        changed = differences(baseline, side_of_run(folder, arm, baseline.spec.gate))
         if changed:
             raise AuditError(f"{spec}: cannot be compared with the baseline: {'; '.join(changed)}")
         run.generate(audit, plan, say)
         run.score(audit, plan, say)
     analyse.report(audit, *analyse.analyse(audit))
-    return side_of_run(folder, arm)
+    return side_of_run(folder, arm, baseline.spec.gate)
 
 
 def exit_code(record: dict[str, Any], allow_inconclusive: bool = False) -> int:

@@ -13,19 +13,17 @@ import pandas as pd
 
 from audit.pipeline import vae_inspection
 from audit.pipeline.session import Audit, read_errors, read_labels
-from audit.pipeline.taps import taps_of
 from audit.pipeline.text_scores import text_units
 from harness.errors import AuditError, SpecError, one_line
 from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
 from harness.taps import record as taps
-from probes.contracts import Figure, Finding, MetricSpec
+from probes.contracts import AnalysisInput, Figure, Finding, MetricSpec
 from probes.error_control import adjusted
 from probes.finding_rows import findings_frame
-from probes.registry import instruments_of, probes_of
 from reports import ReportData
-from reports.build import write_report
 from reports.image_grids import Pictures, difference_grid, grid_figures
+from reports.writers import write_report
 
 STEP = "analysis"
 """Folder of the run's `failures` for tracebacks of probes."""
@@ -46,15 +44,16 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
     if plan is None:
         raise SpecError(f"{audit.run.folder}: no plan here; run `audit run` first")
     tables = _tables(audit, plan)
-    failures, labels = audit.run.missing_images(), _labels(audit)
+    labels = _labels(audit)
     findings: list[Finding] = list(others)
     figures: list[Figure] = []
-    for probe in probes_of(audit.spec):
+    for probe, options in audit.probes:
         seen = plan
-        if "asked" in plan:
-            seen = plan[plan["asked"].isin(["", probe.name])].reset_index(drop=True)
+        if "requested_by" in plan:
+            seen = plan[plan["requested_by"].isin(["", probe.name])].reset_index(drop=True)
         try:
-            found, shown = probe.analyse(tables, seen, failures, labels, audit.spec)
+            given = AnalysisInput(tables, seen, labels, audit.spec, options)
+            found, shown = probe.analyse(given)
         except Exception as error:
             findings.append(_failed(audit.run, probe.name, error))
             continue
@@ -116,7 +115,7 @@ def report_data(
         images=Pictures(
             audit.run,
             whole,
-            next((taps.folder(t) for t in taps_of(spec) if t.name == "attention"), ""),
+            next((taps.folder(t) for t in audit.taps if t.name == "attention"), ""),
         ),
     )
 
@@ -179,7 +178,7 @@ def _unscored(audit: Audit, plan: pd.DataFrame, tables: dict[str, pd.DataFrame])
     """
     made = audit.run.made_of(plan)
     found = []
-    for instrument in instruments_of(audit.spec):
+    for instrument in audit.instruments:
         if instrument.inputs != {"images"}:
             continue
         table = tables.get(instrument.name)

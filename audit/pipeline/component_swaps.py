@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def mix_name(text: bool, denoiser: bool) -> str:
 def run(spec_path: Path, a: str, b: str, folder: Path, say: Say) -> Audit:
     """Make and measure all eight combinations; run again to resume."""
     audit = open_audit(spec_path, folder)
-    audit = audit._replace(spec=mixed(audit.spec, a, b))
+    audit = replace(audit, spec=mixed(audit.spec, a, b))
     with working(audit, say):
         plan, provenance = plan_audit(audit, say)
         provenance |= {"exchanged": {"A": a, "B": b}}

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import stats
 
 from audit.pipeline.session import Audit
-from audit.pipeline.taps import taps_of
 from harness.generate.worker import GenerateWorker
 from harness.images.a1111 import write_parameters
 from harness.images.png import png_bytes
@@ -26,7 +25,7 @@ def lines(audit: Audit, plan: pd.DataFrame) -> list[str]:
     trajectories = plan.drop_duplicates("trajectory")
     images = plan.drop_duplicates("cell")
     units = units_of(plan)
-    watched = taps_of(audit.spec)
+    watched = audit.taps
     todo = [
         u
         for u in units

@@ -21,7 +21,6 @@ from harness.images.copies import keep_one_of_each, labels_of
 from harness.images.folder import GivenError, GivenImage
 from harness.images.pixels import CONVERTED
 from harness.images.png import png_bytes
-from harness.models.loading import pick_device, pick_dtype
 from harness.models.open_clip_models import refuse_unknown
 from harness.plan.cells import Cell
 from harness.progress import Say
@@ -30,7 +29,6 @@ from harness.spec.prompts import Prompt
 from harness.spec.schema import Fit, Spec, parse_spec
 from harness.store.run import Run
 from probes.instruments.crops import DEFAULT_FIT
-from probes.registry import instruments_of
 
 BATCH = 16
 FILE = "given"
@@ -103,20 +101,12 @@ def given_audit(
     spec = parse_spec(raw, Path("audit score"))
     if all(a.instrument != "clip" for a in spec.attributes):
         spec = spec.model_copy(update={"classifiers": {}})  # colours need none
-    for instrument in instruments_of(spec):
-        instrument.cache_key()  # a classifier that cannot be loaded is found out now
     plan, by_cell = _plan(images, spec, prompts)
     for line in warnings:
         say(f"warning: {line}")
-    device = pick_device(spec.device)
-    audit = Audit(
-        spec,
-        Path.cwd(),
-        Run(out),
-        device,
-        pick_dtype(spec.dtype, device),
-        [Prompt(p, {}, "", {}) for p in prompts],
-    )
+    audit = Audit(spec, Path.cwd(), Run(out), [Prompt(p, {}, "", {}) for p in prompts])
+    for instrument in audit.instruments:
+        instrument.cache_key()  # a classifier that cannot be loaded is found out now
     digest = canonical_digest(sorted(i.sha256 for i in images))
     provenance = {
         "spec": spec.digest(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import pandas as pd
 import yaml
 
 from audit.pipeline.session import Audit, read_errors, read_labels
-from audit.pipeline.taps import taps_of
 from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator, extras_of
 from harness.models import loading
@@ -22,7 +22,6 @@ from harness.models.schedulers import ignored_settings, sampler
 from harness.models.textual_inversion import digest_of_embedding
 from harness.plan.cells import Arm, make_plan, text_of
 from harness.progress import Say
-from probes.registry import instruments_of, probes_of
 
 ON_LAYERS = ("attention", "activations", "guidance")
 """Taps that hook into the denoiser; `steps` follows the sampler."""
@@ -35,9 +34,11 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     Returns:
         The plan, and the provenance. Nothing is written.
     """
+    for line in audit.spec.notices:
+        say(f"warning: {line}")
     read_errors(audit)
     labels = read_labels(audit)
-    for instrument in instruments_of(audit.spec):
+    for instrument in audit.instruments:
         instrument.cache_key()  # a classifier that cannot be loaded is found out now
     _refuse_hidden_layers(audit)
     files, added = _added_files(audit)
@@ -109,7 +110,7 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
     audited += added
     loras = any(one["kind"] == "LoRA" for one in added)
     libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
-    wishes = [probe.cells for probe in probes_of(audit.spec)]
+    wishes = [partial(probe.extra_cells, options) for probe, options in audit.probes]
     previous = audit.run.read_cells()
     held = audit.run.units_by_cell() if previous is None else {}
     plan = make_plan(audit.spec, audit.prompts, arms, previous, wishes, held)
@@ -169,7 +170,7 @@ def _warn_of_unused_labels(
 
 def _refuse_hidden_layers(audit: Audit) -> None:
     """PyTorch does not promise to run hooks that are put on a compiled model later."""
-    hidden = [t.name for t in taps_of(audit.spec) if t.name in ON_LAYERS]
+    hidden = [t.name for t in audit.taps if t.name in ON_LAYERS]
     if audit.spec.speed.compile and hidden:
         raise SpecError(
             f"speed.compile: true hides the layers that {' and '.join(hidden)} are read from; "

@@ -33,7 +33,7 @@ from harness.files.checksums import DamagedError
 from harness.generate.executor import Outcome
 from harness.hashing import canonical_digest, sha256
 from harness.images.png import png_bytes
-from harness.models.loading import digest_of, pick_device
+from harness.models.loading import digest_of
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import Codec, behaviour, codec, load_vae_alone
 from harness.plan.cells import Cell, Unit
@@ -95,15 +95,7 @@ def round_trip_audit(
         "dtype": "float32",
     }
     spec = parse_spec(raw, Path(name))
-    device = pick_device(spec.device)
-    audit = Audit(
-        spec,
-        Path.cwd(),
-        Run(out),
-        device,
-        torch.float32,
-        [Prompt(p, {}, "", {}) for p in prompts],
-    )
+    audit = Audit(spec, Path.cwd(), Run(out), [Prompt(p, {}, "", {}) for p in prompts])
     plan = _plan(pictures, digests, prompts, longest, batch)
     provenance = {
         "spec": spec.digest(),
@@ -115,7 +107,7 @@ def round_trip_audit(
         "made with": {
             "batch size": batch,
             "last batch": "as it is",  # it was filled up with copies before
-            "device": device,
+            "device": audit.device,
             "dtype": "float32",
             "longest side": longest,
             "libraries": {name: version(name) for name in LIBRARIES},

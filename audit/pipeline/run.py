@@ -19,7 +19,6 @@ from PIL import Image
 
 from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.session import Audit
-from audit.pipeline.taps import taps_of
 from audit.pipeline.text_scores import score_texts
 from harness.errors import one_line
 from harness.files.checksums import DamagedError
@@ -35,7 +34,6 @@ from harness.store.run import INSTRUMENTS, Run
 from harness.store.run_folder import DiskFullError
 from harness.taps import record as taps
 from probes.contracts import Batch, Context, Finding, Instrument
-from probes.registry import instruments_of
 
 
 @contextmanager
@@ -79,7 +77,7 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
         Stopped: Ctrl-C; what is done is kept.
         DiskFullError: No space is left; what is done is kept.
     """
-    watched = taps_of(audit.spec)
+    watched = audit.taps
     units = [
         u for u in units_of(plan) if unmade(audit.run, u) or taps.untapped(audit.run, u.id, watched)
     ]
@@ -122,7 +120,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
         Stopped: Ctrl-C; what is done is kept.
         DiskFullError: No space is left; what is done is kept.
     """
-    instruments = instruments_of(audit.spec)
+    instruments = audit.instruments
     if not instruments:
         return
     folders = {
@@ -136,7 +134,7 @@ def score(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
             with attempt(audit.run, folder, "text", say):
                 score_texts(audit, folder, say)
     instruments = [i for i in instruments if "text" not in i.inputs]
-    tapped = {t.name: taps.folder(t) for t in taps_of(audit.spec)}
+    tapped = {t.name: taps.folder(t) for t in audit.taps}
     work = [
         (unit, vae, missing)
         for unit in units_of(plan)

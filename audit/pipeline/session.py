@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 import reference
+from audit.pipeline.margins import refuse_unknown
 from harness.errors import AuditError, SpecError, reading
 from harness.files import csv_tables
 from harness.plan.cells import ARM
@@ -19,9 +22,13 @@ from harness.spec.schema import Spec, load_spec, parse_spec, read_own_spec
 from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, Run
 from harness.text import slug
+from probes.contracts import Instrument
+from probes.registry import Chosen, chosen, instruments_of, mistakes_in, taps_of
 
 if TYPE_CHECKING:
     import torch
+
+    from harness.taps.record import Tap
 
 NEEDED = {
     "errors": ["attribute", "instrument", "true", "outcome", "count"],
@@ -37,22 +44,58 @@ MOST_IMAGES = 2_000_000
 MOST_KEY = "AUDIT_MOST_IMAGES"
 
 
-class Audit(NamedTuple):
-    """A spec with all that is needed to work on it."""
+@dataclass(frozen=True)
+class Audit:
+    """A spec with all that is needed to work on it; what it asks for is resolved once, when needed.
+
+    Attributes:
+        spec: the spec.
+        base: folder that its paths are relative to.
+        run: run directory.
+        prompts: its resolved prompts.
+    """
 
     spec: Spec
     base: Path
     run: Run
-    device: str
-    dtype: torch.dtype
     prompts: list[Prompt]
+
+    @cached_property
+    def device(self) -> str:
+        """The device that models run on."""
+        from harness.models import loading
+
+        return loading.pick_device(self.spec.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        from harness.models import loading
+
+        return loading.pick_dtype(self.spec.dtype, self.device)
+
+    @cached_property
+    def probes(self) -> list[Chosen]:
+        """The probes that the spec names, with their options."""
+        return chosen(self.spec)
+
+    @cached_property
+    def instruments(self) -> list[Instrument]:
+        """The instruments of all these probes; a classifier is loaded when first used, once."""
+        return instruments_of(self.spec)
+
+    @cached_property
+    def taps(self) -> list[Tap]:
+        """The taps that the instruments need."""
+        return taps_of(self.spec, self.instruments)
 
 
 def open_audit(spec_path: Path, folder: Path) -> Audit:
     """Read a spec for a run directory that may or may not exist."""
     run = Run(folder)
     _ = run.format  # a later version's is refused before anything is read or written
-    return _audit(load_spec(spec_path), spec_path.parent.resolve(), run, spec_path)
+    spec = load_spec(spec_path, mistakes_in)
+    return _audit(spec, spec_path.parent.resolve(), run, spec_path)
 
 
 def reopen(folder: Path) -> Audit:
@@ -83,12 +126,12 @@ def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
     except AuditError as error:
         raise SpecError(f"{path}: prompts: {error}") from None
     refuse_too_many(spec, len(prompts), path)
-    spec = beside(spec, base)
-    # Imports torch, which takes seconds: what is wrong with a spec is said before.
-    from harness.models import loading
-
-    device = loading.pick_device(spec.device)
-    return Audit(spec, base, run, device, loading.pick_dtype(spec.dtype, device), prompts)
+    audit = Audit(beside(spec, base), base, run, prompts)
+    try:
+        refuse_unknown(spec.gate, audit.instruments)
+    except AuditError as error:
+        raise SpecError(f"{path}: {error}") from None
+    return audit
 
 
 def beside(spec: Spec, base: Path) -> Spec:

@@ -56,11 +56,10 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
 
 def _remake(audit: Audit, plan: pd.DataFrame, row: pd.Series) -> np.ndarray:
     """The pixels of one cell, made anew in a batch of its own."""
-    from audit.pipeline.taps import taps_of
     from harness.generate.worker import GenerateWorker
 
     worker = GenerateWorker(
-        audit.run, audit.spec, audit.base, audit.device, audit.dtype, taps_of(audit.spec)
+        audit.run, audit.spec, audit.base, audit.device, audit.dtype, audit.taps
     )
     generator = worker.use(str(row["checkpoint"]))
     latents = generator.denoise(row.to_frame().T)

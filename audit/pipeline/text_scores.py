@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,11 @@ ADDED = ("LoRA", "embedding")
 
 
 def texts_of(
-    spec: Spec, checkpoint: CheckpointSpec, prompts: list[str], adapters: str = "none"
+    spec: Spec,
+    checkpoint: CheckpointSpec,
+    prompts: list[str],
+    adapters: str = "none",
+    more: Iterable[str] = (),
 ) -> dict[str, list[str]]:
     """All texts that are looked at, each with what it is needed for.
 
@@ -30,6 +35,7 @@ def texts_of(
         checkpoint: Whose trigger is put before the prompts.
         prompts: The suite's.
         adapters: The level of that factor, whose trigger goes first.
+        more: Texts that a probe asks for besides.
 
     Returns:
         By text: 'prompt', 'negative' and 'word' (of an attribute or a test of association).
@@ -37,8 +43,7 @@ def texts_of(
     words = [
         p for a in spec.attributes if a.instrument == "clip" for c in a.classes for p in c.prompts
     ]
-    for test in spec.text.associations:
-        words += [*test.x, *test.y, *test.a, *test.b]
+    words += more
     negatives = spec.negatives.values() if checkpoint.negative is None else [checkpoint.negative]
     trigger = spec.adapters[adapters].trigger if adapters in spec.adapters else ""
     kinds: dict[str, list[str]] = {}
@@ -54,9 +59,19 @@ def texts_of(
     return kinds
 
 
+def texts_wanted(audit: Audit) -> list[str]:
+    """Texts that the instruments of texts ask for beside those of the spec."""
+    return [
+        text
+        for instrument in audit.instruments
+        if "text" in instrument.inputs
+        for text in getattr(instrument, "texts", ())
+    ]
+
+
 def text_units(audit: Audit) -> dict[str, str]:
     """By checkpoint, the name of its text scores: of all that the states depend on."""
-    spec = audit.spec
+    spec, more = audit.spec, texts_wanted(audit)
     provenance = audit.run.provenance() or {"audited": []}
     digests = {a["name"]: a["digest"] for a in provenance["audited"] if a["kind"] == "text encoder"}
     prompts = [p.text for p in audit.prompts]
@@ -67,7 +82,7 @@ def text_units(audit: Audit) -> dict[str, str]:
             continue
         levels = [
             [
-                texts_of(spec, checkpoint, prompts, level),
+                texts_of(spec, checkpoint, prompts, level, more),
                 {files[s]: both for s, both in strengths(checkpoint.loras, adapter.loras).items()},
             ]
             for level, adapter in spec.adapters.items()
@@ -83,7 +98,7 @@ def score_texts(audit: Audit, folder: str, say: Say) -> None:
     from harness.generate.sampling import Generator, extras_of
     from harness.models import loading
 
-    spec = audit.spec
+    spec, more = audit.spec, texts_wanted(audit)
     speed = spec.speed.model_copy(update={"compile": False})
     prompts = [p.text for p in audit.prompts]
     for name, unit in text_units(audit).items():
@@ -95,7 +110,7 @@ def score_texts(audit: Audit, folder: str, say: Say) -> None:
         rows = []
         for level in spec.adapters:
             generator.adapt(level)
-            for text, kind in texts_of(spec, source, prompts, level).items():
+            for text, kind in texts_of(spec, source, prompts, level, more).items():
                 rows += text_rows(name, level, generator, text, kind)
         audit.run.write_scores(folder, unit, FILE, pd.DataFrame(rows, columns=COLUMNS))
         say(f"text {name}: {len({row['text'] for row in rows})} texts")

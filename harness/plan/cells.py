@@ -86,7 +86,7 @@ class Cell(NamedTuple):
     vae_file: str
     """Name of the images file: the VAE's digest, cut to 16 digits; more where `step` is set."""
     adapters: str = "none"
-    asked: str = ""
+    requested_by: str = ""
     """The probe that asked for it; '' for the spec's own grid."""
     step: int = -1
     """Of a predicted picture: after which forward, from 0; -1 for a finished one."""
@@ -165,7 +165,7 @@ def make_plan(
         if arms[cell.checkpoint].inside or (cell.step < 0 and cell.switch < 0)
     ]
     plan = pd.concat([grid, pd.DataFrame(wanted, columns=Cell._fields)]) if wanted else grid
-    plan = plan.drop_duplicates(["cell", *ARM, "asked", "second_text"], ignore_index=True)
+    plan = plan.drop_duplicates(["cell", *ARM, "requested_by", "second_text"], ignore_index=True)
     known = {t: held[c] for t, c in zip(plan["trajectory"], plan["cell"], strict=True) if c in held}
     if previous is not None:
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))

@@ -16,24 +16,28 @@ the spec's own folder. Unknown keys are refused with the nearest valid name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+)
 
-from harness.errors import AuditError, SpecError
-from harness.files.yaml_files import LARGEST, read_yaml, shown
+from harness.errors import AuditError, SpecError, SpecMistakes
+from harness.files.yaml_files import LARGEST, read_yaml
 from harness.hashing import canonical_digest
 from harness.spec.attributes import AttributeSpec, load_attribute
 from harness.spec.json_schema import ONE_ALONE, Described
 from harness.spec.label_classes import check_label_map
-from harness.spec.probe_options import (
-    AttentionSpec,
-    DosesSpec,
-    LatentsSpec,
-    TextSpec,
-    TrajectorySpec,
-)
+from harness.spec.mistakes import mistakes
+from harness.spec.old_keys import moved, named
 from harness.spec.prompts import PromptsSpec
 from harness.text import nearest, slug
 
@@ -246,17 +250,6 @@ class SpeedSpec(Strict):
     low_memory: bool = False
 
 
-MARGINS = {
-    "distance": 0.1,
-    "share": 0.05,
-    "not-counted": 0.05,
-    "likeness": 0.05,
-    "diversity": 0.1,
-    "prompt": 0.15,
-}
-"""What the gate accepts unless told otherwise; docs/gate.md has the reasons."""
-
-
 class GateSpec(Strict):
     """What `audit gate` accepts of a candidate; read from the baseline's spec.
 
@@ -265,28 +258,15 @@ class GateSpec(Strict):
         margins: how much worse a metric may get, by its kind (such as 'share') or by its full
             id (such as 'share/clip.gender-presentation/woman'), which goes first. Likeness and
             diversity: as a part of the baseline's own mean. 'prompt': how much worse any single
-            prompt may get, in shares and as such a part.
+            prompt may get, in shares and as such a part. Any other metric of an instrument:
+            COLUMN/INSTRUMENT (such as 'delta_e/fidelity'), in its own unit.
         common: the share of the cells planned by both arms that both must have made; with less
             the verdict is ERROR.
     """
 
     estimand: Literal["this suite", "prompts like these"] = "this suite"
-    margins: dict[str, Annotated[float, Field(gt=0, le=1)]] = {}
+    margins: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = {}
     common: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-    @field_validator("margins")
-    @classmethod
-    def _known_kinds(cls, value: dict[str, float]) -> dict[str, float]:
-        for name in value:
-            kind = name.split("/")[0]
-            if kind not in MARGINS:
-                raise AuditError(f"{name!r}: {kind!r} is no metric; {nearest(kind, MARGINS)}")
-        return value
-
-    def margin(self, metric: str) -> float:
-        """The margin of a metric by its id."""
-        kind = metric.split("/")[0]
-        return self.margins.get(metric, self.margins.get(kind, MARGINS[kind]))
 
 
 class Spec(Strict):
@@ -311,15 +291,10 @@ class Spec(Strict):
         sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
         attributes: built-in names, YAML files or declared sets of classes.
         classifiers: by name, an open_clip model that reads attributes off images.
-        probes: what is measured, by name; see the pages in docs/.
+        probes: what is measured: names, or options by name; see the pages in docs/.
         baseline: name of the checkpoint that the others are compared with.
         gate: what `audit gate` accepts.
         speed: what makes a GPU faster or lets a small one do.
-        attention: options of the probe 'attention'.
-        text: options of the probe 'text'.
-        trajectory: options of the probe 'steps'.
-        latents: options of the probe 'latents'.
-        doses: options of the probe 'negatives'.
         errors: CSV of a classifier's measured errors (attribute, instrument, true, outcome, count).
         labels: people's labels on this run's images: a CSV (cell, attribute, class), or
             file and map.
@@ -362,15 +337,13 @@ class Spec(Strict):
             BeforeValidator(_from_model, json_schema_input_type=str | ClassifierSpec),
         ],
     ] = {}
-    probes: Annotated[list[str], ONE_ALONE] = Field(["attributes"], min_length=1)
+    probes: Annotated[
+        dict[str, dict[str, Any]],
+        BeforeValidator(named, json_schema_input_type=str | list[str] | dict[str, dict[str, Any]]),
+    ] = Field({"attributes": {}}, min_length=1)
     baseline: str | None = None
     gate: GateSpec = GateSpec()
     speed: SpeedSpec = SpeedSpec()
-    attention: AttentionSpec = AttentionSpec()
-    text: TextSpec = TextSpec()
-    trajectory: TrajectorySpec = TrajectorySpec()
-    latents: LatentsSpec = LatentsSpec()
-    doses: DosesSpec = DosesSpec()
     errors: str | None = None
     labels: Annotated[
         LabelsSpec | None, BeforeValidator(_from_file, json_schema_input_type=str | LabelsSpec)
@@ -378,6 +351,13 @@ class Spec(Strict):
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    _notices: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its author should know of the keys that it is written with."""
+        return self._notices
 
     @field_validator("samplers")
     @classmethod
@@ -458,13 +438,14 @@ class Spec(Strict):
         return canonical_digest(self.model_dump(mode="json"))
 
 
-def load_spec(path: Path) -> Spec:
-    """Read and check a spec file.
+def load_spec(path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
+    """Read and check a spec file; arguments as `parse_spec`.
 
     Raises:
-        SpecError: One line naming the file, the key, the value and what would be right.
+        SpecError: A line for each mistake, naming the file, the key, the value and what would be
+            right.
     """
-    return parse_spec(read_yaml(path, SpecError), path)
+    return parse_spec(read_yaml(path, SpecError), path, also)
 
 
 def read_own_spec(path: Path) -> Any:
@@ -472,53 +453,28 @@ def read_own_spec(path: Path) -> Any:
     return read_yaml(path, SpecError, largest=8 * LARGEST)
 
 
-def parse_spec(raw: Any, path: Path) -> Spec:
-    """Check plain data as the spec that `path` holds; errors as `load_spec`."""
+def parse_spec(raw: Any, path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
+    """Check plain data as the spec that `path` holds; errors as `load_spec`.
+
+    Args:
+        raw: Plain data.
+        path: The spec's file, whose folder its paths are relative to.
+        also: What else is wrong with the value of its key `probes`: one line a mistake.
+    """
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys, not {type(raw).__name__}")
+    raw, notices = moved(raw)
+    found: list[str] = []
     try:
-        return Spec.model_validate(raw, context={"base": path.parent})
+        spec = Spec.model_validate(raw, context={"base": path.parent})
+        spec._notices = tuple(notices)
     except ValidationError as error:
-        raise SpecError(f"{path}: {_one_line(error)}") from None
+        found = mistakes(error, Spec)
     except AuditError as error:
-        raise SpecError(f"{path}: {error}") from None
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part)[:80] for part in first["loc"]) or "spec"
-    if first["type"] == "extra_forbidden":
-        valid = _fields_at(tuple(first["loc"][:-1]))
-        return f"{key}: unknown key; {nearest(str(first['loc'][-1]), valid)}"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"{key}: missing"
-    if first["type"] == "value_error":
-        return message if message.startswith(f"{key}:") else f"{key}: {message}"
-    return f"{key}: {message}, not {shown(first['input'])}"
-
-
-def _fields_at(location: tuple[Any, ...]) -> list[str]:
-    by_section: dict[str, type[BaseModel]] = {
-        "checkpoints": CheckpointSpec,
-        "adapters": AdapterSpec,
-        "classifiers": ClassifierSpec,
-        "seeds": SeedsSpec,
-        "prompts": PromptsSpec,
-        "attributes": AttributeSpec,
-        "gate": GateSpec,
-        "labels": LabelsSpec,
-        "speed": SpeedSpec,
-        "attention": AttentionSpec,
-        "text": TextSpec,
-        "trajectory": TrajectorySpec,
-        "latents": LatentsSpec,
-        "doses": DosesSpec,
-    }
-    model = by_section.get(str(location[0]), Spec) if location else Spec
-    return list(model.model_fields)
-
-
-def spec_schema() -> dict[str, Any]:
-    """JSON schema of the spec, for editors."""
-    return Spec.model_json_schema()
+        found = [str(error)]
+    probes = named(raw.get("probes", {}))
+    if also is not None and isinstance(probes, dict):
+        found += also({name: value for name, value in probes.items() if isinstance(name, str)})
+    if found:
+        raise SpecMistakes([f"{path}: {line}" for line in found])
+    return spec

@@ -68,15 +68,16 @@ class Run(RunFolder):
     def read_plan(self) -> pd.DataFrame | None:
         """The grid of the plan as last written, or None."""
         whole = self.read_cells()
-        if whole is None or "asked" not in whole:
+        if whole is None or "requested_by" not in whole:
             return whole
-        return whole[whole["asked"] == ""].reset_index(drop=True)
+        return whole[whole["requested_by"] == ""].reset_index(drop=True)
 
     def read_cells(self) -> pd.DataFrame | None:
         """The whole plan as last written, with what probes asked for, or None."""
         if not self.plan_path.exists():
             return None
         plan = self.read_parquet(self.plan_path).to_pandas()
+        plan = plan.rename(columns={"asked": "requested_by"})  # its name in 0.1.0
         # A run from before there were these columns.
         for column, value in (("adapters", "none"), ("pair", "")):
             if column not in plan:

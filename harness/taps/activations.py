@@ -11,9 +11,8 @@ import pandas as pd
 import torch
 
 from harness.models.families import Family, Other, family
-from harness.spec.schema import Spec
 from harness.taps.record import Record
-from harness.taps.trajectory import watched_steps
+from harness.taps.watched_steps import watched_steps
 
 SIDE = 16
 """The starting noise is averaged down to this many positions a side, where it has more."""
@@ -32,8 +31,8 @@ class ActivationsTap:
 
     name = "activations"
 
-    def __init__(self, spec: Spec) -> None:
-        self.watch_count = spec.latents.watch
+    def __init__(self, watch: int) -> None:
+        self.watch_count = watch
         self._done: list[Record] = []
 
     def cache_key(self) -> dict[str, Any]:

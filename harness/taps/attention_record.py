@@ -19,7 +19,7 @@ from torch import Tensor
 
 from harness.models.families import SD3, Family, Other, family
 from harness.models.token_alignment import Reading, encoded_text, read_words
-from harness.spec.schema import Spec
+from harness.taps.attention_words import END, START, TOP
 from harness.taps.cross_attention import (
     Attention,
     AttentionTap,
@@ -30,38 +30,43 @@ from harness.taps.cross_attention import (
 from harness.taps.joint_attention import JointAttentionTap, Words
 from harness.taps.record import Arrays, Record
 
-START, END = "<start>", "<end>"
-TOP = 0.25
-"""Overlap is counted on the quarter of the pixels that a word's map holds highest."""
-CHANCE_OVERLAP = TOP / (2 - TOP)
-"""IoU of two independent random quarters of many pixels: 1/7."""
-
 
 class AttentionRecorder:
-    """The tap `attention` of a run: attaches `AttentionTap` and keeps words instead of tokens."""
+    """The tap `attention` of a run: attaches `AttentionTap` and keeps words instead of tokens.
+
+    Args:
+        maps: Number of first seeds of every prompt whose maps are kept.
+        negative: Whether the negative prompt's half is followed too.
+        layers: Whether each layer's share of attention is kept.
+        stages: Equal parts of the noise levels whose maps are kept; 0: none.
+        first_seed: The run's first seed index.
+    """
 
     name = "attention"
 
-    def __init__(self, spec: Spec) -> None:
-        self.settings = spec.attention
-        self.first_seed = spec.seeds.start
+    def __init__(
+        self, maps: int, negative: bool, layers: bool, stages: int, first_seed: int = 0
+    ) -> None:
+        self.maps, self.negative, self.layers, self.stages = maps, negative, layers, stages
+        self.first_seed = first_seed
         self._done: list[Record] = []
 
     def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
-        return {"version": "2", "top": TOP, **self.settings.model_dump()}
+        kept = {"maps": self.maps, "negative": self.negative, "layers": self.layers}
+        return {"version": "2", "top": TOP, **kept, "stages": self.stages}
 
     @contextmanager
     def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow a batch, and word it when it is done."""
-        settings, named = self.settings, family(pipe)
+        named = family(pipe)
         if isinstance(named, Other):
             yield
             missing = {named.name: "what is inside is not known here"}
             self._done = [Record({}, {"layers": 0, "missing": missing, "timesteps": []})] * count
             return
         texts = {"prompt": [words_in(named, str(t)) for t in rows["text"]]}
-        if settings.negative:
+        if self.negative:
             texts["negative"] = [words_in(named, str(t)) for t in rows["negative_text"]]
         tap: AttentionTap | JointAttentionTap
         if isinstance(named, SD3):
@@ -69,12 +74,10 @@ class AttentionRecorder:
             size = named.tokens(int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
             negatives = held.get("negative")
             tap = JointAttentionTap(
-                named, held["prompt"], size, negatives, settings.layers, settings.stages
+                named, held["prompt"], size, negatives, self.layers, self.stages
             )
         else:
-            tap = AttentionTap(
-                pipe.unet, len(rows), settings.negative, settings.layers, settings.stages
-            )
+            tap = AttentionTap(pipe.unet, len(rows), self.negative, self.layers, self.stages)
         with tap.attached():
             yield
         self._done = [self._record(tap, rows, texts, i) for i in range(count)]
@@ -90,7 +93,7 @@ class AttentionRecorder:
         texts: dict[str, list[tuple[Words, str]]],
         image: int,
     ) -> Record:
-        keep = int(rows["seed"].iloc[image]) < self.first_seed + self.settings.maps
+        keep = int(rows["seed"].iloc[image]) < self.first_seed + self.maps
         arrays: Arrays = {}
         notes: dict[str, Any] = {
             "layers": len(tap.layers),

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from harness.models.families import Other, family
-from harness.spec.schema import Spec
 from harness.taps.record import Record
 
 
@@ -24,7 +23,7 @@ class GuidanceTap:
 
     name = "guidance"
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self) -> None:
         self._done: list[Record] = []
 
     def cache_key(self) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from harness.models.families import SD3, Family, Flux, Other, family
-from harness.spec.schema import Spec
 from harness.store.run import Run
 from harness.taps import record as taps
 from harness.taps.record import Record, Tap
+from harness.taps.watched_steps import watched_steps
 
 
 class StepsTap:
@@ -32,8 +32,8 @@ class StepsTap:
 
     name = "steps"
 
-    def __init__(self, spec: Spec) -> None:
-        self.watch_count = spec.trajectory.watch
+    def __init__(self, watch: int) -> None:
+        self.watch_count = watch
         self._done: list[Record] = []
 
     def cache_key(self) -> dict[str, Any]:
@@ -82,13 +82,6 @@ class StepsTap:
     def records(self) -> list[Record]:
         """Of the batch just watched."""
         return self._done
-
-
-def watched_steps(steps: int, count: int) -> list[int]:
-    """So many of the steps 0 … steps - 1, evenly apart, the last among them, each once."""
-    if count == 1:
-        return [steps - 1]
-    return sorted({round(s) for s in np.linspace(0, steps - 1, count)})
 
 
 def predicted(scheduler: Any, out: Any) -> torch.Tensor | None:

@@ -6,7 +6,7 @@ describe the model; they do not say what would happen without the word.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import sqrt
 from typing import Any
@@ -15,12 +15,24 @@ import numpy as np
 import pandas as pd
 
 from harness.images.image_ref import ImageRef
-from harness.plan.cells import Cell, arm_labels
-from harness.spec.probe_options import AttentionSpec
+from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
-from harness.taps.attention_record import CHANCE_OVERLAP, END, START, numbers
+from harness.taps.attention_words import CHANCE_OVERLAP, END, START
+from harness.taps.record import Tap
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
+from probes.attention.options import AttentionOptions
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    Reference,
+    Result,
+)
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
@@ -44,15 +56,21 @@ class CrossAttention:
     """
 
     name = "attention"
+    metrics = (MASS,)
     version = "1"
     inputs = frozenset({"attention"})
 
-    def __init__(self, settings: AttentionSpec) -> None:
+    def __init__(self, settings: AttentionOptions) -> None:
         self.settings = settings
 
     def cache_key(self) -> dict[str, Any]:
         """Version and settings."""
         return {"version": self.version, "name": self.name, **self.settings.model_dump()}
+
+    def by_cell(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Attention to all words of a cell's prompt together: cell, mass."""
+        words = table[(table["half"] == "prompt") & ~table["word"].isin([START, END])]
+        return words.groupby("cell", as_index=False)["mass"].sum()
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
         """One row a word of a cell's prompt, also for '<start>' and '<end>'.
@@ -105,6 +123,8 @@ def _why(record: Any) -> str:
 
 
 def _rows(cell: str, half: str, record: Any) -> list[dict[str, Any]]:
+    from harness.taps.attention_record import numbers
+
     arrays = {k.removeprefix(f"{half}/"): v for k, v in record.arrays.items()}
     notes, moments = record.notes[half], arrays["moments"]
     over_all = numbers(moments.mean(axis=0))
@@ -135,46 +155,46 @@ def _rows(cell: str, half: str, record: Any) -> list[dict[str, Any]]:
 
 
 @register
-class AttentionProbe:
+class AttentionProbe(Probe[AttentionOptions]):
     """What each word of a prompt is given of the model's attention, and where."""
 
     name = PROBE
+    Options = AttentionOptions
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: AttentionOptions, spec: Spec) -> Sequence[Instrument]:
         """The cross-attention of every image made here."""
-        return (CrossAttention(spec.attention),)
+        return (CrossAttention(options),)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
+    def taps(self, options: AttentionOptions, spec: Spec) -> Sequence[Tap]:
+        """What follows cross-attention."""
+        from harness.taps.attention_record import AttentionRecorder
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+        kept = (options.maps, options.negative, options.layers, options.stages)
+        return (AttentionRecorder(*kept, first_seed=spec.seeds.start),)
+
+    def analyse(self, given: AnalysisInput[AttentionOptions]) -> Result:
         """By arm, prompt and word: share of attention, spread, overlap; maps and lines."""
+        tables, plan, _, _, options = given
         # The VAE has no part in attention: of cells that share a trajectory one is enough.
         own = plan.drop_duplicates("trajectory")
         own = own.assign(arm=arm_labels(own))
         table = tables["attention"]
         if not len(table):
-            return [_not_measured("no image was followed")], []
+            return Result([_not_measured("no image was followed")])
         table = own.merge(table.drop_duplicates(["cell", "half", "index"]), on="cell")
         followed = table[table["half"] != ""]
         if not len(followed):
             notes = table["note"]
-            return [_not_measured(str(notes.iloc[0]) if len(notes) else "no image was made")], []
+            return Result(
+                [_not_measured(str(notes.iloc[0]) if len(notes) else "no image was made")]
+            )
         findings: list[Finding] = []
         for (arm, half), part in followed.groupby(["arm", "half"], sort=False):
             findings += _of_arm(str(arm), str(half), part)
             for prompt, of_prompt in part.groupby("prompt", sort=False):
                 findings += _of_prompt(str(arm), str(half), str(prompt), of_prompt)
         prompted = followed[followed["half"] == "prompt"]
-        return findings, [_lines(prompted), *_heat(prompted, spec.attention.stages)]
+        return Result(findings, [_lines(prompted), *_heat(prompted, options.stages)])
 
 
 def content_words(words: Iterable[str]) -> list[str]:

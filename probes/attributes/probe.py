@@ -8,11 +8,11 @@ variation, beside what a model that meets the target scores at this n.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from harness.plan.cells import Cell, arm_labels
+from harness.plan.cells import arm_labels
 from harness.spec.attributes import AttributeSpec
 from harness.spec.schema import Spec
 from harness.text import slug
@@ -39,7 +39,7 @@ from probes.attributes.outcomes import (
     subject_of,
 )
 from probes.attributes.shares import by_prompt, over_prompts
-from probes.contracts import Figure, Finding, Instrument
+from probes.contracts import AnalysisInput, Figure, Finding, Instrument, Probe, ProbeOptions, Result
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of
 from probes.instruments.skin import Skin
@@ -56,12 +56,12 @@ FITTED = {
 
 
 @register
-class Attributes:
+class Attributes(Probe[ProbeOptions]):
     """Every attribute of the spec, by every classifier of the spec."""
 
     name = PROBE
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
         """One for each classifier and attribute, and one for likeness to the prompt."""
         made: list[Instrument] = []
         for name, classifier in spec.classifiers.items():
@@ -72,29 +72,9 @@ class Attributes:
             made.append(Skin())
         return tuple(made)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
-
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
-        """Shares, distances, comparisons of arms, attrition, disagreement and guards.
-
-        Args:
-            tables: Scores by instrument name; 'targets' (prompt, attribute, class, share) and
-                'errors' (see `measured_errors`) where the spec has them; 'drawn.ATTRIBUTE' (cell,
-                pi, drawn) where a sample was drawn to be labelled.
-            plan: The plan.
-            failures: cell, reason.
-            labels: cell, attribute, class, rater.
-            spec: The spec.
-        """
+    def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
+        """Shares, distances, comparisons of arms, attrition, disagreement and guards."""
+        tables, plan, labels, spec, _ = given
         plan = plan.assign(arm=arm_labels(plan))
         findings: list[Finding] = []
         figures: list[Figure] = []
@@ -123,7 +103,7 @@ class Attributes:
         for attribute in spec.attributes:
             figures += agreement_figure(labels, attribute)
         found, shown = disagreement(frames, spec.seeds.shared)
-        return findings + found, figures + shown
+        return Result(findings + found, figures + shown)
 
 
 def analyse_attribute(

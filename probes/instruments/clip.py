@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.models.loading import digest_of
-from harness.models.open_clip_models import Classifier, load_classifier
 from harness.spec.attributes import AttributeSpec
 from harness.spec.schema import ClassifierSpec, Fit
 from harness.text import slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import part_seen, squares
 from probes.instruments.faces import faces
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.models.open_clip_models import Classifier
 
 
 class ClipModel:
@@ -42,20 +44,26 @@ class ClipModel:
 
     @cached_property
     def _loaded(self) -> Classifier:
+        from harness.models.open_clip_models import load_classifier
+
         return load_classifier(self.name, self.spec.model, self.spec.pretrained)
 
     @cached_property
     def digest(self) -> str:
         """Exact digest of the weights."""
+        from harness.models.loading import digest_of
+
         return digest_of(self._loaded[0])
 
-    @torch.no_grad()
     def text(self, prompts: Sequence[str]) -> torch.Tensor:
         """Embeddings of texts, (n, width), of length 1."""
+        import torch
+
         model, _, tokenizer = self._loaded
-        embedded: torch.Tensor = model.encode_text(
-            tokenizer(list(prompts)).to(_device(model)), normalize=True
-        )
+        with torch.no_grad():
+            embedded: torch.Tensor = model.encode_text(
+                tokenizer(list(prompts)).to(_device(model)), normalize=True
+            )
         return embedded.cpu()
 
     def ensemble(self, prompts: Sequence[str]) -> torch.Tensor:
@@ -63,13 +71,14 @@ class ClipModel:
         mean = self.text(prompts).mean(dim=0)
         return mean / mean.norm()
 
-    @torch.no_grad()
     def crops(self, batch: Batch, device: str) -> tuple[list[torch.Tensor], list[bool]]:
         """Embeddings of what stands for each image, (crops, width) of length 1; see `squares`.
 
         With `faces` in the spec it is the largest face that is embedded; the second value says
         which images have one (all True without). The last batch is kept.
         """
+        import torch
+
         if self._last is None or self._last[0] != batch.cells:
             model, preprocess, _ = self._loaded
             model.to(device)
@@ -80,12 +89,15 @@ class ClipModel:
                 images = [b[0] if b else i for b, i in zip(boxes, images, strict=True)]
             shown = [squares(i, self.fit, self.spec.pad_colour) for i in images]
             pixels = torch.stack([preprocess(Image.fromarray(s)) for own in shown for s in own])
-            embedded = model.encode_image(pixels.to(device), normalize=True).float().cpu()
+            with torch.no_grad():
+                embedded = model.encode_image(pixels.to(device), normalize=True).float().cpu()
             self._last = (batch.cells, list(embedded.split([len(own) for own in shown])), found)
         return self._last[1], self._last[2]
 
     def images(self, batch: Batch, device: str) -> tuple[torch.Tensor, list[bool]]:
         """One embedding for each image, (n, width), of length 1: the mean over its crops."""
+        import torch
+
         crops, found = self.crops(batch, device)
         return torch.cat([_mean_direction(own) for own in crops]), found
 
@@ -166,6 +178,8 @@ class ClipAttribute:
 
     @cached_property
     def _texts(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        import torch
+
         classes = [self.model.ensemble(c.prompts) for c in self.attribute.classes]
         beside = {
             name: self.model.ensemble(prompts)
@@ -179,6 +193,8 @@ class ClipAttribute:
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
         """Rows of cell, 'class:NAME' (summing to 1), nobody, several (NaN: not an outcome)."""
+        import torch
+
         crops, found = self.model.crops(batch, context.device)
         shown = torch.cat(crops)
         classes, beside = self._texts

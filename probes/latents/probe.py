@@ -6,7 +6,7 @@ it has not seen. That the starting noise already tells the attribute is a findin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,21 +14,26 @@ import numpy as np
 import pandas as pd
 from skimage.measure import block_reduce
 
-from harness.plan.cells import Cell, arm_labels
+from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
+from harness.taps.record import Tap
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    Reference,
+    Result,
+)
+from probes.latents.options import LatentsOptions
 from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_share_over_prompts
-from probes.statistics.linear_probe import (
-    FEWEST,
-    Plane,
-    linear_probe,
-    pca_plane,
-    silhouette,
-    umap_plane,
-)
 
 PROBE = "latents"
 ACCURACY = MetricSpec("linear-probe accuracy", "level", "of images", "higher", span=1.0)
@@ -74,33 +79,30 @@ class Features:
 
 
 @register
-class LatentsProbe:
+class LatentsProbe(Probe[LatentsOptions]):
     """Which attribute can be read at which step and level."""
 
     name = PROBE
+    Options = LatentsOptions
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: LatentsOptions, spec: Spec) -> Sequence[Instrument]:
         """The features; the classifiers' own come from the probe `attributes`."""
-        return (Features(spec.latents.watch),)
+        return (Features(options.watch),)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
+    def taps(self, options: LatentsOptions, spec: Spec) -> Sequence[Tap]:
+        """What follows noise and activations."""
+        from harness.taps.activations import ActivationsTap
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+        return (ActivationsTap(options.watch),)
+
+    def analyse(self, given: AnalysisInput[LatentsOptions]) -> Result:
         """Linear probes by arm, feature and attribute; planes of the first arm's features."""
+        tables, plan, labels, spec, options = given
         own = plan.drop_duplicates("trajectory")
         own = own.assign(arm=arm_labels(own))
         features = _features(tables)
         if not len(features):
-            return [_unmeasured({}, "no picture's denoising was followed")], []
+            return Result([_unmeasured({}, "no picture's denoising was followed")])
         read: dict[str, pd.Series] = {}
         for attribute, classifier, instrument in clip_readings(spec):
             if instrument in tables:
@@ -118,8 +120,8 @@ class LatentsProbe:
                     findings.append(_read(rows, outcome, about, instrument))
             if number == 0 and read:
                 instrument, outcome = next(iter(read.items()))
-                figures += _planes(held, outcome, str(arm), instrument, spec)
-        return findings, _lines(findings) + figures
+                figures += _planes(held, outcome, str(arm), instrument, options.umap)
+        return Result(findings, _lines(findings) + figures)
 
 
 def _features(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -144,6 +146,9 @@ def _read(
     classes = rows["cell"].map(outcome[~outcome.index.duplicated()])
     rows, classes = rows[classes.notna()], classes[classes.notna()]
     x = np.stack(list(rows["values"])).astype(float) if len(rows) else np.zeros((0, 1))
+    # Imported here: scikit-learn takes a while, and most runs have no such probe.
+    from probes.statistics.linear_probe import linear_probe, silhouette
+
     found = linear_probe(x, classes.to_numpy(str), rows["prompt"].to_numpy(str))
     if found is None:
         why = "one class alone, or one prompt alone: there is nothing to tell apart"
@@ -203,7 +208,7 @@ def _lines(findings: list[Finding]) -> list[Figure]:
 
 
 def _planes(
-    held: pd.DataFrame, outcome: pd.Series, arm: str, instrument: str, spec: Spec
+    held: pd.DataFrame, outcome: pd.Series, arm: str, instrument: str, umap: bool
 ) -> list[Figure]:
     """PCA planes of noise, middle, final latents and picture, then UMAP's of the same."""
     names = list(dict.fromkeys(held["feature"]))
@@ -213,8 +218,10 @@ def _planes(
     classes = held["cell"].map(outcome[~outcome.index.duplicated()].astype(object))
     classes = classes.astype(object).fillna("not told")
     figures = []
+    from probes.statistics.linear_probe import FEWEST, Plane, pca_plane, umap_plane
+
     ways: list[tuple[str, Any]] = [("PCA", pca_plane)]
-    if spec.latents.umap:
+    if umap:
         ways.append(("UMAP", umap_plane))
     for title, way in ways:
         rows: list[tuple[float, float, str, str, str]] = []

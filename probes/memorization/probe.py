@@ -8,7 +8,7 @@ Both are signs, not proof: a proof is the training picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -18,15 +18,28 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from harness.plan.cells import Cell, arm_labels
+from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
+from harness.taps.record import Tap
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    ProbeOptions,
+    Reference,
+    Result,
+)
 from probes.registry import register
 from probes.statistics.intervals import mean_over_prompts
 
 PROBE = "memory"
-NORM = MetricSpec("guidance norm", "level", "of the prediction's unit", None, "norm")
+NORM = MetricSpec("guidance norm", "level", "of the prediction's unit", "lower", "norm")
 DIVERSITY = MetricSpec("diversity of seeds", "level", "1 − cosine", None, span=2.0)
 LABEL, LEARNED = "memorised", "yes"
 """Labels of this attribute and class, if any, say which prompts are learned by heart."""
@@ -38,6 +51,7 @@ class GuidanceNorm:
     """The tap's numbers of each picture."""
 
     name = "guidance-norm"
+    metrics = (NORM,)
     version = "1"
     inputs = frozenset({"guidance"})
 
@@ -57,28 +71,24 @@ class GuidanceNorm:
 
 
 @register
-class MemoryProbe:
+class MemoryProbe(Probe[ProbeOptions]):
     """Prompts that look learned by heart."""
 
     name = PROBE
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
         """The guidance norm; picture embeddings come with the probe `attributes`."""
         return (GuidanceNorm(),)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
+    def taps(self, options: ProbeOptions, spec: Spec) -> Sequence[Tap]:
+        """What follows the guidance norm."""
+        from harness.taps.guidance import GuidanceTap
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+        return (GuidanceTap(),)
+
+    def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
         """Norm and likeness of seeds by arm and prompt, and how well they tell labelled prompts."""
+        tables, plan, labels, _, _ = given
         own = plan.drop_duplicates("trajectory")
         own = own.assign(arm=arm_labels(own))
         learned = labels[labels["attribute"] == LABEL].drop_duplicates("cell")
@@ -111,7 +121,7 @@ class MemoryProbe:
                     metric = DIVERSITY._replace(name=f"{DIVERSITY.name} ({reader})")
                     found = _of_prompts(part, str(arm), metric, by_prompt)
                     findings += [*found, *_told(part, found, "diversity")]
-        return findings, figures
+        return Result(findings, figures)
 
 
 def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ pulls the other way. Guidance is a dose like any other: it sharpens shares.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import inf, nan
 
@@ -20,7 +20,16 @@ from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.metrics import DIVERSITY, LIKENESS
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    Reference,
+    Result,
+)
 from probes.negatives.dose_response import (
     DOSE,
     PROBE,
@@ -30,6 +39,7 @@ from probes.negatives.dose_response import (
     responses,
     setting_of,
 )
+from probes.negatives.options import NegativesOptions
 from probes.registry import register
 from probes.statistics.variance import explained_variance
 
@@ -40,24 +50,27 @@ FACTORS = ("prompt", "negative", "vae", "guidance", "seed")
 
 
 @register
-class NegativesProbe:
+class NegativesProbe(Probe[NegativesOptions]):
     """What negatives and guidance do, dose by dose."""
 
     name = PROBE
+    Options = NegativesOptions
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: NegativesOptions, spec: Spec) -> Sequence[Instrument]:
         """None of its own: the classifiers come with the probe `attributes`."""
         return ()
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+    def extra_cells(
+        self, options: NegativesOptions, spec: Spec, plan: pd.DataFrame
+    ) -> Iterable[Cell]:
         """Every guided prompt and seed with the first k negatives, by the first VAE."""
         first = (plan["vae"] == next(iter(spec.vaes))) & (plan["guidance"] > 1)
         own = plan[first].drop_duplicates(["prompt", "seed", *SETTING])
-        doses = spec.doses.doses() if spec.doses.negatives else []
+        doses = options.doses() if options.negatives else []
         for row in own.itertuples(index=False):
             cell = Cell(*row)
             for k in doses:
-                text = ", ".join(spec.doses.negatives[:k])
+                text = ", ".join(options.negatives[:k])
                 about = {"from": cell.trajectory, "negative": text}
                 trajectory = cell.trajectory
                 if text != cell.negative_text:
@@ -68,29 +81,26 @@ class NegativesProbe:
                     else canonical_digest({"trajectory": trajectory, "vae": cell.vae_file}),
                     trajectory=trajectory,
                     kind=DOSE,
-                    asked=PROBE,
+                    requested_by=PROBE,
                     negative=dose_name(k),
                     negative_text=text,
                 )
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def analyse(self, given: AnalysisInput[NegativesOptions]) -> Result:
         """Doses of negatives, doses of guidance, variance explained."""
+        tables, plan, labels, spec, options = given
         findings: list[Finding] = []
         figures: list[Figure] = []
         if not spec.classifiers or "attributes" not in spec.probes:
             note = "no classifier looks at these pictures: add the probe attributes"
-            return [blank("effect", {}).not_measured(note)], []
+            return Result([blank("effect", {}).not_measured(note)])
+        by_text = {", ".join(options.negatives[:k]): float(k) for k in options.doses()}
+        doses = plan[plan["kind"] == DOSE]
+        doses = doses.assign(dose=doses["negative_text"].map(by_text))
         for attribute, classifier, instrument in clip_readings(spec):
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-            frame = frame.assign(dose=frame["negative"].map(dose_of))
-            grid = frame[frame["asked"] == ""]
+            frame = frame.assign(dose=frame["negative_text"].map(by_text))
+            grid = frame[frame["requested_by"] == ""]
             for factor, rows in (
                 ("dose", frame[frame["kind"] == DOSE]),
                 ("guidance", grid[grid["vae"] == next(iter(spec.vaes))]),
@@ -102,22 +112,13 @@ class NegativesProbe:
                 about = {"attribute": attribute.name, "class": each}
                 findings += explained(grid, about, instrument)
         for name in spec.classifiers:
-            findings += _likeness(tables, plan[plan["kind"] == DOSE], slug(name))
-        return findings, figures
+            findings += _likeness(tables, doses, slug(name))
+        return Result(findings, figures)
 
 
 def dose_name(k: int) -> str:
     """'no negatives', 'first 3 negatives'."""
     return f"first {k} negatives" if k else "no negatives"
-
-
-def dose_of(name: str) -> float:
-    """The number in a dose's name; NaN for the grid's own negatives."""
-    if name == "no negatives":
-        return 0.0
-    parts = name.split()
-    named = len(parts) == 3 and parts[0] == "first" and parts[2] == "negatives"
-    return float(parts[1]) if named and parts[1].isdigit() else nan
 
 
 def explained(grid: pd.DataFrame, about: dict[str, str], instrument: str) -> list[Finding]:
@@ -151,8 +152,7 @@ def _likeness(
     table = tables.get(f"{classifier}.likeness")
     if table is None or not len(table) or not len(doses):
         return []
-    own = doses.assign(dose=doses["negative"].map(dose_of))
-    own = own.merge(table.drop_duplicates("cell"), on="cell")
+    own = doses.merge(table.drop_duplicates("cell"), on="cell")
     findings = []
     for _, part in own.groupby(list(SETTING), sort=False):
         part = part.assign(diversity=diversity(part))

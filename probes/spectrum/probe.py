@@ -6,7 +6,7 @@ picture is what the first VAE made of the same latents or, in a round trip, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from math import nan
 from typing import Any
 
@@ -15,9 +15,19 @@ import pandas as pd
 from scipy import stats
 from skimage.color import rgb2gray
 
-from harness.plan.cells import Cell
 from harness.spec.schema import Spec
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    ProbeOptions,
+    Result,
+)
 from probes.registry import register
 from probes.statistics.power_spectrum import (
     BINS,
@@ -56,6 +66,7 @@ class Spectrum:
     """
 
     name = "spectrum"
+    metrics = (DETAIL, GAIN)
     version = "1"
     inputs = frozenset({"images", "references"})
 
@@ -108,6 +119,7 @@ class LatentSpectrum:
     """The spectrum of each cell's final latents."""
 
     name = "latent-spectrum"
+    metrics = (SLOPE, LATENT_DETAIL)
     version = "1"
     inputs = frozenset({"latents"})
 
@@ -135,28 +147,18 @@ class LatentSpectrum:
 
 
 @register
-class SpectrumProbe:
+class SpectrumProbe(Probe[ProbeOptions]):
     """What a VAE does to fine detail, and whether its decoder leaves a grid."""
 
     name = "spectrum"
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
         """The spectra of pictures and of latents."""
         return (Spectrum(), LatentSpectrum())
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
-
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
         """Detail and grid by arm, against the reference where there is one; latents by arm."""
+        tables, plan, _, spec, _ = given
         first = next(iter(spec.vaes))
         plan = with_clusters(plan)
         scores = tables["spectrum"].drop_duplicates("cell")
@@ -174,7 +176,7 @@ class SpectrumProbe:
         if len(latent) and latent["slope"].notna().any():
             held = plan.merge(latent, on="cell").dropna(subset=["slope"])
             findings += describe(held, LATENT, self.name, "latent-spectrum")
-        return findings, figures
+        return Result(findings, figures)
 
 
 def _error_lines(frame: pd.DataFrame) -> Figure:

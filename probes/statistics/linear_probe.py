@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -77,6 +76,8 @@ def pca_plane(x: Floats) -> Plane:
 
 def umap_plane(x: Floats, seed: int = 0) -> Plane:
     """UMAP (McInnes et al. 2018), the same for the same seed; a picture, no proof."""
+    import torch
+
     threads = torch.get_num_threads()
     import umap
 

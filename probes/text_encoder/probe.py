@@ -7,7 +7,7 @@ that the pipeline hands on), not from a pooled embedding. No image is needed, an
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from math import nan
 from typing import Any
@@ -16,13 +16,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    Reference,
+    Result,
+)
 from probes.registry import register
 from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts
 from probes.statistics.weat import Association, single, weat
+from probes.text_encoder.options import TextOptions
 
 PROBE = "text"
 CUT = MetricSpec("prompts cut short", unit="prompts and negatives", better="lower")
@@ -39,11 +50,18 @@ mean over its words' tokens."""
 
 
 class TextStates:
-    """Tokens and hidden states of each text; measured once a checkpoint, not by batch."""
+    """Tokens and hidden states of each text; measured once a checkpoint, not by batch.
+
+    Args:
+        texts: Texts wanted beside the spec's prompts, negatives and attributes.
+    """
 
     name = "text"
     version = "2"
     inputs = frozenset({"text"})
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        self.texts = texts
 
     def cache_key(self) -> dict[str, Any]:
         """Version."""
@@ -55,40 +73,32 @@ class TextStates:
 
 
 @register
-class TextProbe:
+class TextProbe(Probe[TextOptions]):
     """How the text encoders read these prompts, and how they differ."""
 
     name = PROBE
+    Options = TextOptions
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: TextOptions, spec: Spec) -> Sequence[Instrument]:
         """One, for all checkpoints."""
-        return (TextStates(),)
+        tests = options.associations
+        return (TextStates([text for t in tests for text in (*t.x, *t.y, *t.a, *t.b)]),)
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
-
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def analyse(self, given: AnalysisInput[TextOptions]) -> Result:
         """Tokens and cuts; distances between checkpoints; associations."""
+        tables, _, _, spec, options = given
         table = tables[TextStates.name]
         if not len(table):
             note = "no text encoder was read: the pictures were made elsewhere, or by a pipeline "
             note += "of no family known here"
-            return [_finding("cut", CUT, {}).not_measured(note)], []
+            return Result([_finding("cut", CUT, {}).not_measured(note)])
         for column in ("adapters", "encoder"):  # runs made before they were told apart
             table = table if column in table else table.assign(**{column: ""})
         findings, figures = tokens(table, spec)
-        for found, shown in (distances(table, spec), associations(table, spec)):
+        for found, shown in (distances(table, spec), associations(table, spec, options)):
             findings += found
             figures += shown
-        return findings, figures
+        return Result(findings, figures)
 
 
 def _about(row: pd.Series, spec: Spec) -> dict[str, str]:
@@ -235,7 +245,9 @@ def _over_prompts(part: str, about: dict[str, str], values: NDArray[np.float64])
     return [first, like]
 
 
-def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]]:
+def associations(
+    table: pd.DataFrame, spec: Spec, options: TextOptions
+) -> tuple[list[Finding], list[Figure]]:
     """Each prompt with each attribute of two classes, and the tests that the spec names."""
     findings: list[Finding] = []
     rows = []
@@ -261,7 +273,7 @@ def associations(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[F
                     (p, f.effect, nan, nan, name, f"{attribute.name}, {pooled}", 0.0)
                     for p, f in zip(held, found, strict=True)
                 ]
-            for test in spec.text.associations:
+            for test in options.associations:
                 sets = [
                     np.stack([vector[t] for t in texts])
                     for texts in (test.x, test.y, test.a, test.b)

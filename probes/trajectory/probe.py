@@ -8,7 +8,7 @@ decisions: an attribute may be settled before an instrument can read it off a bl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,15 +18,27 @@ import pandas as pd
 from harness.errors import AuditError
 from harness.hashing import canonical_digest
 from harness.plan.cells import ARM, Cell, arm_labels, text_of
-from harness.spec.probe_options import SwitchSpec
 from harness.spec.schema import Spec
-from harness.taps.trajectory import watched_steps
+from harness.taps.record import Tap
+from harness.taps.watched_steps import watched_steps
 from harness.text import nearest, slug
 from probes.attributes.outcomes import clip_readings, outcome_frame
-from probes.contracts import Batch, Context, Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Batch,
+    Context,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    Reference,
+    Result,
+)
 from probes.registry import register
 from probes.statistics.intervals import share_interval
 from probes.trajectory.latent_rgb import LatentColours, explained, fit
+from probes.trajectory.options import StepsOptions, Switch
 
 PROBE = "steps"
 AGREEMENT = MetricSpec("agreement with the final image", unit="of images", span=1.0)
@@ -61,16 +73,17 @@ class Predictions:
 
 
 @register
-class StepsProbe:
+class StepsProbe(Probe[StepsOptions]):
     """When what the instruments read of a picture is decided."""
 
     name = PROBE
+    Options = StepsOptions
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: StepsOptions, spec: Spec) -> Sequence[Instrument]:
         """The tap's, and the colours of latents."""
         return (Predictions(), LatentColours())
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
+    def extra_cells(self, options: StepsOptions, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
         """Predicted pictures by the first VAE, and what the spec's switches need.
 
         Raises:
@@ -79,37 +92,37 @@ class StepsProbe:
         own = plan[plan["vae"] == next(iter(spec.vaes))]
         for row in own.itertuples(index=False):
             cell = Cell(*row)
-            for step in watched_steps(cell.steps, spec.trajectory.watch):
+            for step in watched_steps(cell.steps, options.watch):
                 about = {"x0": cell.trajectory, "step": step, "vae": cell.vae_file}
                 yield cell._replace(
                     cell=canonical_digest(about),
                     kind=PREDICTED,
                     vae_file=f"{cell.vae_file}-step{step:03d}",
-                    asked=PROBE,
+                    requested_by=PROBE,
                     step=step,
                 )
-        for switch in spec.trajectory.switches:
+        for switch in options.switches:
             prompts = list(dict.fromkeys(own["prompt"]))
             if switch.first not in prompts:
                 raise AuditError(
-                    f"trajectory.switches: {switch.first!r} is no prompt of this suite; "
+                    f"probes.steps.switches: {switch.first!r} is no prompt of this suite; "
                     f"{nearest(switch.first, prompts)}"
                 )
             for row in own[own["prompt"] == switch.first].itertuples(index=False):
                 yield from _switched(Cell(*row), switch, spec)
 
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def taps(self, options: StepsOptions, spec: Spec) -> Sequence[Tap]:
+        """What keeps the predicted latents of the watched steps."""
+        from harness.taps.trajectory import StepsTap
+
+        return (StepsTap(options.watch),)
+
+    def analyse(self, given: AnalysisInput[StepsOptions]) -> Result:
         """Agreement with the final picture by step, shares after a switch, colours of latents."""
+        tables, plan, labels, spec, _ = given
         findings: list[Finding] = []
         figures: list[Figure] = []
-        grid = plan[plan["asked"] == ""]
+        grid = plan[plan["requested_by"] == ""]
         plan = plan.assign(arm=plan["trajectory"].map(_arms(grid)).fillna(""))
         notes = tables[Predictions.name]
         if "note" in notes and notes["note"].astype(bool).any():
@@ -128,7 +141,7 @@ class StepsProbe:
             findings += found
             figures += shown
         found, shown = colours(tables[LatentColours.name], grid)
-        return findings + found, figures + shown + _strip(plan)
+        return Result(findings + found, figures + shown + _strip(plan))
 
 
 def _arms(grid: pd.DataFrame) -> pd.Series:
@@ -137,19 +150,19 @@ def _arms(grid: pd.DataFrame) -> pd.Series:
     return named.set_index("trajectory")["arm"]
 
 
-def _switched(cell: Cell, switch: SwitchSpec, spec: Spec) -> Iterator[Cell]:
+def _switched(cell: Cell, switch: Switch, spec: Spec) -> Iterator[Cell]:
     """One picture's switches; from its last step on nothing is exchanged: it is itself."""
     second = text_of(spec, cell.checkpoint, cell.adapters, switch.second)
     for step in dict.fromkeys(min(s, cell.steps) for s in switch.at):
         if step == cell.steps:
-            yield cell._replace(asked=PROBE, kind=SWITCHED, second_text=second, switch=step)
+            yield cell._replace(requested_by=PROBE, kind=SWITCHED, second_text=second, switch=step)
             continue
         trajectory = canonical_digest({"from": cell.trajectory, "second": second, "switch": step})
         yield cell._replace(
             cell=canonical_digest({"trajectory": trajectory, "vae": cell.vae_file}),
             trajectory=trajectory,
             kind=SWITCHED,
-            asked=PROBE,
+            requested_by=PROBE,
             switch=step,
             text=second if step == 0 else cell.text,
             second_text=second,
@@ -163,7 +176,7 @@ def agreement(
 
     The null is what two unrelated pictures with these shares would agree by chance: Σ p q.
     """
-    final = frame[frame["asked"] == ""].drop_duplicates("trajectory")
+    final = frame[frame["requested_by"] == ""].drop_duplicates("trajectory")
     last = final.set_index("trajectory")["outcome"]
     shown = frame[frame["kind"] == PREDICTED]
     shown = shown.assign(last=shown["trajectory"].map(last)).dropna(subset=["outcome", "last"])
@@ -312,7 +325,7 @@ def _strip(plan: pd.DataFrame) -> list[Figure]:
     """The first seed of the first prompts: predicted pictures in the order of the steps."""
     shown = plan[(plan["kind"] == PREDICTED)].sort_values("step", kind="stable")
     first = shown[shown["seed"] == shown["seed"].min()]
-    chosen = list(dict.fromkeys(plan.loc[plan["asked"] == "", "trajectory"]))
+    chosen = list(dict.fromkeys(plan.loc[plan["requested_by"] == "", "trajectory"]))
     chosen = [t for t in chosen if t in set(first["trajectory"])][:MOST_SHOWN]
     rows = []
     for number, trajectory in enumerate(chosen, 1):

@@ -24,6 +24,7 @@ from skimage.filters import sobel
 from skimage.metrics import structural_similarity
 
 from probes.contracts import Batch, Context
+from probes.vae.metrics import FIDELITY, PSNR
 
 Image = NDArray[np.uint8]
 
@@ -215,6 +216,7 @@ class Fidelity:
 
     name = "fidelity"
     version = "2"
+    metrics = (*FIDELITY, PSNR)
     inputs = frozenset({"images", "references"})
 
     def __init__(self) -> None:

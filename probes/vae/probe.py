@@ -7,17 +7,26 @@ VAE against its own copy gives exactly zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite, log10, nan
 
 import pandas as pd
 
-from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
-from probes.contracts import Figure, Finding, Instrument, MetricSpec, Reference
+from probes.contracts import (
+    AnalysisInput,
+    Figure,
+    Finding,
+    Instrument,
+    MetricSpec,
+    Probe,
+    ProbeOptions,
+    Reference,
+    Result,
+)
 from probes.instruments.skin import Skin
 from probes.registry import register
 from probes.vae.fidelity import Fidelity
@@ -48,31 +57,21 @@ MOST_COMPARED = 60
 
 
 @register
-class Vae:
+class Vae(Probe[ProbeOptions]):
     """Round trips and decode swaps, paired by picture."""
 
     name = PROBE
 
-    def instruments(self, spec: Spec) -> tuple[Instrument, ...]:
+    def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
         """Fidelity to the reference, and the colour of skin where there are masks."""
         return (Fidelity(), Skin())
 
-    def cells(self, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Nothing beyond the grid."""
-        return ()
-
-    def analyse(
-        self,
-        tables: Mapping[str, pd.DataFrame],
-        plan: pd.DataFrame,
-        failures: pd.DataFrame,
-        labels: pd.DataFrame,
-        spec: Spec,
-    ) -> tuple[list[Finding], list[Figure]]:
+    def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
         """Errors and shifts by VAE, their disparity between groups, and VAE against VAE."""
+        tables, plan, labels, spec, _ = given
         first = next(iter(spec.vaes))
         if plan["vae"].nunique() < 2:
-            return [_one_vae(first)], []
+            return Result([_one_vae(first)])
         frame, moves = paired(tables, plan, labels, spec, first)
         groups = groups_of(tables, plan, labels, spec, first)
         measured = [Measure(m) for m in (*FIDELITY, *SKIN) if frame[m.column].notna().any()]
@@ -90,7 +89,7 @@ class Vae:
         findings = [g for f in findings for g in _with_decibels(f)]
         missing = sorted({*FIDELITY, *SKIN} - {m.metric for m in measured})
         findings += [_not_measured(metric) for metric in missing]
-        return findings, _figures(findings)
+        return Result(findings, _figures(findings))
 
 
 def paired(

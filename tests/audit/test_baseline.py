@@ -6,14 +6,16 @@ import pandas as pd
 import pytest
 import yaml
 from click.testing import CliRunner
-from conftest import write_spec
+from conftest import make, write_spec
 
 from audit.commands.main import main
 from audit.gate.baseline import Side, load, read_side, save, side_of_run
 from audit.gate.decision import Metric
-from audit.gate.sample_size import need
+from audit.gate.sample_size import lines, need
 from audit.gate.verdict import decide
-from harness.errors import SpecError
+from audit.pipeline.margins import margin_of
+from audit.pipeline.session import open_audit
+from harness.errors import AuditError, SpecError
 from harness.spec.schema import load_spec
 
 PROMPTS = [f"a portrait of a {job}" for job in "abcdefghijklmnopqrstuvwx"]
@@ -179,20 +181,94 @@ def test_missing_cells_are_told_and_too_many_are_an_error(spec):
 
 
 def test_a_margin_that_names_nothing_is_an_error(spec, tmp_path):
-    with pytest.raises(SpecError, match="'shares' is no metric; the nearest is 'share'"):
-        load_spec(write_spec(tmp_path, gate={"margins": {"shares": 0.1}}))
+    path = write_spec(tmp_path, gate={"margins": {"shares": 0.1}})
+    with pytest.raises(SpecError, match=r"no metric 'shares'; available: distance, share"):
+        open_audit(path, tmp_path / "run")
+    path = write_spec(tmp_path, gate={"margins": {"share": 1.5}})
+    with pytest.raises(SpecError, match=r"gate\.margins\.share: 1\.5 is more than 1"):
+        open_audit(path, tmp_path / "run")
     gate = spec.gate.model_copy(update={"margins": {"share/small.world-gendr/woman": 0.1}})
     wrong = side(spec.model_copy(update={"gate": gate}))
-    with pytest.raises(ValueError, match=r"'share/small\.world-gender/woman'"):
+    with pytest.raises(ValueError, match=r"share/small\.world-gender/woman, not"):
         decide(wrong, side(spec))
 
 
 def test_the_margin_of_one_metric_goes_before_that_of_its_kind(spec):
     key = "share/small.world-gender/woman"
     gate = spec.gate.model_copy(update={"margins": {"share": 0.2, key: 0.001}})
-    assert gate.margin(key) == 0.001
-    assert gate.margin("share/other/woman") == 0.2
-    assert gate.margin("distance/other") == 0.1
+    assert margin_of(gate, key) == 0.001
+    assert margin_of(gate, "share/other/woman") == 0.2
+    assert margin_of(gate, "distance/other") == 0.1
+
+
+# --- metrics that instruments declare ---
+
+
+def declaring(spec, value, seed, better="lower", span=100.0, margin=2.0, **changes):
+    """An arm with a color difference of `value` on every cell, and some noise."""
+    made = side(spec, seed=seed, **changes)
+    noise = np.random.default_rng(seed).normal(size=len(made.cells))
+    about = {"unit": "ΔE", "better": better, "span": span, "margin": margin}
+    return made._replace(
+        cells=made.cells.assign(**{"value:delta_e/fidelity": value + noise}),
+        measured={"delta_e/fidelity": about},
+    )
+
+
+def of(record, name):
+    return next(m for m in record["metrics"] if m["id"] == name)
+
+
+def test_any_declared_metric_is_gated_by_its_margin(spec):
+    key = "delta_e/fidelity"
+    spec = spec.model_copy(update={"gate": spec.gate.model_copy(update={"margins": {key: 2.0}})})
+    base = declaring(spec, 3.0, 0)
+    for value, verdict in ((3.5, "PASS"), (1.0, "PASS"), (8.0, "FAIL")):
+        found = of(decide(base, declaring(spec, value, 1)), key)
+        assert (found["verdict"], found["unit"], found["margin"]) == (verdict, "ΔE", 2.0)
+        assert found["value"] == pytest.approx(value - 3.0, abs=0.2)
+    lacking = declaring(spec, 3.0, 1)
+    lacking = lacking._replace(cells=lacking.cells.drop(columns=f"value:{key}"))
+    record = decide(base, lacking)
+    assert record["verdict"] == "ERROR"
+    assert "'delta_e/fidelity' is not measured in the candidate" in record["message"]
+
+
+def test_a_metric_without_a_better_direction_is_held_either_way(spec):
+    base = declaring(spec, 3.0, 0, better=None)
+    record = decide(base, declaring(spec, 0.0, 1, better=None))
+    assert of(record, "delta_e/fidelity/drop")["verdict"] == "FAIL"
+    assert of(record, "delta_e/fidelity/rise")["verdict"] == "PASS"
+
+
+def test_a_declared_metric_survives_the_baseline_file(tmp_path, spec):
+    base = declaring(spec, 3.0, 0)
+    other = declaring(spec, 8.0, 1)
+    file = saved(tmp_path, "base.json", base)
+    assert of(decide(load(file), other), "delta_e/fidelity") == of(
+        decide(base, other), "delta_e/fidelity"
+    )
+
+
+def test_the_color_difference_of_a_vae_is_gated_from_run_to_verdict(tmp_path):
+    key = "delta_e/fidelity"
+    made = make(
+        tmp_path,
+        vaes={"own": "own", "copy": "reference:faithful", "pale": "reference:pale"},
+        probes=["attributes", "vae"],
+        gate={"margins": {key: 0.5}},
+        seeds=12,
+    )
+    folder = made.run.folder
+    base = side_of_run(folder, "balanced,own")
+    assert base.measured[key] == {"unit": "ΔE", "better": "lower", "span": 100.0, "margin": 0.5}
+    pale = of(decide(base, side_of_run(folder, "balanced,pale")), key)
+    assert pale["candidate"] > 1 > 0.5 > pale["baseline"] == 0
+    assert pale["verdict"] == "FAIL"
+    needed = lines(folder / "spec.yaml", folder, 6.0, key)
+    assert "a change by 6 ΔE fails from" in needed[-1]
+    with pytest.raises(AuditError, match="not gated; these are: distance/"):
+        lines(folder / "spec.yaml", folder, 6.0, "ssim/fidelity")
 
 
 # --- the file ---

@@ -64,7 +64,7 @@ def test_what_is_wrong_is_said_before_anything_heavy_is_imported(tmp_path, argum
         "import sys; from audit.commands.main import main\n"
         f"try: main({list(arguments)!r})\n"
         "except SystemExit as end: assert end.code == 2, end.code\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'skimage'} & set(sys.modules)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'streamlit'} & set(sys.modules)\n"
         "sys.exit(str(heavy or 'none'))"
     )
     root = str(Path(__file__).parents[2])

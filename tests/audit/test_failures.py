@@ -13,6 +13,7 @@ from conftest import SPEC, make, quiet, write_spec
 from audit.commands.main import main
 from audit.pipeline.analyse import analyse
 from audit.pipeline.run import complete, problems
+from audit.pipeline.session import reopen
 from harness.models.loading import load_checkpoint
 from harness.spec.schema import CheckpointSpec, SpeedSpec
 from harness.store.run import Run
@@ -45,29 +46,23 @@ class Brittle:
         return pd.DataFrame({"cell": batch.cells, "mean": [i.mean() for i in batch.images]})
 
 
-class Brittleness:
+class Brittleness(contracts.Probe):
     """A probe that raises in its analysis."""
 
     name = "brittleness"
     raises = True
 
-    def instruments(self, spec):
+    def instruments(self, options, spec):
         return (Brittle("brittle", self.raises), Brittle("sound", False))
 
-    def cells(self, spec, plan):
-        return ()
-
-    def analyse(self, tables, plan, failures, labels, spec):
+    def analyse(self, given):
         if self.raises:
             raise Thrown("cannot\nbe analysed")
-        return [
-            contracts.Finding(
-                id="b",
-                probe=self.name,
-                metric=contracts.MetricSpec("n"),
-                value=float(len(tables["brittle"])),
-            )
-        ], []
+        n = float(len(given.tables["brittle"]))
+        metric = contracts.MetricSpec("n")
+        return contracts.Result(
+            [contracts.Finding(id="b", probe=self.name, metric=metric, value=n)]
+        )
 
 
 @pytest.fixture
@@ -129,6 +124,7 @@ def test_an_instrument_that_raises_fails_on_its_own_units_only(tmp_path, brittle
     # Running again tries only what failed.
     kept = {p: p.stat().st_mtime_ns for p in audit.run.folder.glob("scores/*/*/*.parquet")}
     registry._REGISTRY["brittleness"].raises = False
+    audit = reopen(audit.run.folder)
     complete(audit, quiet)
     assert scored("brittle") == set(units.index)
     assert all(p.stat().st_mtime_ns == when for p, when in kept.items())

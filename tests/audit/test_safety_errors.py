@@ -17,7 +17,7 @@ from harness.errors import AuditError, reading, reason
 from harness.files.names import file_name, inside, is_plain, part
 from harness.store.run import Run
 from harness.terminal import ACTIVE, plain, plain_json
-from reports.build import write_report
+from reports.writers import write_report
 
 pytestmark = pytest.mark.faults
 HOSTILE = "a nurse \x1b]0;owned\x07 \x1b]8;;http://x\x1b\\click \u202egpj \x9b31m \u2028 \U000e0041"

@@ -20,6 +20,7 @@ from reports.charts import PLOTS, draw
 from reports.grids import read_grid
 
 pytestmark = pytest.mark.faults
+OPTIONS = {"negatives": {"negatives": ["a beard"]}, "latents": {"umap": False}}
 SHOWN = ("vega_lite_chart", "dataframe", "image")
 
 
@@ -28,11 +29,9 @@ def inside(tmp_path_factory):
     """A run with every probe there is, and its report."""
     audit = make(
         tmp_path_factory.mktemp("inside"),
-        probes=sorted(registry()),
+        probes={name: OPTIONS.get(name, {}) for name in sorted(registry())},
         seeds=2,
         vaes={"own": "own", "pale": "reference:pale"},
-        doses={"negatives": ["a beard"]},
-        latents={"umap": False},
     )
     page = analyse.report(audit, *analyse.analyse(audit))
     return audit.run.folder, page.read_text(encoding="utf-8")

@@ -143,16 +143,16 @@ def test_links_out_of_the_run_are_not_followed(run, tmp_path):
 def test_what_a_probe_asked_for_can_be_opened_but_is_not_of_the_grid(run):
     plan = pd.read_parquet(run / "plan.parquet")
     first, last = plan["cell"].iloc[[0, -1]]
-    plan.loc[plan.index[-1], ["asked", "kind"]] = ["steps", "predicted x0"]
+    plan.loc[plan.index[-1], ["requested_by", "kind"]] = ["steps", "predicted x0"]
     # A probe may ask for a cell of the grid, too: it stays one.
-    again = plan.iloc[[0]].assign(asked="steps", kind="prompt switch")
+    again = plan.iloc[[0]].assign(requested_by="steps", kind="prompt switch")
     Run(run).write_plan(pd.concat([again, plan]))
     view = RunView(run)
     assert view.planned == len(plan) - 1
     assert last not in set(view.cells({})["cell"])
     assert len(view.arms) == 4
     assert view.cell(last)["kind"] == "predicted x0"
-    assert view.cell(first)["asked"] == ""
+    assert view.cell(first)["requested_by"] == ""
     assert set(view.images([first, last])) == {first, last}
 
 

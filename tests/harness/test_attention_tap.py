@@ -11,7 +11,8 @@ from diffusers.models.attention_processor import (
     SlicedAttnProcessor,
 )
 
-from harness.taps.attention_record import CHANCE_OVERLAP, map_entropy, overlap
+from harness.taps.attention_record import map_entropy, overlap
+from harness.taps.attention_words import CHANCE_OVERLAP
 from harness.taps.cross_attention import (
     AttentionTap,
     combined,

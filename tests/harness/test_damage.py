@@ -1,6 +1,7 @@
 """Damaged files of a run are named, set aside and made again; what is damaged is never used."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -236,7 +237,7 @@ def test_with_plan_and_provenance_gone_a_run_is_not_gone_on_with(copied):
 
 def test_a_provenance_that_is_gone_still_keeps_set_ups_apart(copied):
     flip(copied.run.folder / "provenance.json")
-    other = copied._replace(spec=copied.spec.model_copy(update={"batch_size": 3}))
+    other = replace(copied, spec=copied.spec.model_copy(update={"batch_size": 3}))
     with pytest.raises(ValueError, match="batch size 2 -> 3"):
         complete(other, quiet)
 

@@ -213,10 +213,15 @@ def test_every_family_runs_every_probe_from_a_folder(tmp_path, name):
         prompts={"list": [first, "two cats"]},
         vaes={"own": "own", "same": str(tmp_path / "model")},
         attributes=["world-gender"],
-        probes=PROBES,
-        trajectory={"watch": 2, "switches": [{"first": first, "second": second, "at": [0, 1]}]},
-        doses={"negatives": ["blurry"], "at": [1]},
-        latents={"watch": 2, "umap": False},
+        probes=dict.fromkeys(PROBES)
+        | {
+            "steps": {
+                "watch": 2,
+                "switches": [{"first": first, "second": second, "at": [0, 1]}],
+            },
+            "negatives": {"negatives": ["blurry"], "at": [1]},
+            "latents": {"watch": 2, "umap": False},
+        },
     )
     plan = audit.run.read_cells()
     assert not audit.run.failures()
@@ -251,9 +256,8 @@ def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path):
         tmp_path,
         "pag",
         vaes={"own": "own"},
-        probes=PROBES,
-        trajectory={"switches": switches},
-        latents={"umap": False},
+        probes=dict.fromkeys(PROBES)
+        | {"steps": {"switches": switches}, "latents": {"umap": False}},
     )
     plan = audit.run.read_cells()
     assert not audit.run.failures()

@@ -136,7 +136,7 @@ def test_a_word_is_the_tokens_of_clip_and_of_t5(generators):
 def test_every_tap_follows_a_transformer_and_changes_nothing(generators, name):
     generator = generators[name]
     plain = generator.denoise(rows())
-    taps = [tap(SPEC) for tap in (AttentionRecorder, StepsTap, ActivationsTap, GuidanceTap)]
+    taps = [AttentionRecorder(1, False, False, 0), StepsTap(5), ActivationsTap(3), GuidanceTap()]
     assert torch.equal(generator.denoise(rows(), taps), plain)
     attention, steps, blocks, guidance = (tap.records()[1] for tap in taps)
     assert attention.notes["prompt"]["words"][:2] == ["cats", "two"]
@@ -183,7 +183,7 @@ def test_a_switch_exchanges_the_whole_prompt(generators, name):
 def test_of_a_pipeline_of_no_known_family_nothing_inside_is_followed():
     generator = Generator(build("pag"), 2)
     plain = generator.denoise(rows(width=SIDE))
-    taps = [tap(SPEC) for tap in (AttentionRecorder, StepsTap, ActivationsTap, GuidanceTap)]
+    taps = [AttentionRecorder(1, False, False, 0), StepsTap(5), ActivationsTap(3), GuidanceTap()]
     assert torch.equal(generator.denoise(rows(width=SIDE), taps), plain)
     assert [len(tap.records()) for tap in taps] == [2] * 4
     assert all(not record.arrays for tap in taps for record in tap.records())

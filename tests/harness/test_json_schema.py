@@ -7,9 +7,10 @@ import jsonschema
 import pytest
 import yaml
 
+from audit.pipeline.spec_schema import spec_schema
 from harness.errors import SpecError
 from harness.spec.json_schema import read_docstring
-from harness.spec.schema import CheckpointSpec, parse_spec, spec_schema
+from harness.spec.schema import CheckpointSpec, parse_spec
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]
@@ -22,13 +23,13 @@ CLASSIFIER = {"classifiers": {"clip": "ViT-B-32"}}
 
 
 def specs_of(page):
-    """YAML blocks of a page that are specs or keys of one; others name no key of a spec."""
+    """YAML blocks that are specs or keys of one; no workflows, no probe that is to be added."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for block in re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
         lines = block.splitlines()
         indent = min(len(x) - len(x.lstrip()) for x in lines if x.strip())
         raw = yaml.safe_load("\n".join(x[indent:] for x in lines))
-        if not {"jobs", "on", True} & set(raw):  # a workflow
+        if not {"jobs", "on", True} & set(raw) and "sharpness" not in raw.get("probes", ()):
             yield raw
 
 

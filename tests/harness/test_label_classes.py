@@ -1,5 +1,6 @@
 """Labels that name no class are refused with their counts, and translated where told how."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -160,7 +161,7 @@ def test_labels_that_an_old_version_kept_are_refused_and_can_be_translated(small
     spec = audit.spec.model_copy(
         update={"labels": load_spec(write_spec(tmp_path, labels={"map": {"F": "woman"}})).labels}
     )
-    analyse(audit._replace(spec=spec))
+    analyse(replace(audit, spec=spec))
     assert audit.run.labels()["class"].tolist() == ["F", "F"]  # nothing is rewritten
 
 

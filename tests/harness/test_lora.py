@@ -1,4 +1,5 @@
 import socket
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -203,20 +204,24 @@ def test_an_embedding_and_weights_belong_to_the_cells_that_use_them():
     assert read["none"][1] == unread["none"][1]
 
 
+def wish(probe, **options):
+    return partial(probe.extra_cells, probe.Options(**options))
+
+
 SECOND = {"first": "a cook", "second": "an easyneg cook", "at": [0, 1]}
 
 
 @pytest.mark.parametrize(
     ("probe", "asked"),
     [
-        (StepsProbe(), {"trajectory": {"watch": 1, "switches": [SECOND]}}),
-        (NegativesProbe(), {"doses": {"negatives": ["easyneg"], "at": [1]}}),
+        (StepsProbe(), {"watch": 1, "switches": [SECOND]}),
+        (NegativesProbe(), {"negatives": ["easyneg"], "at": [1]}),
     ],
 )
 def test_an_embedding_named_only_in_what_a_probe_asks_for_belongs_to_its_cells(probe, asked):
     def ids(**changes):
-        plan = planned(wishes=[probe.cells], prompts={"list": ["a cook"]}, **asked, **changes)
-        return {k: list(g["cell"]) for k, g in plan.groupby(["asked", "kind"])}
+        plan = planned([wish(probe, **asked)], prompts={"list": ["a cook"]}, **changes)
+        return {k: list(g["cell"]) for k, g in plan.groupby(["requested_by", "kind"])}
 
     plain = ids()
     one, other = (ids(embeddings={"easyneg": "w.safetensors"}, digest=d) for d in "WV")
@@ -232,7 +237,7 @@ def test_an_embedding_named_only_in_what_a_probe_asks_for_belongs_to_its_cells(p
 def test_weights_in_a_second_prompt_belong_to_its_cells_and_other_syntax_is_refused():
     def switched(second, **changes):
         switch = {"first": "a cook", "second": second, "at": [1]}
-        plan = planned([StepsProbe().cells], trajectory={"switches": [switch]}, **changes)
+        plan = planned([wish(StepsProbe(), switches=[switch])], **changes)
         return plan.loc[plan["switch"] == 1, "cell"].tolist()
 
     assert switched("a (tall:1.2) cook") != switched("a (tall:1.2) cook", weighting="a1111")
@@ -331,8 +336,7 @@ def test_each_token_has_its_words_weight_and_the_mean_stays(generator):
 
 
 def test_attention_is_told_by_the_words_that_are_tokenised(generator):
-    spec = Spec.model_validate({"checkpoints": {"a": "x"}, "prompts": {"list": ["p"]}})
-    tap = AttentionRecorder(spec)
+    tap = AttentionRecorder(1, False, False, 0)
     table = rows(texts=("a portrait of a (doctor:1.3), doc", "[cook]")).assign(seed=0)
     plain = generator.denoise(table)
     assert torch.equal(generator.denoise(table, [tap]), plain)

@@ -1,8 +1,9 @@
 import pytest
 from conftest import write_spec
 
+from audit.pipeline.spec_schema import spec_schema
 from harness.errors import SpecError
-from harness.spec.schema import load_spec, spec_schema
+from harness.spec.schema import load_spec
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,16 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make
+from conftest import analysed_by, make
 from PIL import Image
 
 from audit.pipeline import analyse
 from audit.pipeline.run import read_batch
-from audit.pipeline.taps import taps_of
 from harness.images.heat_map import heated
 from harness.images.image_ref import read_ref
 from harness.taps import record as taps
 from probes.attention.probe import CrossAttention, content_words
 from probes.contracts import Context
-from probes.registry import probes_of
 from reports.image_grids import Pictures
 
 LONG = "a portrait of a doctor " + " ".join(["farmer"] * 300)
@@ -26,14 +24,13 @@ def followed(tmp_path_factory):
     return make(
         tmp_path_factory.mktemp("attention"),
         prompts={"list": PROMPTS},
-        probes=["attention"],
+        probes={"attention": {"maps": 1, "negative": True, "layers": True, "stages": 3}},
         vaes={"own": "own", "pale": "reference:pale"},
         negatives={"man": "a man"},
         attributes=[],
         classifiers={},
         seeds=2,
         sizes=[[64, 96]],
-        attention={"maps": 1, "negative": True, "layers": True, "stages": 3},
     )
 
 
@@ -111,7 +108,7 @@ def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
     heat = next(e for e in figures if e.kind == "heat-over-image")
     assert {"picture", "word 1"} <= set(heat.table["column"])
     plan = followed.run.read_plan()
-    tap = taps.folder(taps_of(followed.spec)[0])
+    tap = taps.folder(followed.taps[0])
     pictures = Pictures(followed.run, plan, tap)
     cell = heat.table.loc[heat.table["cell"].str.contains("word"), "cell"].iloc[0]
     plain, under = (
@@ -133,7 +130,7 @@ def test_maps_of_the_stages_are_those_of_the_whole(followed, analysed):
     stages = next(e for e in figures if e.id == "attention/stages")
     assert list(dict.fromkeys(stages.table["column"])) == [f"stage {n} of 3" for n in (1, 2, 3)]
     plan = followed.run.read_plan()
-    tap = taps.folder(taps_of(followed.spec)[0])
+    tap = taps.folder(followed.taps[0])
     pictures = Pictures(followed.run, plan, tap)
     drawn = {pictures(c) for c in stages.table["cell"][:3]}
     assert len(drawn) == 3
@@ -173,13 +170,12 @@ def test_a_cell_that_was_not_followed_says_why(followed):
     plan = followed.run.read_plan()
     one = next(u for u in units_of(plan) if u.id == unit[0])
     batch = read_batch(followed.run, one, unit[1], frozenset({"attention"}), {"attention": "none"})
-    table = CrossAttention(followed.spec.attention).measure(batch, Context("cpu"))
+    table = CrossAttention(followed.probes[0].options).measure(batch, Context("cpu"))
     assert set(table["note"]) == {"its denoising was not followed"}
     record = taps.Record({}, {"missing": {"mid.attn2": "no to_k"}})
     bare = batch._replace(taps={"attention": (record,) * len(batch.cells)})
-    table = CrossAttention(followed.spec.attention).measure(bare, Context("cpu"))
+    table = CrossAttention(followed.probes[0].options).measure(bare, Context("cpu"))
     assert table["note"].iloc[0] == "no cross-attention layer can be followed: mid.attn2 (no to_k)"
-    probe = probes_of(followed.spec)[0]
     nothing = pd.DataFrame()
-    found, _ = probe.analyse({"attention": table}, plan, nothing, nothing, followed.spec)
+    found, _ = analysed_by("attention", {"attention": table}, plan, nothing, followed.spec)
     assert [(f.status, f.note) for f in found] == [("not-measured", table["note"].iloc[0])]

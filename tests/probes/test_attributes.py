@@ -1,12 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import analysed_by
 
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
 from probes.attributes.outcomes import calibration, measured_errors, outcomes
-from probes.registry import registry
 
 GENDER = {
     "name": "gender",
@@ -65,10 +65,10 @@ def analysed(plan, scores, errors=None, labels=None, spec=SPEC, drawn=None, targ
     if targets is not None:
         tables["targets"] = targets
     none = pd.DataFrame(columns=["cell", "attribute", "class", "rater"])
-    findings, figures = registry()["attributes"].analyse(
+    findings, figures = analysed_by(
+        "attributes",
         tables,
         plan,
-        pd.DataFrame(columns=["cell", "reason"]),
         none if labels is None else labels,
         spec,
     )

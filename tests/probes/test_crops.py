@@ -14,10 +14,11 @@ from harness.errors import SpecError
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Spec, parse_spec
-from probes.attributes.probe import Attributes, images_cut
+from probes.attributes.probe import images_cut
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of, part_seen, squares
+from probes.registry import instruments_of
 from reference.world import GENDERS, ROLES, STYLES, TONES, Person, picture
 from validation.simulations.crops import photograph_table, summary, world_table
 
@@ -132,7 +133,7 @@ def test_square_images_have_the_same_scores_by_every_way():
 
 def test_the_key_holds_the_way_only_where_something_is_not_square():
     def identities(one: Spec) -> list[dict]:
-        return [i.cache_key() for i in Attributes().instruments(one) if i.name != "skin"]
+        return [i.cache_key() for i in instruments_of(one) if i.name != "skin"]
 
     plain = identities(spec())
     assert all("fit" not in i for i in plain)

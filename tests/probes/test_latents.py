@@ -11,7 +11,7 @@ from audit.pipeline import analyse
 from harness.generate.sampling import Generator
 from harness.models.families import family
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, Spec
+from harness.spec.schema import CheckpointSpec
 from harness.taps.activations import ActivationsTap, blocks_of
 from probes.statistics.linear_probe import linear_probe
 from reference.world import GENDERS, ROLES, STYLES, TONES, picture_grid
@@ -22,10 +22,9 @@ def followed(tmp_path_factory):
     return make(
         tmp_path_factory.mktemp("latents"),
         prompts={"list": ["a portrait of a doctor", "a portrait of an elf", "a portrait of a man"]},
-        probes=["attributes", "latents"],
+        probes={"attributes": {}, "latents": {"watch": 2, "umap": False}},
         vaes={"own": "own"},
         attributes=["world-gender"],
-        latents={"watch": 2, "umap": False},
     )
 
 
@@ -66,13 +65,10 @@ def test_the_tap_holds_what_the_blocks_put_out_and_changes_nothing():
     generator = Generator(load_checkpoint("b", source, Path(), "cpu", torch.float32).pipe, 2)
     rows = pd.DataFrame({"text": ["a man", "a woman"], "negative_text": "", "noise": [3, 4]})
     rows = rows.assign(sampler="own", steps=2, guidance=3.0, width=64, height=64)
-    spec = Spec.model_validate(
-        {"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}}
-    )
     seen: list[torch.Tensor] = []
     unet = generator.pipe.unet
     handle = unet.mid_block.register_forward_hook(lambda m, a, out: seen.append(out.clone()))
-    tap = ActivationsTap(spec)
+    tap = ActivationsTap(2)
     tapped = generator.denoise(rows, [tap])
     handle.remove()
     assert torch.equal(tapped, generator.denoise(rows))

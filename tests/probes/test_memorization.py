@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import analysed_by
 
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
@@ -11,7 +12,6 @@ from harness.plan.cells import Cell
 from harness.spec.schema import CheckpointSpec, Spec
 from harness.taps.guidance import GuidanceTap
 from probes.memorization.probe import auc, spread_of_seeds, standing_out
-from probes.registry import registry
 
 SPEC = Spec.model_validate({"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}})
 
@@ -32,7 +32,7 @@ def test_the_norm_is_the_difference_of_the_two_halves_and_changes_nothing(genera
     seen: list[torch.Tensor] = []
     unet = generator.pipe.unet
     handle = unet.register_forward_hook(lambda m, a, out: seen.append(out[0].clone()))
-    tap = GuidanceTap(SPEC)
+    tap = GuidanceTap()
     tapped = generator.denoise(rows(3.0), [tap])
     handle.remove()
     assert torch.equal(tapped, generator.denoise(rows(3.0)))
@@ -42,7 +42,7 @@ def test_the_norm_is_the_difference_of_the_two_halves_and_changes_nothing(genera
 
 
 def test_a_prompt_against_itself_has_norm_zero_and_no_guidance_has_none(generator):
-    tap = GuidanceTap(SPEC)
+    tap = GuidanceTap()
     generator.denoise(rows(3.0, "a man"), [tap])
     norms = [r.arrays["norm"].max() for r in tap.records()]
     assert norms[0] < 1e-5 < norms[1]
@@ -111,8 +111,7 @@ def test_learned_prompts_are_told_where_labels_say_which():
          "class": np.where(learned, "yes", "no")}
     )  # fmt: skip
     tables = {"guidance-norm": scores, "clip.likeness": shown}
-    nothing = pd.DataFrame()
-    findings, figures = registry()["memory"].analyse(tables, plan, nothing, labels, SPEC)
+    findings, figures = analysed_by("memory", tables, plan, labels, SPEC)
     areas = [f for f in findings if f.metric.name.startswith("AUC")]
     assert [f.value for f in areas] == [1, 1]
     assert len({f.id for f in findings}) == len(findings)
@@ -127,7 +126,5 @@ def test_without_guidance_it_is_not_measured():
     note = "without guidance the model is never asked without the prompt"
     scores = pd.DataFrame({"cell": plan["cell"], "norm": np.nan, "first": np.nan, "note": note})
     labels = pd.DataFrame({"cell": [], "attribute": [], "class": [], "rater": []})
-    found, _ = registry()["memory"].analyse(
-        {"guidance-norm": scores}, plan, pd.DataFrame(), labels, SPEC
-    )
+    found, _ = analysed_by("memory", {"guidance-norm": scores}, plan, labels, SPEC)
     assert [(f.status, f.note) for f in found] == [("not-measured", note)]

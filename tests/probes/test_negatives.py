@@ -1,15 +1,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import quiet, write_spec
+from conftest import analysed_by, quiet, write_spec
 
 from audit.pipeline.plan import plan_audit
 from audit.pipeline.session import open_audit
 from harness.spec.attributes import AttributeSpec
-from harness.spec.probe_options import DosesSpec
 from probes.negatives.dose_response import responses
-from probes.negatives.probe import diversity, dose_name, dose_of
-from probes.registry import probes_of
+from probes.negatives.options import NegativesOptions
+from probes.negatives.probe import diversity, dose_name
 from probes.statistics.variance import explained_variance
 
 GENDER = AttributeSpec(
@@ -41,11 +40,13 @@ def frame(share_by_dose: dict[int, float], prompts: int = 4, seeds: int = 60, se
 
 
 def test_doses_by_name():
-    assert [dose_of(dose_name(k)) for k in (0, 1, 12)] == [0, 1, 12]
-    assert np.isnan(dose_of("none"))
-    assert np.isnan(dose_of("first of negatives"))
-    assert DosesSpec(negatives=("a", "b", "c")).doses() == [0, 1, 2, 3]
-    assert DosesSpec(negatives=("a", "b", "c"), at=(2, 9)).doses() == [0, 2, 3]
+    assert [dose_name(k) for k in (0, 1, 12)] == [
+        "no negatives",
+        "first 1 negatives",
+        "first 12 negatives",
+    ]
+    assert NegativesOptions(negatives=("a", "b", "c")).doses() == [0, 1, 2, 3]
+    assert NegativesOptions(negatives=("a", "b", "c"), at=(2, 9)).doses() == [0, 2, 3]
 
 
 def test_effects_are_paired_differences_from_no_negatives():
@@ -182,14 +183,13 @@ def test_incomplete_crossings_are_left_out():
 def test_the_plan_holds_every_dose_once(tmp_path):
     path = write_spec(
         tmp_path,
-        probes=["attributes", "negatives"],
+        probes={"attributes": {}, "negatives": {"negatives": ["a man", "a beard"]}},
         vaes={"own": "own", "pale": "reference:pale"},
-        doses={"negatives": ["a man", "a beard"]},
     )
     audit = open_audit(path, tmp_path / "run")
     plan, _ = plan_audit(audit, quiet)
-    doses = plan[plan["asked"] == "negatives"]
-    grid = plan[plan["asked"] == ""]
+    doses = plan[plan["requested_by"] == "negatives"]
+    grid = plan[plan["requested_by"] == ""]
     assert doses.groupby("negative")["cell"].nunique().to_dict() == {
         "no negatives": 6,
         "first 1 negatives": 6,
@@ -204,15 +204,15 @@ def test_the_plan_holds_every_dose_once(tmp_path):
 
 def test_without_guidance_there_is_nothing_to_ask_for(tmp_path):
     path = write_spec(
-        tmp_path, probes=["attributes", "negatives"], guidance=1, doses={"negatives": ["a"]}
+        tmp_path, probes={"attributes": {}, "negatives": {"negatives": ["a"]}}, guidance=1
     )
     plan, _ = plan_audit(open_audit(path, tmp_path / "run"), quiet)
-    assert (plan["asked"] == "").all()
+    assert (plan["requested_by"] == "").all()
 
 
 def test_without_a_classifier_it_is_not_measured(tmp_path):
     path = write_spec(tmp_path, probes=["negatives"], attributes=[], classifiers={})
     spec = open_audit(path, tmp_path / "run").spec
     nothing = pd.DataFrame()
-    found, _ = probes_of(spec)[0].analyse({}, nothing, nothing, nothing, spec)
+    found, _ = analysed_by("negatives", {}, nothing, nothing, spec)
     assert [f.status for f in found] == ["not-measured"]

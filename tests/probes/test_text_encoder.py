@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import quiet, write_spec
+from conftest import analysed_by, quiet, write_spec
 
 from audit.pipeline import analyse
 from audit.pipeline.plan import begin, plan_audit
@@ -33,16 +33,18 @@ def read(tmp_path_factory):
         checkpoints={n: f"reference:{n}" for n in names},
         vaes={"own": "own"},
         prompts={"list": [*PROMPTS, LONG, "doctor", "a (doctor:1.3)"]},
-        text={
-            "associations": [
-                {
-                    "name": "leaning roles",
-                    "x": [neutral_prompt(r) for r in ("mechanic", "firefighter", "pilot")],
-                    "y": [neutral_prompt(r) for r in ("parent", "teacher", "elf")],
-                    "a": ["a man", "a portrait of a man"],
-                    "b": ["a woman", "a portrait of a woman"],
-                }
-            ]
+        probes={
+            "text": {
+                "associations": [
+                    {
+                        "name": "leaning roles",
+                        "x": [neutral_prompt(r) for r in ("mechanic", "firefighter", "pilot")],
+                        "y": [neutral_prompt(r) for r in ("parent", "teacher", "elf")],
+                        "a": ["a man", "a portrait of a man"],
+                        "b": ["a woman", "a portrait of a woman"],
+                    }
+                ]
+            }
         },
     )
     return audit, *analyse.analyse(audit)
@@ -133,18 +135,14 @@ def test_distance_by_hand():
 
 def test_an_association_of_one_text_is_refused(tmp_path):
     bad = {"name": "t", "x": ["a"], "y": ["b", "c"], "a": ["d"], "b": ["e"]}
-    path = write_spec(tmp_path, probes=["text"], text={"associations": [bad]})
+    path = write_spec(tmp_path, probes={"text": {"associations": [bad]}})
     with pytest.raises(ValueError, match=r"text\.associations\.0\.x"):
         open_audit(path, tmp_path / "run")
 
 
 def test_no_text_encoder_is_not_measured(read):
     audit, _, _ = read
-    from probes.registry import probes_of
-
     nothing = pd.DataFrame()
     empty = pd.DataFrame({"cell": []})
-    found, _ = probes_of(audit.spec)[0].analyse(
-        {"text": empty}, nothing, nothing, nothing, audit.spec
-    )
+    found, _ = analysed_by("text", {"text": empty}, nothing, nothing, audit.spec)
     assert [f.status for f in found] == ["not-measured"]

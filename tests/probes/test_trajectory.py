@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import make, write_spec
+from conftest import analysed_by, make, write_spec
 
 from audit.pipeline import analyse
 from audit.pipeline.plan import plan_audit
 from audit.pipeline.session import open_audit
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, Spec
-from harness.taps.trajectory import StepsTap, watched_steps
-from probes.registry import probes_of
+from harness.spec.schema import CheckpointSpec
+from harness.taps.trajectory import StepsTap
+from harness.taps.watched_steps import watched_steps
 from probes.trajectory.probe import PREDICTED, SWITCHED, agreement, switched
 
 WOMAN, MAN = "a portrait of a woman", "a portrait of a man"
@@ -59,11 +59,8 @@ def test_a_switch_is_exact_at_both_ends_and_not_between(generator, guidance):
     ("sampler", "tolerance"), [("euler", 1e-4), ("dpm++ 2m", 1e-5), ("unipc", 1e-4), ("own", 0.2)]
 )
 def test_the_last_prediction_is_the_final_latent(generator, sampler, tolerance):
-    spec = Spec.model_validate(
-        {"checkpoints": {"b": "reference:balanced"}, "prompts": {"list": ["a"]}}
-    )
     plain = generator.denoise(rows(WOMAN, sampler))
-    tap = StepsTap(spec)
+    tap = StepsTap(5)
     latents = generator.denoise(rows(WOMAN, sampler), [tap])
     assert torch.equal(plain, latents)
     assert "step" not in vars(generator.own_scheduler)
@@ -88,15 +85,14 @@ def stepped(tmp_path_factory):
     return make(
         tmp_path_factory.mktemp("steps"),
         prompts={"list": [WOMAN, "a portrait of a doctor"]},
-        probes=["attributes", "steps"],
+        probes={
+            "attributes": {},
+            "steps": {"watch": 3, "switches": [{"first": WOMAN, "second": MAN, "at": [0, 2, 9]}]},
+        },
         vaes={"own": "own", "pale": "reference:pale"},
         attributes=["world-gender"],
         steps=STEPS,
         seeds=2,
-        trajectory={
-            "watch": 3,
-            "switches": [{"first": WOMAN, "second": MAN, "at": [0, 2, 9]}],
-        },
     )
 
 
@@ -172,7 +168,7 @@ def frame(outcomes: list[tuple[str, int, str]], kind: str, adapters: str = "none
                 "step": s,
                 "switch": s,
                 "kind": "made" if s < 0 else kind,
-                "asked": "" if s < 0 else "steps",
+                "requested_by": "" if s < 0 else "steps",
                 "outcome": o,
             }
             for t, s, o in outcomes
@@ -209,9 +205,7 @@ def test_switches_under_other_adapters_are_not_pooled():
 
 def test_a_switch_from_a_prompt_that_is_not_there_is_refused(tmp_path):
     switches = [{"first": "a portrait of a docter", "second": MAN, "at": [1]}]
-    path = write_spec(
-        tmp_path, probes=["steps"], vaes={"own": "own"}, trajectory={"switches": switches}
-    )
+    path = write_spec(tmp_path, probes={"steps": {"switches": switches}}, vaes={"own": "own"})
     with pytest.raises(
         ValueError,
         match="'a portrait of a docter' is no prompt of this suite; the "
@@ -227,12 +221,11 @@ def test_one_class_alone_agrees_as_much_as_chance():
 
 
 def test_a_sampler_that_tells_nothing_is_not_measured(stepped):
-    probe = next(p for p in probes_of(stepped.spec) if p.name == "steps")
     plan = stepped.run.read_cells()
     tables = {
         "steps": pd.DataFrame({"cell": ["c"], "note": ["X tells no predicted picture"]}),
         "latent-colours": pd.DataFrame({"cell": []}),
     }
     nothing = pd.DataFrame()
-    found, _ = probe.analyse(tables, plan, nothing, nothing, stepped.spec)
+    found, _ = analysed_by("steps", tables, plan, nothing, stepped.spec)
     assert [(f.status, f.note) for f in found] == [("not-measured", "X tells no predicted picture")]

@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import analysed_by
 
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
 from probes.error_control import adjusted
-from probes.registry import registry
 from probes.vae.group_disparity import OWN_READING
 from reports.verdicts import verdict
 
@@ -68,8 +68,7 @@ def run(seed, darker=0.0):
     )  # fmt: skip
     tables = {f"{name}.tone": pd.DataFrame(rows) for name, rows in scores.items()}
     tables |= {"fidelity": pd.DataFrame(fidelity), "skin": pd.DataFrame({"cell": []})}
-    missing = pd.DataFrame(columns=["cell", "reason"])
-    findings, _ = registry()["vae"].analyse(tables, plan, missing, labels, SPEC)
+    findings, _ = analysed_by("vae", tables, plan, labels, SPEC)
     return adjusted(findings)
 
 

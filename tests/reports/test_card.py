@@ -10,9 +10,10 @@ from markdown_it import MarkdownIt
 from PIL import Image
 from report_data import BREAKOUT, SCRIPT, fake_report
 
-from reports import card, csv_files, escaping, summary
-from reports.build import write_report
+from reports import card, escaping, summary
+from reports.formats.csv import csv_bytes
 from reports.readme_block import TEXT_MARKERS, YAML_MARKERS, splice, splice_file
+from reports.writers import write_report
 
 LINK = "[click](http://evil.example) ![x](http://evil.example/x.png) www.evil.example"
 YAML = "'}]\n---\n# diffusion-audit:end\nlicense: [evil"
@@ -192,7 +193,7 @@ def test_every_format_is_written(tmp_path: Path):
 
 def test_a_spreadsheet_runs_nothing(tmp_path: Path):
     table = pd.DataFrame({"=label": ["=HYPERLINK(1)", "+1", "fine"], "value": [-1.5, 2, 3]})
-    text = csv_files.csv_bytes(table).decode()
+    text = csv_bytes(table).decode()
     assert text.splitlines() == ["'=label,value", "'=HYPERLINK(1),-1.5", "'+1,2.0", "fine,3.0"]
 
 

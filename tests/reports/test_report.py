@@ -15,10 +15,13 @@ from report_data import BREAKOUT, SCRIPT, SEEDS, fake_report, share
 from probes.contracts import Figure, Finding, MetricSpec
 from probes.error_control import adjusted
 from reports import page
-from reports.build import PAGE_BYTES, as_json, no_break, render, write_report
+from reports.formats.html import render
+from reports.formats.json import as_json
 from reports.overview import audited_cards
 from reports.page import compose, meter
 from reports.tables import Budget, make_table
+from reports.templating import PAGE_BYTES, no_break
+from reports.writers import write_report
 
 CSP = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 

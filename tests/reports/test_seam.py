@@ -15,9 +15,9 @@ from probes.contracts import Finding, MetricSpec, Reference
 from probes.error_control import ADJUSTMENT, adjusted
 from probes.vae.metrics import CHROMA_SHIFT
 from reports import ReportData
-from reports.build import write_report
 from reports.page import compose
 from reports.verdicts import verdict
+from reports.writers import write_report
 
 pytestmark = pytest.mark.faults
 GENDER = load_attribute(
@@ -67,7 +67,7 @@ def run(tmp_path_factory):
         provenance={}, reproduce=[], images=lambda cell: None,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("seam")
-    part[list(Cell._fields)].assign(asked="").to_parquet(folder / "plan.parquet")
+    part[list(Cell._fields)].assign(requested_by="").to_parquet(folder / "plan.parquet")
     write_report(data, folder / "report", ("html", "json", "card", "csv"))
     return folder, data
 

@@ -37,7 +37,7 @@ from harness.errors import AuditError
 from harness.files.checksums import DamagedError
 from harness.store.damage import PATTERNS, refuse
 from harness.store.run import Run
-from reports.build import write_report
+from reports.writers import write_report
 
 SPEC: dict[str, Any] = {
     "name": "flips",

@@ -12,13 +12,15 @@ from reports import ReportData
 from reports.escaping import spreadsheet
 from reports.grids import file_name
 
+FILE = "csv/findings.csv"
 
-def write_sheets(data: ReportData, folder: Path) -> None:
-    """Write findings.csv and figures/<id>.csv; what was not measured is an empty field."""
-    write_atomic(folder / "findings.csv", csv_bytes(findings_frame(data.findings)))
+
+def write(data: ReportData, folder: Path) -> None:
+    """Write csv/findings.csv and csv/figures/<id>.csv; what was not measured is an empty field."""
+    write_atomic(folder / FILE, csv_bytes(findings_frame(data.findings)))
     for figure in data.figures:
         name = file_name(figure.id).removesuffix(".png")
-        write_atomic(folder / "figures" / f"{name}.csv", csv_bytes(figure.table))
+        write_atomic(folder / "csv/figures" / f"{name}.csv", csv_bytes(figure.table))
 
 
 def csv_bytes(table: pd.DataFrame) -> bytes:

@@ -1,0 +1,87 @@
+"""What the gate accepts: margins by metric, from the metrics' own declarations and the spec.
+
+The gate's own metrics (bias, CLIP score, diversity) always count, with default margins. Any other
+metric that an instrument declares is gated where the spec gives it a margin, by its id
+COLUMN/INSTRUMENT (such as 'delta_e/fidelity'), or where it declares a margin of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from harness.errors import AuditError
+from harness.spec.schema import GateSpec, Spec
+from probes.contracts import Instrument, MetricSpec
+from probes.instruments.cell_values import declared
+from probes.registry import instruments_of
+
+MARGINS = {
+    "distance": 0.1,
+    "share": 0.05,
+    "not-counted": 0.05,
+    "likeness": 0.05,
+    "diversity": 0.1,
+    "prompt": 0.15,
+}
+"""Of the gate's own metrics, by kind; docs/gate.md has the reasons."""
+
+
+class Gated(NamedTuple):
+    """A declared metric that the gate holds against a margin."""
+
+    key: str
+    """COLUMN/INSTRUMENT."""
+    instrument: Instrument
+    metric: MetricSpec
+    margin: float
+
+
+def key_of(metric: MetricSpec, instrument: Instrument) -> str:
+    """The id of a declared metric in the gate: COLUMN/INSTRUMENT."""
+    return f"{metric.column}/{instrument.name}"
+
+
+def margin_of(gate: GateSpec, key: str) -> float:
+    """The margin of one of the gate's own metrics by its id, such as 'share/clip.gender/woman'."""
+    kind = key.split("/")[0]
+    return gate.margins.get(key, gate.margins.get(kind, MARGINS[kind]))
+
+
+def gated(spec: Spec, rules: GateSpec | None = None) -> list[Gated]:
+    """The declared metrics of a spec that are gated, with their margins.
+
+    Args:
+        spec: A spec.
+        rules: The baseline's rules, for a candidate; None: the spec's own.
+
+    Raises:
+        AuditError: A margin of its own names no metric, or one of the gate's own is above 1.
+    """
+    instruments = instruments_of(spec)
+    if rules is None:
+        refuse_unknown(spec.gate, instruments)
+    margins = (rules or spec.gate).margins
+    found = []
+    for instrument in instruments:
+        for metric in declared(instrument):
+            key = key_of(metric, instrument)
+            margin = margins.get(key, metric.default_margin)
+            if margin is not None:
+                found.append(Gated(key, instrument, metric, margin))
+    return found
+
+
+def refuse_unknown(gate: GateSpec, instruments: Sequence[Instrument]) -> None:
+    """Refuse a margin of no metric; full ids of the gate's own are checked where they are known."""
+    others = [key_of(m, i) for i in instruments for m in declared(i)]
+    for name, margin in gate.margins.items():
+        own = name.split("/")[0] in MARGINS
+        if own and margin > 1:
+            raise AuditError(f"gate.margins.{name}: {margin:g} is more than 1, all that there is")
+        if not own and name not in others:
+            raise AuditError(f"gate.margins: no metric {name!r}; available: {_listed(others)}")
+
+
+def _listed(others: Iterable[str]) -> str:
+    return ", ".join([*MARGINS, *sorted(others)])

@@ -1,0 +1,28 @@
+"""The JSON schema of a whole spec: its own keys, and the options of every probe there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.spec.schema import Spec
+from probes.registry import registry
+
+
+def spec_schema() -> dict[str, Any]:
+    """JSON schema of the spec, for editors: probes by name, each with its options."""
+    schema = Spec.model_json_schema()
+    shared: dict[str, Any] = schema["$defs"]
+    options: dict[str, Any] = {}
+    for name, probe in sorted(registry().items()):
+        own = probe.Options.model_json_schema()
+        shared |= own.pop("$defs", {})
+        options[name] = {"anyOf": [own, {"type": "null"}]}
+    one = {"enum": list(options)}
+    by_name = {"type": "object", "properties": options, "additionalProperties": False}
+    probes = schema["properties"]["probes"]
+    probes["anyOf"] = [
+        one,
+        {"type": "array", "minItems": 1, "items": {"anyOf": [one, by_name]}},
+        by_name | {"minProperties": 1},
+    ]
+    return schema

@@ -1,0 +1,1 @@
+"""What a report is written as: a module a format, found by its name."""
