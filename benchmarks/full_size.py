@@ -99,13 +99,15 @@ def spec_of(family: str, batch: int, vaes: int, seeds: int, device: str) -> Spec
 
 def ours(spec: Spec, folder: Path, pipe: Any, side: int, device: str) -> None:
     """The suite: units through a worker into a run directory."""
+    from harness.generate.loaded import Checkpoints
     from harness.generate.worker import GenerateWorker
 
     prompts = [Prompt(p, {}, "", {}) for p in PROMPTS]
     digests = {"text_encoder": "t", "denoiser": "d"}
     arm = Arm(digests, {"own": "s"}, {v: v * 16 for v in spec.vaes}, (side, side))
-    worker = GenerateWorker(Run(folder), spec, folder, device, torch.float16)
-    worker.use("random", loading.Checkpoint(pipe, digests, None))
+    checkpoints = Checkpoints(spec, folder, device, torch.float16)
+    checkpoints.hold("random", loading.Checkpoint(pipe, digests, None))
+    worker = GenerateWorker(Run(folder), checkpoints)
     for unit in units_of(make_plan(spec, prompts, {"random": arm})):
         outcome = worker(unit)
         assert outcome.ok, outcome.reason

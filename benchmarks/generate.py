@@ -16,6 +16,7 @@ import torch
 
 from benchmarks.pairs import ratio
 from harness.generate.executor import InProcess
+from harness.generate.loaded import Checkpoints
 from harness.generate.worker import GenerateWorker
 from harness.models import loading
 from harness.plan.cells import Arm, make_plan, noise_seed, units_of
@@ -50,8 +51,9 @@ def ours(spec: Spec, folder: Path, checkpoint: loading.Checkpoint) -> None:
     prompts = [Prompt(p, {}, "", {}) for p in spec.prompts.list or ()]
     # Distinct digests stand for distinct VAEs: each is decoded and written by itself.
     arm = Arm(checkpoint.digests, {"own": "s"}, {v: v * 16 for v in spec.vaes}, (64, 64))
-    worker = GenerateWorker(Run(folder), spec, folder, "cpu", torch.float32)
-    worker.use("balanced", checkpoint)
+    checkpoints = Checkpoints(spec, folder, "cpu", torch.float32)
+    checkpoints.hold("balanced", checkpoint)
+    worker = GenerateWorker(Run(folder), checkpoints)
     for outcome in InProcess().run(
         lambda: worker, units_of(make_plan(spec, prompts, {"balanced": arm}))
     ):

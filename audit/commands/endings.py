@@ -16,7 +16,16 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def work(audit: Any) -> Path:
-    """Plan, generate, score, analyse and report one audit; returns the report's path."""
+    """Plan, generate, score, analyse and report one audit; returns the report's path.
+
+    Where nothing has changed since it was finished, nothing is done and no model is loaded.
+    """
+    from audit.pipeline.finished import finished_page, mark_finished
+
+    known = finished_page(audit)
+    if known is not None:
+        say("nothing to do: neither the spec, its files nor this run have changed")
+        return known
     from audit.pipeline import analyse
     from audit.pipeline.run import complete
 
@@ -24,6 +33,7 @@ def work(audit: Any) -> Path:
     findings, figures = analyse.analyse(audit)
     page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
+    mark_finished(audit)
     return page
 
 

@@ -31,7 +31,7 @@ def lines(audit: Audit, plan: pd.DataFrame) -> list[str]:
         for u in units
         if not audit.run.latents_path(u.id).exists() or untapped(audit.run, u.id, watched)
     ]
-    worker = GenerateWorker(audit.run, audit.spec, audit.base, audit.device, audit.dtype, watched)
+    worker = GenerateWorker(audit.run, audit.checkpoints, watched)
     denoise, decode, size, latent_size = _warm_up(worker, units[0].rows)
     worker.close()
     # Steps and guidance differ between units: time goes by the number of forwards.

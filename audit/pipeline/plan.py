@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ import yaml
 
 from audit.pipeline.session import Audit, read_errors, read_labels
 from harness.errors import AuditError, SpecError, reason
-from harness.generate.sampling import Generator, extras_of
+from harness.generate.sampling import Generator
 from harness.models import loading
 from harness.models.families import Other
 from harness.models.lora import digest_of_lora
@@ -29,7 +30,7 @@ LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "
 
 
 def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Load every checkpoint once, name what it is, and lay out all cells.
+    """Look at every checkpoint, name what it is, and lay out all cells.
 
     Returns:
         The plan, and the provenance. Nothing is written.
@@ -42,71 +43,10 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
         instrument.cache_key()  # a classifier that cannot be loaded is found out now
     _refuse_hidden_layers(audit)
     files, added = _added_files(audit)
-    arms: dict[str, Arm] = {}
-    audited: list[dict[str, str | None]] = []
-    for name, spec in audit.spec.checkpoints.items():
-        # Not compiled: to plan, nothing is drawn.
-        speed = audit.spec.speed.model_copy(update={"compile": False})
-        checkpoint = loading.load_checkpoint(
-            name, spec, audit.base, audit.device, audit.dtype, speed
-        )
-        names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
-        vaes = {}
-        for vae_name, source in audit.spec.vaes.items():
-            vae = loading.load_vae(
-                vae_name,
-                source,
-                audit.base,
-                checkpoint.pipe,
-                audit.dtype,
-                audit.spec.other_latent_spaces,
-            )
-            vaes[vae_name] = loading.digest_of(vae)
-            digest = vaes[vae_name]
-            audited.append(
-                {"kind": "VAE", "name": vae_name, "of": name, "source": source, "digest": digest}
-            )
-        try:
-            generator = Generator(
-                checkpoint.pipe, audit.spec.batch_size, extras_of(audit.spec, name, audit.base)
-            )
-            side = generator.family.side() if not audit.spec.sizes else 0
-            for level in audit.spec.adapters:
-                generator.adapt(level)  # one that does not fit is found out now
-        except AuditError as error:
-            raise SpecError(f"checkpoints.{name}: {error}") from None
-        for sentence in generator.family.not_measured:
-            say(f"{name}: not measured: {sentence}")
-        _warn_of_prompts(audit, name, generator, say)
-        ignored = ignored_settings(generator.own_scheduler)
-        if ignored and "own" in names:
-            say(
-                f"warning: {name}: its {type(generator.own_scheduler).__name__} does not know "
-                f"{', '.join(ignored)} of its own settings, which have no effect; name another "
-                "sampler"
-            )
-        arms[name] = Arm(
-            digests=checkpoint.digests,
-            schedulers={
-                s: loading.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
-            },
-            vaes=vaes,
-            size=(side, side),
-            files=files,
-            reads_negative=generator.family.reads_negative,
-            inside=not isinstance(generator.family, Other),
-        )
-        audited += [
-            {
-                "kind": kind.replace("_", " "),
-                "name": name,
-                "source": spec.source,
-                "digest": digest,
-                "revision": checkpoint.revision,
-            }
-            for kind, digest in checkpoint.digests.items()
-            if kind in ("text_encoder", "denoiser")
-        ]
+    # The first checkpoint comes last: generation begins with what is loaded.
+    seen = {name: _examined(audit, name, files, say) for name in reversed(audit.spec.checkpoints)}
+    arms = {name: seen[name][0] for name in audit.spec.checkpoints}
+    audited = [one for name in audit.spec.checkpoints for one in seen[name][1]]
     audited += added
     loras = any(one["kind"] == "LoRA" for one in added)
     libraries = (*LIBRARIES, "peft") if loras else LIBRARIES
@@ -129,6 +69,61 @@ def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
         "platform": platform.platform(),
     }
     return plan, provenance
+
+
+def _examined(
+    audit: Audit, name: str, files: Mapping[str, str], say: Say
+) -> tuple[Arm, list[dict[str, str | None]]]:
+    """What the plan must know of a checkpoint, and how provenance names its components."""
+    spec = audit.spec.checkpoints[name]
+    loaded = audit.checkpoints.load(name)
+    generator, digests = loaded.generator, loaded.checkpoint.digests
+    vaes = {vae: loading.digest_of(model) for vae, model in loaded.vaes.items()}
+    try:
+        side = generator.family.side() if not audit.spec.sizes else 0
+        for level in audit.spec.adapters:
+            generator.adapt(level)  # one that does not fit is found out now
+    except AuditError as error:
+        raise SpecError(f"checkpoints.{name}: {error}") from None
+    for sentence in generator.family.not_measured:
+        say(f"{name}: not measured: {sentence}")
+    _warn_of_prompts(audit, name, generator, say)
+    names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
+    ignored = ignored_settings(generator.own_scheduler)
+    if ignored and "own" in names:
+        say(
+            f"warning: {name}: its {type(generator.own_scheduler).__name__} does not know "
+            f"{', '.join(ignored)} of its own settings, which have no effect; name another "
+            "sampler"
+        )
+    levels = audit.spec.guidance if spec.guidance is None else [spec.guidance]
+    arm = Arm(
+        digests=digests,
+        schedulers={
+            s: loading.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
+        },
+        vaes=vaes,
+        size=(side, side),
+        files=files,
+        reads_negative={g: generator.family.reads_negative(g) for g in levels},
+        inside=not isinstance(generator.family, Other),
+    )
+    audited: list[dict[str, str | None]] = [
+        {"kind": "VAE", "name": vae, "of": name, "source": source, "digest": vaes[vae]}
+        for vae, source in audit.spec.vaes.items()
+    ]
+    audited += [
+        {
+            "kind": kind.replace("_", " "),
+            "name": name,
+            "source": spec.source,
+            "digest": digest,
+            "revision": loaded.checkpoint.revision,
+        }
+        for kind, digest in digests.items()
+        if kind in ("text_encoder", "denoiser")
+    ]
+    return arm, audited
 
 
 def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:

@@ -84,11 +84,7 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:
-        workers.append(
-            GenerateWorker(
-                audit.run, audit.spec, audit.base, audit.device, audit.dtype, watched, say
-            )
-        )
+        workers.append(GenerateWorker(audit.run, audit.checkpoints, watched, say))
         return workers[-1]
 
     progress = Progress("generate", len(units), say)

@@ -28,6 +28,7 @@ from probes.registry import Chosen, chosen, instruments_of, mistakes_in, taps_of
 if TYPE_CHECKING:
     import torch
 
+    from harness.generate.loaded import Checkpoints
     from harness.taps.record import Tap
 
 NEEDED = {
@@ -73,6 +74,13 @@ class Audit:
         from harness.models import loading
 
         return loading.pick_dtype(self.spec.dtype, self.device)
+
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """What loads the spec's checkpoints, one at a time."""
+        from harness.generate.loaded import Checkpoints
+
+        return Checkpoints(self.spec, self.base, self.device, self.dtype)
 
     @cached_property
     def probes(self) -> list[Chosen]:

@@ -58,9 +58,7 @@ def _remake(audit: Audit, plan: pd.DataFrame, row: pd.Series) -> np.ndarray:
     """The pixels of one cell, made anew in a batch of its own."""
     from harness.generate.worker import GenerateWorker
 
-    worker = GenerateWorker(
-        audit.run, audit.spec, audit.base, audit.device, audit.dtype, audit.taps
-    )
+    worker = GenerateWorker(audit.run, audit.checkpoints, audit.taps)
     generator = worker.use(str(row["checkpoint"]))
     latents = generator.denoise(row.to_frame().T)
     image = generator.decode(worker.vaes[str(row["vae"])], latents)[0]

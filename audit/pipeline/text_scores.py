@@ -94,19 +94,15 @@ def text_units(audit: Audit) -> dict[str, str]:
 
 
 def score_texts(audit: Audit, folder: str, say: Say) -> None:
-    """Write the text scores that are not there yet; loads one checkpoint after the other."""
-    from harness.generate.sampling import Generator, extras_of
-    from harness.models import loading
-
+    """Write the text scores that are not there yet."""
     spec, more = audit.spec, texts_wanted(audit)
-    speed = spec.speed.model_copy(update={"compile": False})
     prompts = [p.text for p in audit.prompts]
-    for name, unit in text_units(audit).items():
+    # Generation ended with the last checkpoint: it comes first.
+    for name, unit in reversed(text_units(audit).items()):
         if audit.run.scores_path(folder, unit, FILE).exists():
             continue
         source = spec.checkpoints[name]
-        loaded = loading.load_checkpoint(name, source, audit.base, audit.device, audit.dtype, speed)
-        generator = Generator(loaded.pipe, 1, extras_of(spec, name, audit.base))
+        generator = audit.checkpoints.load(name).generator
         rows = []
         for level in spec.adapters:
             generator.adapt(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,12 @@ from numpy.typing import NDArray
 from harness.errors import one_line
 from harness.files.checksums import DamagedError
 from harness.generate.executor import Outcome
-from harness.generate.sampling import Generator, extras_of
+from harness.generate.loaded import Checkpoints
+from harness.generate.sampling import Generator
 from harness.images.png import write_images
-from harness.models import loading
 from harness.models.families import Other
 from harness.plan.cells import Unit
 from harness.progress import Say
-from harness.spec.schema import Spec
 from harness.store.damage import Damage, set_aside
 from harness.store.run import Run
 from harness.store.run_folder import DiskFullError, free_bytes
@@ -36,11 +34,8 @@ class GenerateWorker:
     PNG encoding and writing overlap the next batch.
 
     Args:
-        run: Where to write.
-        spec: The spec.
-        base: Folder that the spec's paths are relative to.
-        device: 'cpu', 'cuda' or 'mps'.
-        dtype: Of the weights.
+        run: Run to write to.
+        checkpoints: What loads the spec's checkpoints.
         taps: What follows each denoising.
         say: Where it is said that a file was damaged.
     """
@@ -48,49 +43,22 @@ class GenerateWorker:
     def __init__(
         self,
         run: Run,
-        spec: Spec,
-        base: Path,
-        device: str,
-        dtype: torch.dtype,
+        checkpoints: Checkpoints,
         taps: Sequence[Tap] = (),
         say: Say = lambda text: None,
     ) -> None:
         self.say, self.largest = say, 0
-        self.run, self.spec, self.base = run, spec, base
-        self.device, self.dtype = device, dtype
+        self.run, self.checkpoints, self.spec = run, checkpoints, checkpoints.spec
         self.taps = list(taps)
-        self.loaded = ""
-        self.generator: Generator | None = None
         self.vaes: dict[str, Any] = {}
         self.writer = ThreadPoolExecutor(1)
         self.writing: tuple[Unit, Future[None]] | None = None
 
-    def use(self, name: str, checkpoint: loading.Checkpoint | None = None) -> Generator:
-        """Load a checkpoint and its VAEs, letting go of the last one."""
-        if self.loaded != name or self.generator is None:
-            self.generator, self.vaes, self.loaded = None, {}, ""
-            if checkpoint is None:
-                checkpoint = loading.load_checkpoint(
-                    name,
-                    self.spec.checkpoints[name],
-                    self.base,
-                    self.device,
-                    self.dtype,
-                    self.spec.speed,
-                )
-            self.vaes = {
-                # Their latent spaces were compared when the plan was made.
-                vae: loading.load_vae(vae, source, self.base, checkpoint.pipe, self.dtype, True)
-                for vae, source in self.spec.vaes.items()
-            }
-            self.generator = Generator(
-                checkpoint.pipe, self.spec.batch_size, extras_of(self.spec, name, self.base)
-            )
-            if self.spec.speed.low_memory:
-                for one in self.vaes.values():
-                    one.to("cpu")
-            self.loaded = name
-        return self.generator
+    def use(self, name: str) -> Generator:
+        """A checkpoint and its VAEs, ready to generate; the last one is let go."""
+        loaded = self.checkpoints.ready(name)
+        self.vaes = loaded.vaes
+        return loaded.generator
 
     def __call__(self, unit: Unit) -> Outcome:
         """Make one unit; a failure is an outcome with a reason, not an exception."""
@@ -179,7 +147,7 @@ class GenerateWorker:
         """Decode; where memory is short the VAE is on the device only meanwhile."""
         if not self.spec.speed.low_memory:
             return generator.decode(vae, latents)
-        vae.to(self.device)
+        vae.to(self.checkpoints.device)
         try:
             return generator.decode(vae, latents)
         finally:

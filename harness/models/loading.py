@@ -131,7 +131,14 @@ def place(pipe: Any, device: str, speed: SpeedSpec) -> None:
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.to(device)
-    if speed.compile and denoiser is not None:
+    if speed.compile:
+        compile_denoiser(pipe)
+
+
+def compile_denoiser(pipe: Any) -> None:
+    """Have torch compile a pipeline's denoiser at its first forward."""
+    denoiser = getattr(pipe, family(pipe).denoiser, None)
+    if denoiser is not None:
         denoiser.compile()
 
 

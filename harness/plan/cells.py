@@ -111,8 +111,8 @@ class Arm(NamedTuple):
     """Its own width and height."""
     files: Mapping[str, str] = {}
     """Digest of every LoRA and embedding by its source in the spec."""
-    reads_negative: Callable[[float], bool] = lambda guidance: guidance > 1
-    """Whether the negative has an effect at some guidance."""
+    reads_negative: Mapping[float, bool] = {}
+    """Whether the negative has an effect, by guidance scale; above 1 where that is not said."""
     inside: bool = True
     """Whether its denoising can be followed: else no predicted pictures and no switches."""
 
@@ -209,7 +209,7 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
         arm = arms[name]
         for sampler, steps, guidance, size, negative, adapters in _settings(spec, checkpoint, arm):
             # Without guidance the negative is never read: such cells are one and the same.
-            read = arm.reads_negative(guidance)
+            read = arm.reads_negative.get(guidance, guidance > 1)
             negative_text = spec.negatives.get(negative, negative) if read else ""
             for index, prompt in enumerate(prompts):
                 text = text_of(spec, name, adapters, prompt.text)

@@ -49,8 +49,8 @@ def outcome(command: list[str]) -> str:
     if result.exit_code == 2 and not any(s.startswith(("error: ", "ERROR")) for s in said):
         return f"exit code 2 without an error: {said}"
     errors = [s for s in said if s.startswith("error: ")]
-    if len(errors) > 1 or any(s.endswith(":") for s in errors):
-        return f"cut after a colon, or several: {errors}"
+    if len(set(errors)) < len(errors) or any(s.endswith(":") for s in errors):
+        return f"cut after a colon, or said twice: {errors}"
     if any(ACTIVE.search(s) for s in said):
         return f"control characters: {said!r}"
     return ""

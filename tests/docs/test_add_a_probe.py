@@ -16,6 +16,9 @@ pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]
 
 
+JOBS = ("doctor", "farmer", "cook", "chef")
+
+
 def block(language: str) -> str:
     page = (ROOT / "docs/add-a-probe.md").read_text(encoding="utf-8")
     (found,) = re.findall(rf"^```{language}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
@@ -49,31 +52,63 @@ def audit(*arguments, site: Path | None = None):
     )
 
 
-def test_the_page_s_probe_runs_to_the_report(site, tmp_path):
+def test_the_page_s_probe_runs_to_report_and_gate(site, tmp_path):
+    assert len(block("python").splitlines()) <= 80
     checkpoints = {"balanced": "reference:balanced", "planted": "reference:planted-unet"}
     spec = write_spec(
-        tmp_path, checkpoints=checkpoints, vaes={"own": "own"}, attributes=[], probes="sharpness"
+        tmp_path,
+        checkpoints=checkpoints,
+        vaes={"own": "own"},
+        attributes=[],
+        probes={"sharpness": {"blur": 1.0}},
+        prompts={
+            "list": [f"a portrait of a {job}" for job in ("doctor", "farmer", "cook", "chef")]
+        },
+        seeds=4,
     )
     result = audit("run", spec, "--out", tmp_path / "run", site=site)
     assert result.returncode == 0, result.stderr
     report = json.loads((tmp_path / "run/report/report.json").read_text())
-    own = [f for f in report["findings"] if f["probe"] == "sharpness"]
-    assert sorted(f["id"] for f in own) == [
-        "sharpness/difference/planted",
-        "sharpness/level/balanced",
-        "sharpness/level/planted",
-    ]
-    for found in own:
-        assert found["n"] == 6
+    own = {f["id"]: f for f in report["findings"] if f["probe"] == "sharpness"}
+    assert set(own) == {
+        "sharpness/balanced/",
+        "sharpness/planted/",
+        "sharpness/planted//difference",
+    }
+    for found in own.values():
+        assert found["n"] == 16
         assert found["low"] < found["value"] < found["high"]
     # The difference of means by hand, from the rows that the instrument left.
     plan = pd.read_parquet(tmp_path / "run/plan.parquet")
     files = (tmp_path / "run/scores").glob("laplacian@*/*/*.parquet")
     rows = plan.merge(pd.concat(map(pd.read_parquet, files)), on="cell")
     means = rows.groupby("checkpoint")["sharpness"].mean()
-    (apart,) = [f for f in own if f["metric"] == "sharpness difference"]
+    apart = own["sharpness/planted//difference"]
+    assert (apart["metric"], apart["kind"]) == ("sharpness difference", "shift")
     assert apart["value"] == pytest.approx(means["planted"] - means["balanced"])
+    assert apart["adjustment"] != "none"
     assert "Sharpness by arm" in (tmp_path / "run/report/index.html").read_text(encoding="utf-8")
+    # The margin that it declares is the gate's, which knows nothing of sharpness.
+    arms = ("--baseline-arm", "balanced", "--candidate-arm", "planted")
+    run = tmp_path / "run"
+    audit("gate", run, run, *arms, "--out", tmp_path / "gate", site=site)
+    record = json.loads((tmp_path / "gate/gate.json").read_text())
+    (gated,) = [m for m in record["metrics"] if m["id"] == "sharpness/laplacian"]
+    assert (gated["margin"], gated["unit"], gated["bad"]) == (0.1, "log10", "drop")
+    assert gated["value"] == pytest.approx(apart["value"], abs=1e-6)
+    planned = audit(
+        "plan", spec, "--out", run, "--detect", "0.3", "--metric", "sharpness/laplacian", site=site
+    )
+    assert "sharpness/laplacian: a change by 0.3 log10 fails from" in planned.stdout
+    schema = json.loads(audit("schema", site=site).stdout)
+    assert '"blur"' in json.dumps(schema["properties"]["probes"])
+
+
+def test_a_wrong_option_of_the_probe_is_refused(site, tmp_path):
+    spec = write_spec(tmp_path, probes={"sharpness": {"blurr": 1.0}})
+    result = audit("run", spec, "--out", tmp_path / "run", site=site)
+    assert result.returncode == 2
+    assert "probes.sharpness.blurr: unknown key; the nearest is 'blur'" in result.stderr
 
 
 def test_a_probe_that_is_not_there_is_refused_with_the_list_of_those_that_are(tmp_path):
