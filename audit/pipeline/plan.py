@@ -16,7 +16,6 @@ from audit.pipeline.session import Audit, read_errors, read_labels
 from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator
 from harness.models import loading
-from harness.models.families import Other
 from harness.models.lora import digest_of_lora
 from harness.models.prompt_syntax import warnings_of
 from harness.models.schedulers import ignored_settings, sampler
@@ -106,7 +105,7 @@ def _examined(
         size=(side, side),
         files=files,
         reads_negative={g: generator.family.reads_negative(g) for g in levels},
-        inside=not isinstance(generator.family, Other),
+        inside=generator.family.inside,
     )
     audited: list[dict[str, str | None]] = [
         {"kind": "VAE", "name": vae, "of": name, "source": source, "digest": vaes[vae]}

@@ -17,7 +17,6 @@ from harness.generate.executor import Outcome
 from harness.generate.loaded import Checkpoints
 from harness.generate.sampling import Generator
 from harness.images.png import write_images
-from harness.models.families import Other
 from harness.plan.cells import Unit
 from harness.progress import Say
 from harness.store.damage import Damage, set_aside
@@ -120,7 +119,7 @@ class GenerateWorker:
             stored = self.run.read_latents(unit.id)
             latents = torch.stack([stored[i] for i in ids])
         else:
-            if not isinstance(generator.family, Other):
+            if generator.family.inside:
                 kept = {i: latents[n].clone() for n, i in enumerate(ids)}
                 self.run.write_latents(unit.id, kept)
         made = 0

@@ -28,7 +28,8 @@ from harness.errors import AuditError, reading, reason
 from harness.hashing import canonical_digest
 from harness.library_logs import quieten
 from harness.models.components import load_component, load_folder, only_variant
-from harness.models.families import XL, Other, Pixels, family
+from harness.models.families import family
+from harness.models.families.other import Pixels
 from harness.models.pickle_scan import PICKLE_SUFFIXES
 from harness.models.safetensors_header import refuse_not_finite
 from harness.models.single_file import WeightsError, load_pipeline_file
@@ -149,16 +150,9 @@ def pipeline_digests(pipe: Any) -> dict[str, str]:
     tokenizers = [p for name, p in parts.items() if name.startswith("tokenizer")]
     words = [{"vocab": t.get_vocab(), "length": t.model_max_length} for t in tokenizers]
     named = family(pipe)
-    if isinstance(named, Other):
-        # Whatever else it holds takes part in the drawing.
-        drawing = [
-            digest_of(p)
-            for name, p in parts.items()
-            if isinstance(p, torch.nn.Module) and not name.startswith("text_encoder")
-        ]
-        denoiser, vae = canonical_digest(drawing), digest_of(named.pixels)
-    else:
-        denoiser, vae = digest_of(named.model), digest_of(pipe.vae)
+    own = {kind: [digest_of(m) for m in held] for kind, held in named.parts().items()}
+    denoiser = own["denoiser"][0] if named.inside else canonical_digest(own["denoiser"])
+    (vae,) = own["vae"]
     return {
         "text_encoder": canonical_digest([digest_of(e) for e in encoders] + words),
         "denoiser": denoiser,
@@ -185,13 +179,13 @@ def load_vae(
             or, unless `any_space`, of another latent space.
     """
     named = family(pipe)
-    if isinstance(named, Other):
+    if not named.inside:
         if source != "own":
             raise WeightsError(
                 f"vaes.{name}: {source!r}: a {named.name} decodes by itself; of its pictures only "
                 "'own' can be had"
             )
-        return named.pixels
+        return Pixels()
     if source == "own":
         vae = pipe.vae
     else:
@@ -200,8 +194,7 @@ def load_vae(
         except (AuditError, OSError) as error:
             raise WeightsError(f"vaes.{name}: {source!r}: {reason(error)}") from None
     check_latent_space(name, vae, pipe, any_space)
-    if dtype == torch.float16 and isinstance(named, XL):
-        # The SDXL VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
+    if dtype == torch.float16 and named.vae_in_fp32:
         vae = vae.to(torch.float32) if vae.config.get("force_upcast", False) else vae
     return vae.to(named.device).eval()
 
@@ -325,7 +318,7 @@ def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
 def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> None:
     """Put in the components that the spec names in place of the checkpoint's own."""
     named = family(pipe)
-    if isinstance(named, Other) and (spec.text_encoder or spec.denoiser or spec.vae):
+    if not named.inside and (spec.text_encoder or spec.denoiser or spec.vae):
         raise WeightsError(f"components of a {named.name} cannot be exchanged")
     if spec.text_encoder is not None:
         for kind in ("text_encoder", "text_encoder_2", "text_encoder_3"):

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from harness.models.families import Family, Other, family
+from harness.models.families import family
+from harness.models.families.base import Family
 from harness.taps.record import Record
 from harness.taps.watched_steps import watched_steps
 
@@ -43,7 +44,7 @@ class ActivationsTap:
     def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow one denoising."""
         named = family(pipe)
-        if isinstance(named, Other):
+        if not named.inside:
             yield
             self._done = [Record({}, {"steps": [], "blocks": []})] * count
             return

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.models.families import SD3, Family, Other, family
+from harness.models.families import family
+from harness.models.families.base import Family
 from harness.models.token_alignment import Reading, encoded_text, read_words
 from harness.taps.attention_words import END, START, TOP
 from harness.taps.cross_attention import (
@@ -60,7 +61,7 @@ class AttentionRecorder:
     def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow a batch, and word it when it is done."""
         named = family(pipe)
-        if isinstance(named, Other):
+        if not named.inside:
             yield
             missing = {named.name: "what is inside is not known here"}
             self._done = [Record({}, {"layers": 0, "missing": missing, "timesteps": []})] * count
@@ -68,16 +69,9 @@ class AttentionRecorder:
         texts = {"prompt": [words_in(named, str(t)) for t in rows["text"]]}
         if self.negative:
             texts["negative"] = [words_in(named, str(t)) for t in rows["negative_text"]]
-        tap: AttentionTap | JointAttentionTap
-        if isinstance(named, SD3):
-            held = {half: [words for words, _ in each] for half, each in texts.items()}
-            size = named.tokens(int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
-            negatives = held.get("negative")
-            tap = JointAttentionTap(
-                named, held["prompt"], size, negatives, self.layers, self.stages
-            )
-        else:
-            tap = AttentionTap(pipe.unet, len(rows), self.negative, self.layers, self.stages)
+        held = {half: [words for words, _ in each] for half, each in texts.items()}
+        size = (int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
+        tap = named.attention_tap(held, size, self.layers, self.stages)
         with tap.attached():
             yield
         self._done = [self._record(tap, rows, texts, i) for i in range(count)]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from harness.models.families import Other, family
+from harness.models.families import family
 from harness.taps.record import Record
 
 
@@ -43,7 +43,7 @@ class GuidanceTap:
                 seen.append(apart.flatten(1).square().mean(dim=1).sqrt().cpu())
 
         named = family(pipe)
-        known = not isinstance(named, Other)
+        known = named.inside
         handle = named.model.register_forward_hook(keep) if known else None
         try:
             yield

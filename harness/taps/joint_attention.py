@@ -20,7 +20,7 @@ from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from harness.models.families import SD3, Flux
+from harness.models.families.sd3 import StableDiffusion3
 from harness.taps.cross_attention import Attention, Size, basis_of, halves, level_of
 
 Words = Sequence[tuple[str, tuple[int, ...]]]
@@ -46,7 +46,7 @@ class JointAttentionTap:
 
     def __init__(
         self,
-        named: SD3,
+        named: StableDiffusion3,
         words: Sequence[Words],
         size: Size,
         negatives: Sequence[Words] | None = None,
@@ -54,7 +54,7 @@ class JointAttentionTap:
         stages: int = 0,
     ) -> None:
         self.named, self.images, self.size = named, len(words), size
-        self.text_first = isinstance(named, Flux)
+        self.text_first = named.text_first
         self.prompt = Attention(stages)
         self.negative = None if negatives is None else Attention(stages)
         self._words = {"prompt": words, "negative": negatives or []}

@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
-from harness.models.families import SD3, Family, Flux, Other, family
+from harness.models.families import family
+from harness.models.families.base import Family
 from harness.store.run import Run
 from harness.taps import record as taps
 from harness.taps.record import Record, Tap
@@ -47,7 +48,7 @@ class StepsTap:
         seen: list[tuple[int, torch.Tensor]] = []
         forwards = [0]
         named, scheduler = family(pipe), pipe.scheduler
-        if isinstance(named, Other):
+        if not named.inside:
             yield
             notes = {"steps": [], "forwards": -1, "why": "what is inside is not known here"}
             self._done = [Record({}, notes)] * count
@@ -139,11 +140,8 @@ def switching(
         second: What the denoiser reads from then on, as `Generator.embed` gives it, one row an
             image. Of a guided batch the negative half stays.
     """
-    pooled = "pooled_prompt_embeds"
-    names = {"prompt_embeds": "prompt_embeds"}
-    names[pooled] = pooled if isinstance(named, SD3) else "add_text_embeds"
-    fixed = {pooled} if isinstance(named, Flux) else set()
-    tensors = {names[key]: value for key, value in second.items() if key not in fixed}
+    fixed, renamed = named.fixed_over_steps & second.keys(), named.renamed_in_loop
+    tensors = {renamed.get(key, key): v for key, v in second.items() if key not in fixed}
 
     def exchange(pipe: Any, index: int, time: Any, held: dict[str, Any]) -> dict[str, Any]:
         if index + 1 != step:

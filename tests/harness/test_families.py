@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +13,8 @@ from audit.pipeline import analyse
 from audit.pipeline.text_scores import text_units
 from harness.errors import SpecError
 from harness.generate.sampling import Extras, Generator
-from harness.models.families import Other, family
+from harness.models.families import families, family
+from harness.models.families.other import Other
 from harness.models.loading import load_checkpoint, load_vae
 from harness.models.lora import Lora
 from harness.models.safetensors_header import WeightsError
@@ -300,3 +304,28 @@ def test_a_missing_component_or_nan_is_one_line(tmp_path):
         with pytest.raises(WeightsError, match=said) as error:
             load_checkpoint("m", spec, tmp_path, "cpu", torch.float32)
         assert "\n" not in str(error.value)
+
+
+def test_families_are_found_by_their_modules():
+    assert {name: one.__module__.rpartition(".")[2] for name, one in families().items()} == {
+        "StableDiffusionPipeline": "stable_diffusion",
+        "LatentConsistencyModelPipeline": "stable_diffusion",
+        "StableDiffusionXLPipeline": "sdxl",
+        "StableDiffusion3Pipeline": "sd3",
+        "FluxPipeline": "flux",
+    }
+
+
+def test_nobody_outside_asks_which_family_it_is():
+    """What differs is a field or a method of a family: a new one is one module."""
+    names = {one.__name__ for one in families().values()} | {"Other"}
+    asked = re.compile(rf"isinstance\([^)]*\b({'|'.join(names)})\b")
+    root = Path(__file__).parents[2]
+    found = [
+        str(path.relative_to(root))
+        for package in ("harness", "probes", "audit", "reports", "dashboard", "validation")
+        for path in (root / package).rglob("*.py")
+        if asked.search(path.read_text())
+    ]
+    assert found == []
+    assert asked.search("if isinstance(named, StableDiffusion3):")

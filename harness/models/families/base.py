@@ -1,0 +1,156 @@
+"""What differs between families of text-to-image pipelines, behind one interface.
+
+A family encodes a prompt, says what a denoising is called with, brings the result into the shape
+that a VAE decodes, and names the attention layers that a tap may follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from harness.errors import AuditError
+from harness.models.safetensors_header import VaeFamily
+
+if TYPE_CHECKING:
+    from harness.taps.cross_attention import AttentionTap
+    from harness.taps.joint_attention import JointAttentionTap, Words
+
+Arguments = dict[str, Any]
+LARGEST_SIZE = 1024
+"""Of a side, in latents."""
+
+
+class Reader(NamedTuple):
+    """A text encoder's tokenizer, and where its tokens are among those that the denoiser sees."""
+
+    name: str
+    """'CLIP' or 'T5'; '' where all encoders of the checkpoint share one reading."""
+    tokenizer: Any
+    length: int
+    """Tokens that it has room for."""
+    first: int
+    """Position of its first token."""
+
+
+class Family:
+    """Stable Diffusion 1.x and 2.x: a U-Net that attends to one CLIP text encoder.
+
+    Attributes:
+        pipelines: Names of the classes of pipelines that it is for.
+        name: In messages.
+        vae_family: Of stand-alone VAE files for this family.
+        denoiser: The pipeline's attribute that holds it.
+        weighting: Whether weights in prompts can be applied.
+        needed: Components that must be there.
+        not_measured: What cannot be measured of this family, one sentence each.
+        inside: Whether its parts are known: other VAEs, component swaps, latents, taps.
+        vae_in_fp32: Whether a VAE that asks for it (`force_upcast`) decodes in float32 under fp16.
+        fixed_over_steps: Names of what `encode` gives that the denoising loop reads as one tensor
+            throughout, so that an exchange of the prompt writes into it.
+        renamed_in_loop: Names that the loop uses for what `encode` gives, where they differ.
+    """
+
+    pipelines: tuple[str, ...] = ()
+    name = "Stable Diffusion 1.x or 2.x"
+    vae_family: VaeFamily | None = "sd15"
+    denoiser = "unet"
+    weighting = True
+    not_measured: tuple[str, ...] = ()
+    inside = True
+    vae_in_fp32 = False
+    fixed_over_steps: frozenset[str] = frozenset()
+    renamed_in_loop: Mapping[str, str] = MappingProxyType(
+        {"pooled_prompt_embeds": "add_text_embeds"}
+    )
+    needed: tuple[str, ...] = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe = pipe
+
+    @property
+    def model(self) -> Any:
+        """The denoiser."""
+        return getattr(self.pipe, self.denoiser)
+
+    @property
+    def device(self) -> Any:
+        """Where the pipeline computes, also where its parts wait elsewhere."""
+        return self.pipe._execution_device
+
+    @property
+    def channels(self) -> int:
+        """Of the latents."""
+        return int(self.pipe.unet.config.out_channels)
+
+    def side(self) -> int:
+        """Pixels of a picture's side at the size that the model was trained for."""
+        return sample_size(self.pipe.unet) * int(self.pipe.vae_scale_factor)
+
+    def readers(self) -> list[Reader]:
+        """Who reads a prompt, in the order of their tokens; the last sees most of it."""
+        return [Reader("", self.pipe.tokenizer, int(self.pipe.tokenizer.model_max_length), 0)]
+
+    def widths(self) -> list[int]:
+        """Of each text encoder's vectors, which lie side by side."""
+        return [self.pipe.text_encoder.config.hidden_size]
+
+    def reads_negative(self, guidance: float) -> bool:
+        """Whether a negative prompt has an effect: a distilled model has guidance built in."""
+        return guidance > 1 and self.pipe.unet.config.get("time_cond_proj_dim") is None
+
+    def encode(self, text: str) -> Arguments:
+        """A text as the denoiser sees it, a batch of one."""
+        return {"prompt_embeds": self.pipe.encode_prompt(text, self.device, 1, False)[0]}
+
+    def negative(self, text: str, encoded: Arguments) -> Arguments:
+        """What an encoded text is as a negative."""
+        return encoded
+
+    def settings(self, wanted: Arguments) -> Arguments:
+        """What the pipeline is called with."""
+        return wanted | {"output_type": "latent"}
+
+    def latents(self, made: Any, height: int, width: int) -> torch.Tensor:
+        """What the pipeline returned as (batch, channels, height, width), for a VAE."""
+        latents: torch.Tensor = made
+        return latents
+
+    def parts(self) -> dict[str, list[torch.nn.Module]]:
+        """What is digested as its denoiser and as its VAE: usually one module each."""
+        return {"denoiser": [self.model], "vae": [self.pipe.vae]}
+
+    def attention_tap(
+        self,
+        words: Mapping[str, Sequence[Words]],
+        size: tuple[int, int],
+        layers: bool,
+        stages: int,
+    ) -> AttentionTap | JointAttentionTap:
+        """What follows the attention of one batch to its words.
+
+        Args:
+            words: Words of each image's prompt, and of its negative where that is followed.
+            size: Height and width of the images in pixels.
+            layers: Whether each layer's share of attention is kept.
+            stages: Equal parts of the noise levels whose maps are kept; 0: none.
+        """
+        from harness.taps.cross_attention import AttentionTap
+
+        count = len(words["prompt"])
+        return AttentionTap(self.pipe.unet, count, "negative" in words, layers, stages)
+
+    def attention(self) -> dict[str, torch.nn.Module]:
+        """Layers by name in which the image attends to the prompt: where a tap hooks in."""
+        return {n: m for n, m in self.model.named_modules() if n.endswith(".attn2")}
+
+
+def sample_size(denoiser: Any) -> int:
+    """Latents of a side of the images that a denoiser was trained for, as its config has it."""
+    size = denoiser.config.get("sample_size")
+    if type(size) is not int or not 0 < size <= LARGEST_SIZE:
+        raise AuditError(f"the denoiser's sample_size is {str(size)[:40]}; give sizes in the spec")
+    return size

@@ -1,0 +1,34 @@
+"""SDXL."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.models.families.base import Arguments, Family
+from harness.models.safetensors_header import VaeFamily
+
+
+class StableDiffusionXL(Family):
+    """SDXL: two CLIP text encoders side by side, and the second one's pooled output."""
+
+    pipelines = ("StableDiffusionXLPipeline",)
+    name = "SDXL"
+    # Its VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
+    vae_in_fp32 = True
+    vae_family: VaeFamily | None = "sdxl"
+    needed = (*Family.needed, "text_encoder_2", "tokenizer_2")
+
+    def widths(self) -> list[int]:
+        """Of both encoders."""
+        return [e.config.hidden_size for e in (self.pipe.text_encoder, self.pipe.text_encoder_2)]
+
+    def encode(self, text: str) -> Arguments:
+        """Both encoders' vectors, and the pooled one."""
+        made = self.pipe.encode_prompt(text, do_classifier_free_guidance=False)
+        return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[2]}
+
+    def negative(self, text: str, encoded: Arguments) -> Arguments:
+        """Zeros for an empty negative, where the checkpoint wants them."""
+        if text == "" and self.pipe.config.get("force_zeros_for_empty_prompt", False):
+            return {k: torch.zeros_like(v) for k, v in encoded.items()}
+        return encoded
