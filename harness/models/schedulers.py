@@ -13,19 +13,9 @@ import diffusers
 import torch
 
 from harness.errors import AuditError, reason
+from harness.spec.samplers import OWN, SHORT, class_of
+from harness.text import nearest
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
-    "euler": ("EulerDiscreteScheduler", {}),
-    "euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "heun": ("HeunDiscreteScheduler", {}),
-    "lms": ("LMSDiscreteScheduler", {}),
-    "dpm++ 2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++ 2m karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
-    "dpm++ sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "unipc": ("UniPCMultistepScheduler", {}),
-    "lcm": ("LCMScheduler", {}),
-}
 NOISE_SETTINGS = (
     *("rescale_betas_zero_snr", "trained_betas", "beta_start", "beta_end", "beta_schedule"),
     *("prediction_type", "timestep_spacing", "num_train_timesteps"),
@@ -40,20 +30,26 @@ def sampler(own: Any, name: str) -> Any:
 
     Args:
         own: Scheduler of the checkpoint.
-        name: 'own', or a key of `SCHEDULERS`.
+        name: 'own', a short name, or the name of a scheduler's class in diffusers.
 
     Raises:
         AuditError: The checkpoint follows a flow, which only its own sampler does, or the sampler
             cannot follow its noise schedule.
     """
-    if name == "own":
+    if name == OWN:
         return own
     if own is None or "beta_start" not in own.config:
         kind = type(own).__name__
         raise AuditError(f"samplers: {name!r} does not go with the checkpoint's {kind}; use 'own'")
+    known = scheduler_classes()
+    if class_of(name)[0] not in known:
+        raise AuditError(
+            f"samplers: {name!r} is no scheduler of diffusers {diffusers.__version__}; "
+            f"{nearest(name, known)}"
+        )
     try:
         made = _scheduler(own, name)
-    except (NotImplementedError, ValueError) as error:
+    except (NotImplementedError, ValueError, TypeError, ImportError) as error:
         raise AuditError(
             f"samplers: {name!r} cannot follow the checkpoint's noise schedule "
             f"({reason(error, 120)}); use 'own'"
@@ -61,12 +57,21 @@ def sampler(own: Any, name: str) -> Any:
     unknown = ignored_settings(made)
     if unknown or not _same_schedule(own, made):
         what = ", ".join(unknown) or "one that its own sampler does not know"
-        fitting = [n for n in SCHEDULERS if n != name and _follows(own, n)]
+        fitting = [n for n in SHORT if n != name and _follows(own, n)]
         raise AuditError(
             f"samplers: {name!r} does not follow the checkpoint's noise schedule ({what}); those "
-            f"that do: {', '.join(['own', *fitting])}"
+            f"that do: {', '.join([OWN, *fitting])}"
         )
     return made
+
+
+def scheduler_classes() -> list[str]:
+    """Names of the schedulers for images that diffusers has."""
+    return [
+        name
+        for name in dir(diffusers)
+        if name.endswith("Scheduler") and not name.startswith(("Flax", "KarrasVe", "ScoreSde"))
+    ]
 
 
 def ignored_settings(scheduler: Any) -> list[str]:
@@ -86,19 +91,21 @@ def ignored_settings(scheduler: Any) -> list[str]:
 
 
 def _scheduler(own: Any, name: str) -> Any:
-    class_name, changes = SCHEDULERS[name]
+    class_name, changes = class_of(name)
     return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
 def _follows(own: Any, name: str) -> bool:
     try:
         made = _scheduler(own, name)
-    except (NotImplementedError, ValueError):
+    except (NotImplementedError, ValueError, TypeError, ImportError):
         return False
     return not ignored_settings(made) and _same_schedule(own, made)
 
 
 def _same_schedule(own: Any, made: Any) -> bool:
     """Whether two schedulers add the same noise at every training step."""
-    a, b = own.alphas_cumprod, made.alphas_cumprod
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=0, atol=SAME_SCHEDULE))
+    a, b = own.alphas_cumprod, getattr(made, "alphas_cumprod", torch.zeros(0))
+    if a.shape != b.shape:
+        return False
+    return bool(torch.allclose(a.double(), b.double(), rtol=0, atol=SAME_SCHEDULE))

@@ -39,22 +39,8 @@ from harness.spec.label_classes import check_label_map
 from harness.spec.mistakes import mistakes
 from harness.spec.old_keys import moved, named
 from harness.spec.prompts import PromptsSpec
+from harness.spec.samplers import CLASS, OWN, SHORT, names_a_sampler
 from harness.text import nearest, slug
-
-SAMPLERS = (
-    "own",
-    "ddim",
-    "euler",
-    "euler a",
-    "heun",
-    "lms",
-    "dpm++ 2m",
-    "dpm++ 2m karras",
-    "dpm++ sde",
-    "unipc",
-    "lcm",
-)
-
 
 LARGEST_SIDE = 8192
 """Of a generated image, in pixels."""
@@ -95,7 +81,12 @@ def _from_number(value: Any) -> Any:
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0, le=100)]
-Sampler = Annotated[str, Field(json_schema_extra={"enum": list(SAMPLERS)})]
+Sampler = Annotated[
+    str,
+    Field(
+        json_schema_extra={"anyOf": [{"enum": [OWN, *SHORT]}, {"pattern": f"^{CLASS.pattern}$"}]}
+    ),
+]
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 
 
@@ -285,7 +276,8 @@ class Spec(Strict):
         embeddings: textual inversions, file by name.
         weighting: notation in which prompts carry weights: a1111, or none.
         seeds: number of images of each prompt and setting, or a mapping.
-        samplers: one or several; 'own' is the checkpoint's scheduler.
+        samplers: one or several: a short name, the class of a scheduler of diffusers, or 'own', the
+            checkpoint's scheduler.
         steps: number of denoising steps, one or several.
         guidance: scale of classifier-free guidance, one or several; at 1 or below it is off.
         sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
@@ -363,8 +355,11 @@ class Spec(Strict):
     @classmethod
     def _known_samplers(cls, value: list[str]) -> list[str]:
         for name in value:
-            if name not in SAMPLERS:
-                raise AuditError(f"{name!r} is no sampler; {nearest(name, SAMPLERS)}")
+            if not names_a_sampler(name):
+                raise AuditError(
+                    f"{name!r} is no sampler; available: {', '.join([OWN, *SHORT])}, or the class "
+                    "of a scheduler of diffusers, such as DEISMultistepScheduler"
+                )
         return value
 
     @field_validator(

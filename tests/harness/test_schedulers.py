@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from harness.errors import AuditError
 from harness.models.safetensors_header import read_header
-from harness.models.schedulers import SCHEDULERS, ignored_settings, sampler
+from harness.models.schedulers import ignored_settings, sampler, scheduler_classes
 from harness.models.single_file import load_with_configs
-from harness.spec.schema import SAMPLERS
+from harness.spec.samplers import SHORT, names_a_sampler
 
 pytestmark = pytest.mark.faults
 PLAIN = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -35,7 +35,7 @@ def schedule_of(own):
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), list(itertools.product(SCHEDULERS, OPTIONS)), ids=lambda v: str(v)[:40]
+    ("name", "options"), list(itertools.product(SHORT, OPTIONS)), ids=lambda v: str(v)[:40]
 )
 def test_the_noise_schedule_is_the_checkpoints_or_the_sampler_is_refused(name, options):
     own = DDIMScheduler(**PLAIN | options)
@@ -83,5 +83,26 @@ def test_a_file_with_zero_terminal_snr_gets_a_sampler_that_knows_it(tmp_path):
 
 
 def test_the_spec_and_the_samplers_have_one_list():
-    assert set(SAMPLERS) == {"own", *SCHEDULERS}
-    assert all(hasattr(diffusers, class_name) for class_name, _ in SCHEDULERS.values())
+    assert all(names_a_sampler(n) for n in ("own", *SHORT))
+    assert all(hasattr(diffusers, class_name) for class_name, _ in SHORT.values())
+
+
+def test_any_scheduler_of_diffusers_goes_by_its_class():
+    own = DDIMScheduler(**PLAIN)
+    made = sampler(own, "DEISMultistepScheduler")
+    assert type(made) is diffusers.DEISMultistepScheduler
+    assert torch.equal(made.alphas_cumprod, own.alphas_cumprod)
+    assert type(sampler(own, "EulerDiscreteScheduler")) is type(sampler(own, "euler"))
+    for name in scheduler_classes():  # each goes, or is refused in one line
+        try:
+            sampler(own, name)
+        except AuditError as error:
+            assert len(str(error).splitlines()) == 1  # noqa: PT017
+    with pytest.raises(AuditError, match=r"is no scheduler of .*; the nearest is 'DDIMSch"):
+        sampler(own, "DDIMMScheduler")
+
+
+def test_what_is_no_scheduler_is_refused_before_anything_is_loaded():
+    assert names_a_sampler("DEISMultistepScheduler")
+    for name in ("euler b", "StableDiffusionPipeline", "os.system", "dpm++"):
+        assert not names_a_sampler(name)

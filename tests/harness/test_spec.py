@@ -10,7 +10,7 @@ from harness.spec.schema import load_spec
     ("changes", "words"),
     [
         ({"checkpoint": {}}, ["checkpoint: unknown key", "'checkpoints'"]),
-        ({"samplers": "eular"}, ["'eular' is no sampler", "'euler'"]),
+        ({"samplers": "eular"}, ["'eular' is no sampler", "euler"]),
         ({"baseline": "balancd"}, ["baseline", "'balancd'", "'balanced'"]),
         ({"sizes": [[100, 64]]}, ["100 x 64", "multiples of 8"]),
         ({"seeds": 0}, ["seeds", "greater than or equal to 1", "0"]),
