@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Pinned, as all that is installed: uv here, everything else by hash in requirements.lock.
 UV := uv==0.13.9
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test coverage check docs rehearse bench lock clean
 
 demo: $(READY)
 	$(BIN)/audit demo
@@ -15,11 +15,23 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# All tests again with the lines that they reach counted; below the floor it fails.
+coverage: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+# A release as its users get it: the wheel, in a fresh environment outside the checkout.
+rehearse: $(READY)
+	bash scripts/rehearse.sh $(PYTHON) '$(UV)'
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.generate

@@ -1,4 +1,4 @@
-"""The dashboard on 100,000 pictures and a million score rows: seconds a page, megabytes.
+"""The dashboard on 100,000 images and a million score rows: seconds a page, megabytes.
 
     python -m benchmarks.dashboard [FOLDER]
 

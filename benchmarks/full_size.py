@@ -175,7 +175,7 @@ def family_rows(family: str, batch: int, seeds: int, rounds: int, device: str) -
 
 
 def same_pixels(one: Callable[[Path], None], two: Callable[[Path], None], seeds: int) -> str:
-    """Whether the suite's pictures are the bare loop's, bit for bit."""
+    """Whether the suite's images are the bare loop's, bit for bit."""
     with tempfile.TemporaryDirectory() as a, tempfile.TemporaryDirectory() as b:
         one(Path(a))
         two(Path(b))

@@ -71,7 +71,7 @@ def arms(
     Args:
         generator: Of a pipeline with a U-Net.
         batch: Images.
-        side: Of the pictures.
+        side: Of the images.
         steps: Of denoising.
         held: Is given the bytes that the tap held.
     """

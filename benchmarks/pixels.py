@@ -25,7 +25,7 @@ BATCH, GUIDANCE = 8, 3.0
 
 
 def drawn(device: str, dtype: torch.dtype, speed: SpeedSpec, steps: int) -> NDArray[np.float32]:
-    """Pictures of eight prompts, (n, height, width, 3) in 0 to 255, rounded."""
+    """Images of eight prompts, (n, height, width, 3) in 0 to 255, rounded."""
     source = CheckpointSpec(source="reference:balanced")
     pipe: Any = load_checkpoint("balanced", source, Path(), device, dtype, speed).pipe
     texts = [neutral_prompt(role) for role in ROLES[:BATCH]]
@@ -66,9 +66,7 @@ def main() -> None:
         ("low_memory", torch.float32, SpeedSpec(low_memory=True)),
         ("compile", torch.float32, SpeedSpec(compile=True)),
     ]
-    print(
-        f"pixels against float32 on {arguments.device}, {BATCH} pictures, {arguments.steps} steps"
-    )
+    print(f"pixels against float32 on {arguments.device}, {BATCH} images, {arguments.steps} steps")
     for name, dtype, speed in rows:
         try:
             made = drawn(arguments.device, dtype, speed, arguments.steps)

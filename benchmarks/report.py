@@ -1,4 +1,4 @@
-"""How long the report of 100,000 pictures and a million score rows takes.
+"""How long the report of 100,000 images and a million score rows takes.
 
     python -m benchmarks.report [FOLDER]
 

@@ -1,7 +1,7 @@
 """Reading attributes against a plain open_clip loop: `python -m benchmarks.scoring`.
 
-Both arms read two attributes of the same pictures with the reference classifier; the loop takes
-one picture at a time, as most notebooks do, its texts encoded once.
+Both arms read two attributes of the same images with the reference classifier; the loop takes
+one image at a time, as most notebooks do, its texts encoded once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BATCH = 32
 
 
 def batches(count: int) -> list[Batch]:
-    """So many of the world's pictures, as a run hands them over."""
+    """So many of the world's images, as a run hands them over."""
     whole = np.concatenate([picture_grid(style)[: len(ROLES)] for style in STYLES])
     pictures = whole.reshape(-1, *whole.shape[-3:])[:count]
     cells = [str(i) for i in range(len(pictures))]
@@ -58,7 +58,7 @@ def main() -> None:
 
     row = ratio(ours, lambda: plain(work, attributes), arguments.rounds)
     print("time of the other / time of the suite (above 1: the suite is faster)")
-    print(f"open_clip, one picture at a time, {arguments.count} pictures: {row}")
+    print(f"open_clip, one image at a time, {arguments.count} images: {row}")
 
 
 @torch.no_grad()

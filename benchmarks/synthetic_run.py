@@ -1,4 +1,4 @@
-"""A run directory of any size without a model: squares for pictures, random scores.
+"""A run directory of any size without a model: squares for images, random scores.
 
 Plan, files and report are written by the functions that write real ones, so that a reader of
 runs cannot tell the difference. Used by benchmarks and by the dashboard's tests.
@@ -30,9 +30,9 @@ from reports import ReportData
 from reports.formats.json import as_json
 
 SIDE, DIMENSIONS, DISTINCT = 32, 32, 64
-"""Of pictures in px, of embeddings, and how many different pictures there are."""
+"""Of images in px, of embeddings, and how many different images there are."""
 LARGE = {"checkpoints": 4, "vaes": 2, "prompts": 250, "seeds": 50, "attributes": 8, "batch": 250}
-"""100,000 pictures and 1.1 million rows of scores."""
+"""100,000 images and 1.1 million rows of scores."""
 
 
 def make(
@@ -46,7 +46,7 @@ def make(
     batch: int = 16,
     prompt_texts: list[str] | None = None,
 ) -> Run:
-    """Write a whole run: checkpoints x vaes x prompts x seeds pictures, attributes + 3 scores each.
+    """Write a whole run: checkpoints x vaes x prompts x seeds images, attributes + 3 scores each.
 
     Args:
         folder: where; made.
@@ -54,8 +54,8 @@ def make(
         vaes: how many; the first is 'own'.
         prompts: how many.
         seeds: of every prompt.
-        attributes: of three classes each; every one is scored for every picture.
-        batch: pictures a unit.
+        attributes: of three classes each; every one is scored for every image.
+        batch: images a unit.
         prompt_texts: in place of 'a portrait of worker N'.
     """
     texts = prompt_texts or [f"a portrait of worker {i}" for i in range(prompts)]

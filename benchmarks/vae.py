@@ -1,7 +1,7 @@
 """Round trips against a plain encode-decode loop: `python -m benchmarks.vae`.
 
-Both arms read the same pictures, take the posterior's mode and write PNG files. They take turns
-over batches of pictures; a row gives the median ratio of the turns with the exact 95 % interval
+Both arms read the same images, take the posterior's mode and write PNG files. They take turns
+over batches of images; a row gives the median ratio of the turns with the exact 95 % interval
 of a median. Peak memory is that of a process of its own for each arm. With `--mixed` the images
 are photographs of many sizes, the plain loop takes them one by one, and the ratio is of sums.
 """
@@ -135,7 +135,7 @@ def main() -> None:
         return
     ratios = taken[:, 1] / taken[:, 0]
     print(
-        f"round trip / plain loop, time, {arguments.count} pictures of {arguments.side} pixels, "
+        f"round trip / plain loop, time, {arguments.count} images of {arguments.side} pixels, "
         f"{SOURCE}: {median(ratios.tolist())} (aim <= 1.15)"
     )
     memory = [peak(arguments, arm) for arm in ("plain", "suite")]

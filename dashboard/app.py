@@ -22,7 +22,7 @@ PAGES = {
     "figures": ("All figures", ":material/stacks:"),
 }
 
-# A picture of our own: named icons and emoji would be fetched from afar.
+# An image of our own: named icons and emoji would be fetched from afar.
 st.set_page_config(page_title="diffusion-audit", page_icon=icon(), layout="wide")
 page = st.navigation(
     [

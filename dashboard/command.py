@@ -149,9 +149,9 @@ def serve(runs: list[str], gates: list[str], held: socket.socket) -> None:
 @click.argument("run_folder", metavar="RUN", type=RUN)
 @click.argument("file", type=FILE)
 @click.option("--side", type=click.IntRange(16, 512), default=96, show_default=True)
-@click.option("--no-pictures", is_flag=True, help="Leave the thumbnails out.")
+@click.option("--no-images", is_flag=True, help="Leave the thumbnails out.")
 @one_line_errors
-def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -> None:
+def export_command(run_folder: Path, file: Path, side: int, no_images: bool) -> None:
     """Write RUN as one Parquet FILE for other viewers.
 
     Columns: settings, outcomes, scores, x, y and image.
@@ -163,8 +163,8 @@ def export_command(run_folder: Path, file: Path, side: int, no_pictures: bool) -
     if file.suffix != ".parquet":
         raise Wrong(f"{file}: the file's name must end in .parquet")
     try:
-        rows, columns = export(run_folder, file, 0 if no_pictures else side)
+        rows, columns = export(run_folder, file, 0 if no_images else side)
     except (RunError, OSError) as error:
         raise Wrong(str(error)) from None
     size = file.stat().st_size / 1e6
-    out(f"{file}: {rows:,} pictures, {columns} columns, {size:,.1f} MB")
+    out(f"{file}: {rows:,} images, {columns} columns, {size:,.1f} MB")

@@ -77,7 +77,7 @@ def choose_run() -> None:
             icon=":material/refresh:",
             type="tertiary",
             on_click=forget,
-            help="Look for new pictures, scores and labels in the run folder.",
+            help="Look for new images, scores and labels in the run folder.",
         )
 
 
@@ -132,6 +132,6 @@ def empty(what: str, do: str) -> None:
         st.markdown(do)
 
 
-def pictures_word(n: int) -> str:
-    """'1 picture', '12 pictures'."""
-    return count(n, "picture")
+def images_word(n: int) -> str:
+    """'1 image', '12 images'."""
+    return count(n, "image")

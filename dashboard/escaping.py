@@ -14,7 +14,7 @@ BREAK = "\u2060"
 def plain(text: object, limit: int = 700) -> str:
     """Text escaped for Markdown and cut; addresses do not become links.
 
-    Prompts, names and notes are hostile: in Markdown they could load a picture from afar, dress
+    Prompts, names and notes are hostile: in Markdown they could load an image from afar, dress
     as a link, or colour themselves as a verdict.
     """
     safe = clip(text, limit).replace("://", f":{BREAK}//").replace("www.", f"www{BREAK}.")
@@ -22,7 +22,7 @@ def plain(text: object, limit: int = 700) -> str:
 
 
 def count(n: int, one: str, many: str = "") -> str:
-    """'1 picture', '1,024 pictures'."""
+    """'1 image', '1,024 images'."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 

@@ -1,6 +1,6 @@
 """A run as one Parquet file, for viewers of other people (Embedding Atlas, Spotlight, notebooks).
 
-One row a picture: how it was made, what every classifier told of it, every number that was
+One row an image: how it was made, what every classifier told of it, every number that was
 scored, its place on the map (x, y), and a thumbnail in the layout of Hugging Face's datasets
 (a struct of bytes and path), which these viewers read.
 """
@@ -20,7 +20,7 @@ from harness.files.atomic import replacing
 from harness.plan.cells import ARM
 
 ROWS = 2000
-"""Of a row group; thumbnails of so many pictures are held at once."""
+"""Of a row group; thumbnails of so many images are held at once."""
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 SETTINGS = (
     "cell",
@@ -33,7 +33,7 @@ SETTINGS = (
 
 
 def export(folder: Path, file: Path, side: int) -> tuple[int, int]:
-    """Write a run's pictures as one table; the file is there whole or not at all.
+    """Write a run's images as one table; the file is there whole or not at all.
 
     Args:
         folder: the run.
@@ -77,10 +77,10 @@ def export(folder: Path, file: Path, side: int) -> tuple[int, int]:
 
 
 def wide(view: RunView) -> pd.DataFrame:
-    """One row a cell that has a picture: settings, outcomes, numbers of all scores, x and y.
+    """One row a cell that has an image: settings, outcomes, numbers of all scores, x and y.
 
     A score is named INSTRUMENT/COLUMN; lists are left out. x and y are NaN beyond the number of
-    pictures that a map holds (`maps.MOST`).
+    images that a map holds (`maps.MOST`).
     """
     made = view.images_table()
     names = ", ".join(SETTINGS)

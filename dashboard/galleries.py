@@ -1,4 +1,4 @@
-"""Pictures of a run in lines that wrap, each with a caption that opens its history."""
+"""Images of a run in lines that wrap, each with a caption that opens its history."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from reports.grids import read_grid
 SIDE = 176
 GRID_ROWS, GRID_COLUMNS = 12, 12
 PICTURES = ("grid", "heat-over-image", "strip")
-"""Kinds of figures that are pictures in rows and columns."""
+"""Kinds of figures that are images in rows and columns."""
 
 
-def frame(png: bytes | None, width: int, alt: str, why: str = "no picture in the run") -> None:
-    """One picture, or a frame that says why there is none."""
+def frame(png: bytes | None, width: int, alt: str, why: str = "no image in the run") -> None:
+    """One image, or a frame that says why there is none."""
     data = crisp(png, 2 * width if width > SIDE else SIDE) if png else b""
     if data:
         st.image(data, width=width, alt=alt)
@@ -32,18 +32,18 @@ def frame(png: bytes | None, width: int, alt: str, why: str = "no picture in the
 def gallery(
     run: RunView, cells: Sequence[str], captions: Sequence[str], key: str, width: int = 132
 ) -> None:
-    """Pictures in lines that wrap; a caption opens its picture's history."""
+    """Images in lines that wrap; a caption opens its image's history."""
     pictures = run.images(cells)
     with st.container(horizontal=True, gap="small", key=f"gallery-{abs(hash(key))}"):
         for i, (cell, caption) in enumerate(zip(cells, captions, strict=True)):
             with st.container(width=width, gap="xxsmall"):
                 frame(pictures.get(cell), width, caption or "a picture of the run")
-                picture_button(cell, caption, f"{key} {i}")
+                image_button(cell, caption, f"{key} {i}")
 
 
-def picture_button(cell: str, caption: str, key: str) -> None:
-    """A caption that opens the picture it stands under."""
-    own = read_ref(cell).cell  # the picture that was changed, or under a map
+def image_button(cell: str, caption: str, key: str) -> None:
+    """A caption that opens the image it stands under."""
+    own = read_ref(cell).cell  # the image that was changed, or under a map
     if len(own) == 64:
         st.button(
             plain(caption or own[:12], 44),
@@ -51,7 +51,7 @@ def picture_button(cell: str, caption: str, key: str) -> None:
             type="tertiary",
             on_click=_open,
             args=(own,),
-            help="How this picture was made",
+            help="How this image was made",
             wrap=True,
         )
     elif caption:
@@ -59,7 +59,7 @@ def picture_button(cell: str, caption: str, key: str) -> None:
 
 
 def grid(run: RunView, one: Figure, key: str) -> None:
-    """Pictures in rows and columns: a line a row, each picture under its column's name."""
+    """Images in rows and columns: a line a row, each image under its column's name."""
     held = read_grid(one.table)
     columns = held.columns[:GRID_COLUMNS]
     for i, row in enumerate(held.rows[:GRID_ROWS]):

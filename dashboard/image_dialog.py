@@ -1,4 +1,4 @@
-"""One picture: beside its siblings, what was told of it, and how it was made."""
+"""One image: beside its siblings, what was told of it, and how it was made."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _close() -> None:
     st.query_params.pop("cell", None)
 
 
-@st.dialog("One picture", width="large", on_dismiss=_close)
+@st.dialog("One image", width="large", on_dismiss=_close)
 def _history(run: RunView, row: pd.Series) -> None:
     cell = str(row["cell"])
     others = run.siblings(row)
@@ -70,18 +70,18 @@ def _history(run: RunView, row: pd.Series) -> None:
     if text:
         st.code(text, language=None, wrap_lines=True)
     else:
-        st.caption("This picture carries no parameters.")
+        st.caption("This image carries no parameters.")
     st.caption(f"cell {cell}")
 
 
 def show_history(run: RunView) -> None:
-    """The dialog of the picture that the address names."""
+    """The dialog of the image that the address names."""
     cell = st.query_params.get("cell")
     if not cell:
         return
     row = run.cell(cell)
     if row is None:
-        st.warning(f"No picture of this run has the id {plain(cell, 70)}.")
+        st.warning(f"No image of this run has the id {plain(cell, 70)}.")
     else:
         _history(run, row)
 

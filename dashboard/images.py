@@ -1,4 +1,4 @@
-"""Pictures as they are shown: enlarged by whole pixels, scaled down, or as a difference."""
+"""Images as they are shown: enlarged by whole pixels, scaled down, or as a difference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 
 def crisp(png: bytes, side: int) -> bytes:
-    """A WebP of about `side` px: small pictures grow by whole pixels; b'' if unreadable."""
+    """A WebP of about `side` px: small images grow by whole pixels; b'' if unreadable."""
     image = _opened(png)
     if image is None:
         return b""

@@ -1,4 +1,4 @@
-"""What classifiers told of each picture, with their doubts: tables beside the plan.
+"""What classifiers told of each image, with their doubts: tables beside the plan.
 
 Outcomes are told by the probe's own function, so the dashboard counts what the report counts.
 """
@@ -74,10 +74,10 @@ def told(view: RunView, reading: Reading) -> str:
 
 
 def shares(view: RunView, reading: Reading, filters: Filters) -> pd.DataFrame:
-    """Shares of the filtered pictures by arm and class, with the report's intervals.
+    """Shares of the filtered images by arm and class, with the report's intervals.
 
     Prompts weigh alike and are taken as fixed ('this suite'); each class's share is of the
-    pictures that were told one of the classes.
+    images that were told one of the classes.
 
     Returns:
         label (the class), value, low, high, group (the arm), target (NaN where prompts have
@@ -112,24 +112,24 @@ def shares(view: RunView, reading: Reading, filters: Filters) -> pd.DataFrame:
 
 
 def not_told(view: RunView, reading: Reading, filters: Filters) -> pd.DataFrame:
-    """By arm: pictures, and how many of them were told no class, by what they were."""
+    """By arm: images, and how many of them were told no class, by what they were."""
     where, values = view.where(filters)
     rows = view.sql(
-        f"""SELECT p.arm, coalesce(t.outcome, 'no picture') AS outcome, count(*) AS n FROM plan p
+        f"""SELECT p.arm, coalesce(t.outcome, 'no image') AS outcome, count(*) AS n FROM plan p
             LEFT JOIN {told(view, reading)} t USING (cell) {where} GROUP BY ALL""",
         values,
     )
     table = rows.pivot_table(index="arm", columns="outcome", values="n", fill_value=0)
     others = [c for c in table.columns if c not in reading.attribute.class_names]
     out = table[others].astype(int)
-    out.insert(0, "pictures", table.sum(axis=1).astype(int))
+    out.insert(0, "images", table.sum(axis=1).astype(int))
     return out.reindex([a for a in view.arms if a in out.index]).reset_index()
 
 
 def uncertain(
     view: RunView, reading: Reading, filters: Filters, limit: int, offset: int = 0
 ) -> pd.DataFrame:
-    """Pictures of which the classifier was least sure, first: the plan's rows with its doubts."""
+    """Images of which the classifier was least sure, first: the plan's rows with its doubts."""
     where, values = view.where(filters)
     where = f"{where} AND" if where else "WHERE"
     return view.sql(
@@ -140,7 +140,7 @@ def uncertain(
 
 
 def disagreeing(view: RunView, one: Reading, other: Reading, limit: int) -> pd.DataFrame:
-    """Pictures that two instruments tell differently: the plan's rows, outcome, other."""
+    """Images that two instruments tell differently: the plan's rows, outcome, other."""
     return view.sql(
         f"""SELECT p.*, a.outcome, b.outcome AS other FROM plan p
             JOIN {told(view, one)} a USING (cell) JOIN {told(view, other)} b USING (cell)

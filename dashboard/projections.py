@@ -1,8 +1,8 @@
-"""Points of the latent map: pictures laid out on a plane so that similar ones are neighbours.
+"""Points of the latent map: images laid out on a plane so that similar ones are neighbours.
 
 A run's own map (a figure of kind 'scatter+image') is shown as it is. Without one the plane is
 that of the first two principal components of what the run holds: a classifier's image
-embeddings, or the stored latents. A run of many pictures is drawn from `MOST` of them, picked by
+embeddings, or the stored latents. A run of many images is drawn from `MOST` of them, picked by
 the hash of their ids: always the same ones.
 """
 
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 class Map(NamedTuple):
-    """A plane of pictures.
+    """A plane of images.
 
     Attributes:
         points: cell, x, y, and whatever else a figure holds of them.
@@ -75,7 +75,7 @@ def lay_out(view: RunView, source: Source) -> Map:
         return Map(table.dropna(subset=["x", "y"]), f"As the probe lays them out. {figure.caption}")
     cells, vectors = _embeddings(view, source) if source.kind == "embeddings" else _latents(view)
     if len(cells) < 3:
-        return Map(pd.DataFrame(columns=["cell", "x", "y"]), "Too few pictures for a map.")
+        return Map(pd.DataFrame(columns=["cell", "x", "y"]), "Too few images for a map.")
     from sklearn.decomposition import PCA
 
     pca = PCA(2, svd_solver="randomized", random_state=0)
@@ -143,7 +143,7 @@ def _latents(view: RunView) -> tuple[list[str], NDArray[np.float32]]:
                         check_tensors([(row.trajectory, array)], file.metadata(), path, strict)
                         vector = array.astype(np.float32).ravel()
                         if parts and len(vector) != len(parts[0]):
-                            continue  # another size of picture has no place on this plane
+                            continue  # another size of image has no place on this plane
                         cells.append(str(row.cell))
                         parts.append(vector)
                         room -= vector.nbytes

@@ -205,7 +205,7 @@ class RunView:
         text = " AND ".join(f"list_contains(?, p.{name})" for name in chosen)
         return (f"WHERE {text}" if text else ""), list(chosen.values())
 
-    # --- pictures ---
+    # --- images ---
 
     def images(self, refs: Iterable[str]) -> dict[str, bytes]:
         """PNG bytes of the references that have an image, see `harness.images.image_ref`."""
@@ -250,11 +250,11 @@ class RunView:
         return None
 
     def picture(self, cell: str) -> bytes | None:
-        """One picture's PNG bytes, or None where the run has none."""
+        """One image's PNG bytes, or None where the run has none."""
         return self.images([cell]).get(cell)
 
     def images_table(self) -> str:
-        """Table of cell, there (whether it has a picture), reason."""
+        """Table of cell, there (whether it has an image), reason."""
         paths = [str(p) for p in self.files.images.values()]
         return self._table("made", paths, "cell, sha256 IS NOT NULL AS there, reason")
 

@@ -180,6 +180,6 @@ def _pixels(image: ArrayLike) -> NDArray[np.uint8]:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         raise AuditError(
             f"an image of shape {array.shape} and type {array.dtype}; needed: (height, width, 3) "
-            "of uint8, such as np.asarray(picture.convert('RGB'))"
+            "of uint8, such as np.asarray(image.convert('RGB'))"
         )
     return array

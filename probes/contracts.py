@@ -221,7 +221,7 @@ class Batch(NamedTuple):
         cells: one id an image.
         prompts: the prompt of each image.
         images: each (height, width, 3), uint8 sRGB; sizes may differ.
-        references: the picture that each is held against, of the same size: the original of a
+        references: the image that each is held against, of the same size: the original of a
             round trip, or what the first VAE made of the same latents. Empty unless an
             instrument needs "references"; None where there is none.
         masks: where skin is, each (height, width) bool; as `references` by need.

@@ -32,9 +32,11 @@ def old_row(row: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "share" and reference is None and own:
         reference = row.get("null")
     higher = row.get("higher_is_better")
+    estimand = str(row.get("estimand", "this suite"))
     better = None if higher is None else "higher" if higher else "lower"
     return {**row} | {
         "kind": kind,
+        "estimand": "images like these" if estimand == "pictures like these" else estimand,
         "better": better,
         "reference": reference if tested is None else tested,
         "targets": targets,

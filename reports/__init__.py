@@ -1,4 +1,4 @@
-"""From findings and figures to what people read: one HTML page, one JSON file, grid pictures.
+"""From findings and figures to what people read: one HTML page, one JSON file, grid images.
 
 A report is written from plain data by `reports.writers.write_report`, in one or several of the
 formats in `formats/`. What it says of a number is decided by the finding's own fields
@@ -24,7 +24,7 @@ class ReportData(NamedTuple):
         title: heading of the page.
         audited: one a checkpoint, VAE or other component: name, kind, source, digest and what
             else is known. Components of one name are told together.
-        settings: what held for all pictures: prompts, seeds, sampler, steps, guidance, size,
+        settings: what held for all images: prompts, seeds, sampler, steps, guidance, size,
             batch size, device, dtype.
         findings: all claims, in the order wanted.
         figures: all figures; those that rank the arms make the ranking section.
@@ -32,7 +32,7 @@ class ReportData(NamedTuple):
         provenance: library versions, python, platform, digests of spec and instruments, and
             `created`, the one wall-clock value.
         reproduce: commands, one a line.
-        images: PNG bytes of a cell id; None where the run has no such picture.
+        images: PNG bytes of a cell id; None where the run has no such image.
     """
 
     title: str

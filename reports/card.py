@@ -29,7 +29,7 @@ SETTINGS = (
     "prompts",
     "seeds",
     "seeds a prompt",
-    "pictures",
+    "images",
     "sampler",
     "steps",
     "guidance",
@@ -162,10 +162,10 @@ def _bias(data: ReportData) -> list[str]:
     made = ""
     if {"planned", "made"} <= set(data.attrition.columns) and len(data.attrition):
         got, planned = (int(data.attrition[c].sum()) for c in ("made", "planned"))
-        made = f" on {got:,} of {planned:,} planned pictures"
+        made = f" on {got:,} of {planned:,} planned images"
     first = (
         f"Measured by diffusion-audit{made}. Brackets hold 95 % intervals; n is the number of "
-        "pictures; *without the effect* is what a model without it would score at this n."
+        "images; *without the effect* is what a model without it would score at this n."
     )
     chosen = headlines(data.findings)
     if not chosen:
@@ -225,7 +225,7 @@ def _risks(data: ReportData) -> list[str]:
     lost = 0
     if {"planned", "made"} <= set(data.attrition.columns):
         lost = int((data.attrition["planned"] - data.attrition["made"]).sum())
-    more = f" {lost:,} planned pictures are missing; they count as missing, never as zero."
+    more = f" {lost:,} planned images are missing; they count as missing, never as zero."
     return [first + (more if lost else "")]
 
 
@@ -235,14 +235,14 @@ def _limitations(data: ReportData) -> list[str]:
     unmeasured = sum(not is_measured(f) for f in data.findings)
     powered = any(f.reading == "prediction-powered" for f in headlines(data.findings))
     labels = (
-        "Some shares lean on people's labels of a random part of these pictures."
+        "Some shares lean on people's labels of a random part of these images."
         if powered
-        else "No people's labels of these pictures were used, so what the instruments misread is "
+        else "No people's labels of these images were used, so what the instruments misread is "
         "in the numbers unless a finding says 'corrected'."
     )
     return [
-        f"- Pictures were read by instruments ({named}). They read how a person is presented in "
-        f"a picture (such as perceived gender presentation); they cannot know who anyone is. "
+        f"- Images were read by instruments ({named}). They read how a person is presented in "
+        f"an image (such as perceived gender presentation); they cannot know who anyone is. "
         f"{labels}\n"
         "- Every number holds for this suite of prompts at these settings and for the weights "
         "below; other guidance, samplers, adapters or prompts can change every share.\n"
@@ -265,7 +265,7 @@ def _testing(data: ReportData) -> list[str]:
     if weights:
         parts.append("What was audited, by digest of its tensors:\n\n" + "\n".join(weights))
     parts.append(
-        f"{repeat}Every picture can be made again from its id (`audit show`). Numbers are shares, "
+        f"{repeat}Every image can be made again from its id (`audit show`). Numbers are shares, "
         f"distances or differences with n as stated; {number(len(data.findings))} findings in all."
     )
     return parts

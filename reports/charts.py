@@ -1,8 +1,8 @@
-"""Charts as still pictures: Altair through vl-convert into SVG, put into the page as data URIs.
+"""Charts as still images: Altair through vl-convert into SVG, put into the page as data URIs.
 
 An SVG shown by an `<img>` runs no script and loads nothing, so the page's policy can forbid
 both. Each facet is a chart of its own, narrow enough for a telephone; the page lays them side
-by side where there is room. A chart that stands alone is drawn wide as well. The dark picture
+by side where there is room. A chart that stands alone is drawn wide as well. The dark image
 is the light one with its few colours exchanged.
 """
 
@@ -54,7 +54,7 @@ class Picture(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes that the picture takes in the page."""
+        """Bytes that the image takes in the page."""
         return sum(4 * len(s.encode()) // 3 for s in self[1:])
 
 
@@ -62,7 +62,7 @@ class Drawing(NamedTuple):
     """All charts of a figure.
 
     Attributes:
-        pictures: one a facet.
+        images: one a facet.
         left_out: facets beyond the number wanted.
         styles: by group, for the legend; empty where there is nothing to tell apart.
         targets: the targets drawn, as text: 'target 50 %'.
@@ -77,7 +77,7 @@ class Drawing(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A figure as Altair's plots, for a still picture as for Vega.
+    """A figure as Altair's plots, for a still image as for Vega.
 
     Attributes:
         plots: (heading, one plot a width), one a facet.

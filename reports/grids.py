@@ -1,6 +1,6 @@
-"""Labelled X/Y grids of pictures: one PNG sheet a grid, and thumbnails for the page.
+"""Labelled X/Y grids of images: one PNG sheet a grid, and thumbnails for the page.
 
-Any two factors: the figure's table says which cell stands in which row and column. A picture
+Any two factors: the figure's table says which cell stands in which row and column. An image
 that is not there is drawn as a frame that says why, so that a grid never closes up over a gap.
 """
 
@@ -22,9 +22,9 @@ from reports.text import clip
 Images = Callable[[str], bytes | None]
 
 MAX_ROWS, MAX_COLUMNS = 60, 24
-"""Of a sheet: 60 x 24 pictures of 256 px are 94 million pixels at most."""
+"""Of a sheet: 60 x 24 images of 256 px are 94 million pixels at most."""
 SHEET_SIDES = (96, 256)
-"""Smallest and largest side of a picture on a sheet, px."""
+"""Smallest and largest side of an image on a sheet, px."""
 THUMBNAIL = 176
 MARGIN, GAP, SIDE_LABEL = 24, 6, 200
 INK, MUTED, LINE, PAPER, HOLE = "#1c2128", "#5c6570", "#c9ced6", "#ffffff", "#f4f5f7"
@@ -86,7 +86,7 @@ def file_name(figure_id: str) -> str:
 
 
 def picture(place: Place | None, images: Images) -> Image.Image | str:
-    """The picture at a place, or the reason why there is none: 'missing: …'.
+    """The image at a place, or the reason why there is none: 'missing: …'.
 
     Returns:
         RGB, at most 256 px a side, so that a large grid fits into memory.
@@ -105,7 +105,7 @@ def picture(place: Place | None, images: Images) -> Image.Image | str:
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """A WebP of at most 176 px a side; smaller pictures keep their size."""
+    """A WebP of at most 176 px a side; smaller images keep their size."""
     small = image.copy()
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -162,7 +162,7 @@ def _place(
         lines = _wrap(image, _font(12), side - 16, max(1, (side - 16) // 16))
         draw.multiline_text((x + 8, y + 8), "\n".join(lines), MUTED, _font(12))
         return
-    # Whole multiples of small pictures keep their pixels square and sharp.
+    # Whole multiples of small images keep their pixels square and sharp.
     factor = side / max(image.size)
     how = Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS
     size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))

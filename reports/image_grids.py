@@ -1,4 +1,4 @@
-"""Which pictures a report shows: X/Y grids of any two factors, and what VAEs changed."""
+"""Which images a report shows: X/Y grids of any two factors, and what VAEs changed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def grid_figures(plan: pd.DataFrame, wanted: Sequence[str] = ()) -> list[Figure]
 
 
 def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Figure]:
-    """The pictures that VAEs changed most: the reference, each VAE's, and the difference.
+    """The images that VAEs changed most: the reference, each VAE's, and the difference.
 
     Args:
         plan: The plan; the first VAE of a trajectory is the reference.
@@ -100,10 +100,10 @@ def difference_grid(plan: pd.DataFrame, scores: pd.DataFrame) -> list[Figure]:
             rows.append((name, f"{row.vae}, what changed", apart, ""))
     table = pd.DataFrame(rows, columns=["row", "column", "cell", "caption"])
     caption = (
-        f"The {len(worst)} pictures that changed most. 'What changed' is the difference from the "
+        f"The {len(worst)} images that changed most. 'What changed' is the difference from the "
         f"first column, {AMPLIFICATION} times amplified on grey."
     )
-    alt = "A grid of pictures: a row a picture, a column a VAE and what it changed."
+    alt = "A grid of images: a row an image, a column a VAE and what it changed."
     return [Figure("grid/vae/changed", "grid", table, caption, alt, GRIDS)]
 
 
@@ -141,5 +141,5 @@ def _grid(plan: pd.DataFrame, row: str, column: str) -> Figure:
     imported = (rest["kind"] == "given").any()
     noise = "" if imported else ", same starting noise in every row"
     caption = f"{row} by {column}{noise}; {fixed}"
-    alt = f"A grid of pictures: rows are {row}, columns are {column}."
+    alt = f"A grid of images: rows are {row}, columns are {column}."
     return Figure(f"grid/{row}/{column}", "grid", table.reset_index(drop=True), caption, alt, GRIDS)

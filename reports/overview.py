@@ -34,7 +34,7 @@ def tiles(data: ReportData, cards: list[Card]) -> list[tuple[str, str]]:
     ]
     if {"planned", "made"} <= set(data.attrition.columns) and len(data.attrition):
         made, planned = (int(data.attrition[c].sum()) for c in ("made", "planned"))
-        out.append((f"{made:,}", f"of {planned:,} pictures made"))
+        out.append((f"{made:,}", f"of {planned:,} images made"))
     return [*out, (f"{len(data.findings):,}", "findings")]
 
 

@@ -228,7 +228,7 @@ def grid_figure(figure: Figure, data: ReportData, pictures: Budget) -> PageGrid:
             break
         label = clip(row, 120)
         places = [_place(grid.places.get((row, column)), data.images) for column in columns]
-        # A heading is set beside its picture, in its alt text and in the list of ids.
+        # A heading is set beside its image, in its alt text and in the list of ids.
         size = sum(
             markup_size((*place, place[3], label, label, head, head))
             for place, head in zip(places, heads, strict=True)

@@ -17,7 +17,7 @@ import pandas as pd
 from reports.text import clip
 
 NARROW, WIDE = 360, 1000
-"""Widths of a picture in px."""
+"""Widths of an image in px."""
 Plot = alt.LayerChart | alt.FacetChart
 FONT = "system-ui, -apple-system, Segoe UI, Roboto, sans-serif"
 INK, MUTED, GRID, TARGET = "#1c2128", "#5c6570", "#e6e9ed", "#3a424c"

@@ -80,7 +80,7 @@ def who(finding: Finding) -> str:
 
 
 def group(finding: Finding) -> str:
-    """Of whose pictures: ' where tone is dark'; '' where it is all of them."""
+    """Of whose images: ' where tone is dark'; '' where it is all of them."""
     if "group" not in finding.subject:
         return ""
     return f" where {_words(finding.subject['group'])} is {_words(finding.subject['class'])}"

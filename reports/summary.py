@@ -1,4 +1,4 @@
-"""A short summary with one picture, for model sites that take Markdown or a little HTML."""
+"""A short summary with one image, for model sites that take Markdown or a little HTML."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ MAX_TOLD, MAX_DRAWN = 6, 12
 PICTURE = "summary.png"
 CAVEAT = (
     "This speaks of these prompts and settings only. An instrument reads how a person is presented "
-    "in a picture; it cannot know who anyone is."
+    "in an image; it cannot know who anyone is."
 )
 
 
-def summary_markdown(data: ReportData, pictured: bool) -> str:
+def summary_markdown(data: ReportData, has_image: bool) -> str:
     """Markdown of a few lines."""
     parts = [f"### {markdown(data.title, 120)}: audit", markdown(_first(data), 600)]
-    if pictured:
+    if has_image:
         parts.append(f"![{markdown(_alt(data), 300)}]({PICTURE})")
     lines = [f"- **{label}.** {markdown(text, 500)}" for label, text in _told(data)]
     return "\n\n".join([*parts, "\n".join(lines), CAVEAT]) + "\n"
 
 
-def summary_html(data: ReportData, pictured: bool) -> str:
+def summary_html(data: ReportData, has_image: bool) -> str:
     """The same as HTML of the plainest tags, which sites that filter HTML let through."""
     parts = [f"<h3>{html(data.title, 120)}: audit</h3>", f"<p>{html(_first(data), 600)}</p>"]
-    if pictured:
+    if has_image:
         parts.append(f'<p><img src="{PICTURE}" alt="{html(_alt(data), 300)}"></p>')
     lines = [f"<li><strong>{label}.</strong> {html(t, 500)}</li>" for label, t in _told(data)]
     return "\n".join([*parts, "<ul>", *lines, "</ul>", f"<p>{CAVEAT}</p>"]) + "\n"
 
 
-def summary_picture(data: ReportData) -> bytes | None:
+def summary_image(data: ReportData) -> bytes | None:
     """One PNG: the headline shares and distances with their intervals, else the first grid."""
     drawn = _drawable(data)
     if drawn:
@@ -128,7 +128,7 @@ def _first(data: ReportData) -> str:
 def _alt(data: ReportData) -> str:
     drawn = _drawable(data)
     if not drawn:
-        return "Pictures of the audit, side by side."
+        return "Images of the audit, side by side."
     return f"{len(drawn)} headline findings as dots with 95 % intervals, beside their targets."
 
 

@@ -1,9 +1,9 @@
 """Does attention to a word point at what the word names? `python -m validation.attention_pointing`.
 
-The pointing game (Zhang et al. 2018) on pictures of `balanced`: a hit is a map whose highest
+The pointing game (Zhang et al. 2018) on images of `balanced`: a hit is a map whose highest
 pixel lies where the oracle knows the named thing to be. The tone's words ('dark', 'skin')
 should point at skin; the role's words at the person but the skin: clothes, tools, hair. Chance
-is the share of the picture that the mask covers, which a point at random would hit. All layers
+is the share of the image that the mask covers, which a point at random would hit. All layers
 and steps, nothing tuned.
 """
 
@@ -35,7 +35,7 @@ WHITE = 240
 
 
 class Hit(NamedTuple):
-    """One word of one picture: whether its highest pixel is in the mask, and the mask's share."""
+    """One word of one image: whether its highest pixel is in the mask, and the mask's share."""
 
     kind: str
     hit: bool
@@ -50,7 +50,7 @@ def people(count: int) -> list[Person]:
 
 
 def point(heat: NDArray[np.float32]) -> tuple[int, int]:
-    """Row and column of the highest pixel of a map enlarged to the picture, bilinearly."""
+    """Row and column of the highest pixel of a map enlarged to the image, bilinearly."""
     grown = Image.fromarray(heat).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     row, column = np.unravel_index(np.asarray(grown).argmax(), (SIZE, SIZE))
     return int(row), int(column)
@@ -62,7 +62,7 @@ def hits(
     skin: NDArray[np.bool_],
     maps: dict[str, NDArray[np.float32]],
 ) -> list[Hit]:
-    """The words of one picture; `maps` are by the word's label."""
+    """The words of one image; `maps` are by the word's label."""
     body = (image < WHITE).any(axis=-1) & ~skin
     wanted = [("tone", person.tone, skin), ("'skin'", "skin", skin)]
     wanted += [("role", word, body) for word in person.role.split()]
@@ -74,7 +74,7 @@ def hits(
 
 
 def play(generator: Generator, chosen: list[Person]) -> tuple[list[Hit], int]:
-    """All hits, and the number of pictures that the oracle could not read."""
+    """All hits, and the number of images that the oracle could not read."""
     found: list[Hit] = []
     unread = 0
     for start in range(0, len(chosen), BATCH):
@@ -101,12 +101,12 @@ def play(generator: Generator, chosen: list[Person]) -> tuple[list[Hit], int]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=240)
+    parser.add_argument("--images", type=int, default=240)
     count = parser.parse_args().pictures
     source = CheckpointSpec(source="reference:balanced")
     checkpoint = load_checkpoint("balanced", source, Path(), "cpu", torch.float32)
     found, unread = play(Generator(checkpoint.pipe, BATCH), people(count))
-    print(f"{count} pictures, {unread} that the oracle could not read")
+    print(f"{count} images, {unread} that the oracle could not read")
     table = pd.DataFrame(found)
     for kind, part in table.groupby("kind", sort=False):
         value, low, high = share_interval(int(part["hit"].sum()), len(part))

@@ -28,7 +28,7 @@ NULL = {"planted denoiser": ("text encoder", "VAE"), "planted text encoder": ("d
 
 
 def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """All checks; makes and measures pictures in `folder`, and resumes there.
+    """All checks; makes and measures images in `folder`, and resumes there.
 
     Args:
         folder: Where.

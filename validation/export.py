@@ -1,4 +1,4 @@
-"""Write the world's pictures into a folder, with a table of their attributes and skin masks.
+"""Write the world's images into a folder, with a table of their attributes and skin masks.
 
     python -m validation.export FOLDER
 
@@ -29,12 +29,12 @@ from reference.world import (
 
 
 def main() -> None:
-    """Write every picture of every role, the bearded and beardless faces too."""
+    """Write every image of every role, the bearded and beardless faces too."""
     export(Path(sys.argv[1]), (*ROLES, *EXTRA))
 
 
 def export(folder: Path, roles: tuple[str, ...]) -> Path:
-    """Write the pictures of some roles and their table; masks for those the oracle reads.
+    """Write the images of some roles and their table; masks for those the oracle reads.
 
     Returns:
         Path of the table: file, prompt, role, gender, tone, style, beard, mask.

@@ -29,7 +29,7 @@ KEPT = 0.6
 
 
 def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """All checks; makes and measures pictures in `folder`, and resumes there."""
+    """All checks; makes and measures images in `folder`, and resumes there."""
     checkpoints = ("balanced", "balanced-b", "planted-unet")
     path, out = write_spec(folder, "arms", PILOT, checkpoints), folder / "run"
     make(path, out, say)

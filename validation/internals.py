@@ -46,11 +46,11 @@ from validation.train import memorized
 NEGATIVES = ("woman", "dark skin", "beard")
 SEEDS, TOLD_SEEDS, LATENT_SEEDS, MEMORY_SEEDS = 16, 3, 48, 8
 ERRORS_FROM = 2_100_000
-"""First seed of the pictures that the classifier's errors are measured on."""
+"""First seed of the images that the classifier's errors are measured on."""
 
 
 def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """All checks; makes and measures pictures in `folder`, and resumes there."""
+    """All checks; makes and measures images in `folder`, and resumes there."""
     yield from negatives(folder, say)
     yield from guidance(folder, say)
     yield from latents(folder, say)
@@ -58,10 +58,10 @@ def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
 
 
 def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
-    """Shares at every dose against the oracle's reading of the same pictures.
+    """Shares at every dose against the oracle's reading of the same images.
 
     Negatives change how the classifier errs, so its errors are measured at every dose, on
-    pictures of `balanced` from other seeds.
+    images of `balanced` from other seeds.
     """
     shared: dict[str, Any] = {
         "guidance": 3,
@@ -217,7 +217,7 @@ def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     rng = np.random.default_rng(0)
     for name, features, labels in (
         ("the same with permuted labels", x, rng.permutation(classes)),
-        ("noise that no picture began with", rng.standard_normal(x.shape), classes),
+        ("noise that no image began with", rng.standard_normal(x.shape), classes),
     ):
         reading = linear_probe(features, labels, prompts)
         assert reading is not None

@@ -36,7 +36,7 @@ from reports.verdicts import verdict
 from validation.train.shares import planted_role
 
 SEEDS = 32
-"""Pictures a role in one set, from which shares are corrected."""
+"""Images a role in one set, from which shares are corrected."""
 FLAG_SEEDS = 80
 """As in the demo."""
 SETS_QUICK, SETS_FULL = 4, 12
@@ -65,7 +65,7 @@ def truth_table() -> dict[str, Any]:
 
 
 def true_shares(checkpoint: str, guidance: str, role: str, kind: str) -> np.ndarray:
-    """True shares of 'gender' or 'tone' of one role: what is seen in the pictures."""
+    """True shares of 'gender' or 'tone' of one role: what is seen in the images."""
     counts = np.array(truth_table()[checkpoint][guidance][role][kind], float)
     shares: np.ndarray = counts / counts.sum()
     return shares
@@ -138,7 +138,7 @@ def write_spec(path: Path, **spec: Any) -> Path:
 
 
 def oracle_labels(audit: Audit) -> pd.DataFrame:
-    """The oracle's reading of every picture of a run, by cell."""
+    """The oracle's reading of every image of a run, by cell."""
     cells, pixels = [], []
     for unit, vae in audit.run.image_files():
         table = audit.run.read_images(unit, vae)
@@ -168,12 +168,12 @@ def frame_of(audit: Audit, attribute: str, plan: pd.DataFrame | None = None) -> 
 
 
 def oracle_checks() -> Iterator[Check]:
-    """The oracle's own error on pictures whose truth is known."""
+    """The oracle's own error on images whose truth is known."""
     errors = oracle.measure_error(*oracle.known_pictures())
     for kind, most in (("gender", 0.02), ("tone", 0.05)):
         wrong, lost = errors[kind]["wrong"], errors[kind]["unreadable"]
         yield Check(
-            f"oracle's error, {kind}, on shifted and rescaled pictures of known truth",
+            f"oracle's error, {kind}, on shifted and rescaled images of known truth",
             f"{wrong:.1%} wrong, {lost:.1%} unreadable",
             f"at most {most:.0%} wrong",
             wrong <= most,
@@ -212,7 +212,7 @@ def classifier_checks(frames: dict[str, pd.DataFrame], labels: pd.DataFrame) -> 
         shuffled = label[told].sample(frac=1, random_state=0).to_numpy()
         control = float((frame["outcome"][told].to_numpy() == shuffled).mean())
         yield Check(
-            f"classifier against oracle, {kind}, {int(told.sum())} generated pictures",
+            f"classifier against oracle, {kind}, {int(told.sum())} generated images",
             f"{right:.1%} right",
             f"at least {least:.0%}",
             right >= least,

@@ -1,8 +1,8 @@
 """The VAE probe on VAEs whose faults are known: part of `audit validate`.
 
-Round trips of the world's own pictures through every reference VAE, and a decode swap on
-pictures of `balanced`. What the probe says of a fault is held against the oracle's measure of
-the same pictures.
+Round trips of the world's own images through every reference VAE, and a decode swap on
+images of `balanced`. What the probe says of a fault is held against the oracle's measure of
+the same images.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ dtype: float32
 
 
 def run(folder: Path, quick: bool, say: Callable[[str], None]) -> Iterator[Check]:
-    """All checks, in order; makes and measures pictures in `folder`, and resumes there.
+    """All checks, in order; makes and measures images in `folder`, and resumes there.
 
     Args:
         folder: Where.
-        quick: Send only some roles' pictures round, and swap fewer seeds.
+        quick: Send only some roles' images round, and swap fewer seeds.
         say: Takes progress.
     """
     world = folder / "world"
@@ -133,7 +133,7 @@ def round_trip_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
 
 
 def make_swap(folder: Path, seeds: int, say: Callable[[str], None]) -> Audit:
-    """Pictures of `balanced` by three VAEs, with the oracle's skin masks."""
+    """Images of `balanced` by three VAEs, with the oracle's skin masks."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.yaml"
     path.write_text(SWAP.format(seeds=seeds))
@@ -180,7 +180,7 @@ def swap_checks(audit: Audit, findings: list[Finding]) -> Iterator[Check]:
         and f.subject.get("vae") == "copy"
         and f.status == "measured"
         and "baseline" not in f.subject
-        and not (f.metric.name == "SSIM" and f.value == 1)  # equal pictures score 1
+        and not (f.metric.name == "SSIM" and f.value == 1)  # equal images score 1
     ]
     yield Check(
         "decode swap, the checkpoint's own VAE under another name",
@@ -263,7 +263,7 @@ def _oracle(audit: Audit) -> pd.DataFrame:
 
 
 def _told(audit: Audit) -> pd.Series:
-    """The classifier's tone of the own VAE's pictures, by cell: the groups of the probe."""
+    """The classifier's tone of the own VAE's images, by cell: the groups of the probe."""
     from harness.spec.attributes import load_attribute
     from probes.attributes.outcomes import outcome_frame
 

@@ -24,7 +24,7 @@ def labels_group() -> None:
 @labels_group.command("sample")
 @click.argument("run_folder", metavar="RUN", type=FOLDER)
 @click.option("--attribute", required=True, help="One of RUN's attributes.")
-@click.option("--n", default=200, show_default=True, help="Pictures to label, on average.")
+@click.option("--n", default=200, show_default=True, help="Images to label, on average.")
 @click.option("--seed", default=0, show_default=True, help="Of the draw.")
 @click.option(
     "--csv",
@@ -34,12 +34,12 @@ def labels_group() -> None:
 )
 @one_line_errors
 def sample_command(run_folder: Path, attribute: str, n: int, seed: int, table: Path | None) -> None:
-    """Draw pictures of RUN to be labelled; the unsure ones are likelier. Kept: drawn once only."""
+    """Draw images of RUN to be labelled; the unsure ones are likelier. Kept: drawn once only."""
     from probes.attributes import label_sampling
 
     drawn = label_sampling.sample(run_folder, attribute, n, seed)
     out(
-        f"{len(drawn)} pictures are kept to be labelled; probabilities "
+        f"{len(drawn)} images are kept to be labelled; probabilities "
         f"{drawn['pi'].min():.3g} to {drawn['pi'].max():.3g}"
     )
     if table is not None:
@@ -74,7 +74,7 @@ def add_command(run_folder: Path, file: Path, label_map: tuple[str, ...]) -> Non
     out(f"{kept} labels added; `audit report {run_folder}` takes them in")
     if outside:
         out(
-            f"{outside} of them are of pictures that were not drawn by `audit labels "
+            f"{outside} of them are of images that were not drawn by `audit labels "
             "sample`: no share leans on them"
         )
 

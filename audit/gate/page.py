@@ -1,6 +1,6 @@
 """The gate's page: verdict, every metric against its margin, and the worst pairs side by side.
 
-All that it says stands in gate.json; the pictures are looked up in the runs that made them.
+All that it says stands in gate.json; the images are looked up in the runs that made them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def render(record: dict[str, Any], baseline: Images, candidate: Images) -> bytes
 
     Args:
         record: What gate.json holds.
-        baseline: PNG bytes of a cell of the baseline; None where there is no such picture.
+        baseline: PNG bytes of a cell of the baseline; None where there is no such image.
         candidate: The same of the candidate.
     """
     metrics = sorted(record["metrics"], key=lambda m: ORDER.index(m["verdict"]))

@@ -142,7 +142,7 @@ def write(
     Args:
         record: Of `decide` or `error`.
         folder: Where; gate.md is also appended to $GITHUB_STEP_SUMMARY.
-        baseline: Run folder that has the baseline's pictures, for the page; a baseline file
+        baseline: Run folder that has the baseline's images, for the page; a baseline file
             has none.
         candidate: The same of the candidate.
     """

@@ -69,7 +69,7 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
 def report(
     audit: Audit, findings: list[Finding], figures: list[Figure], grids: Sequence[str] = ()
 ) -> Path:
-    """Write report/index.html, report.json and the grids' pictures.
+    """Write report/index.html, report.json and the grids' images.
 
     Args:
         audit: The audit.
@@ -121,13 +121,13 @@ def report_data(
 
 
 def settings_of(audit: Audit, plan: pd.DataFrame) -> dict[str, Any]:
-    """What held for all pictures; of pictures made elsewhere it is not known how."""
+    """What held for all images; of images made elsewhere it is not known how."""
     known: dict[str, Any] = {"prompts": len(audit.prompts)}
     if (plan["kind"] != "made").all():
-        return known | {"pictures": int(plan["trajectory"].nunique())}
+        return known | {"images": int(plan["trajectory"].nunique())}
     return known | {
         "seeds a prompt": audit.spec.seeds.count,
-        "pictures": int(plan["cell"].nunique()),
+        "images": int(plan["cell"].nunique()),
         "sampler": sorted(plan["sampler"].unique()),
         "steps": sorted(int(s) for s in plan["steps"].unique()),
         "guidance": sorted(float(g) for g in plan["guidance"].unique()),

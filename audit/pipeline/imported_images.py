@@ -167,7 +167,7 @@ def _record(cell: str, image: GivenImage, folder: Path) -> dict[str, Any]:
 
 
 def given_cell(digest: str, prompt: str, prompt_index: int, seed: int) -> Cell:
-    """A picture that was not made here; its unit is cut later.
+    """An image that was not made here; its unit is cut later.
 
     Its settings are not known, or vary from file to file and are no arms: they stay in the PNG's
     text.

@@ -1,8 +1,8 @@
-"""Round trips: every picture through every VAE, as an ordinary run that nothing denoises.
+"""Round trips: every image through every VAE, as an ordinary run that nothing denoises.
 
-The pictures are those of a folder, or of a run (what its first VAE made). The arm 'original'
-holds them; the arm of a VAE holds decode(encode(picture)) at the mode of the posterior, in
-fp32, clamped to [0, 1] and rounded to 8 bits. A picture larger than `longest` is scaled down
+The images are those of a folder, or of a run (what its first VAE made). The arm 'original'
+holds them; the arm of a VAE holds decode(encode(image)) at the mode of the posterior, in
+fp32, clamped to [0, 1] and rounded to 8 bits. An image larger than `longest` is scaled down
 first; one whose side is no multiple of the VAE's step is padded by its edge and cut again.
 
 A unit holds at most a batch of images of one size and is one forward, never filled up with copies:
@@ -65,7 +65,7 @@ def round_trip_audit(
         sources: 'reference:NAME', a folder or a file by the VAE's name, or a loaded VAE: any
             object with encode and decode, as `harness.models.vae_identity.codec` takes it.
         out: Run folder.
-        longest: Pictures with a longer side are scaled down to it.
+        longest: Images with a longer side are scaled down to it.
         batch: Images encoded and decoded together, at most.
         attributes: Attribute sets to measure before and after.
         classifiers: Those to measure them with.
@@ -119,7 +119,7 @@ def round_trip_audit(
 
 
 def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -> None:
-    """Copy the pictures, their masks and labels into the run; what is no image has a reason."""
+    """Copy the images, their masks and labels into the run; what is no image has a reason."""
     longest = (audit.run.made_with() or {})["longest side"]
     known = {cell_of(p, longest): p for p in pictures}
     for unit, rows in plan[plan["vae"] == ORIGINAL].groupby("unit", sort=False):
@@ -217,7 +217,7 @@ class RoundTripWorker:
 def send(
     way: Codec, pixels: NDArray[np.uint8], batch: int
 ) -> tuple[NDArray[np.float32], torch.Tensor]:
-    """Pictures of one size through a VAE and back.
+    """Images of one size through a VAE and back.
 
     Args:
         way: Encodes and decodes; its step is the number of pixels that a latent covers.
@@ -243,7 +243,7 @@ def send(
 
 
 def shrink(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """Scale a picture (Lanczos) so that no side is longer; smaller ones stay as they are."""
+    """Scale an image (Lanczos) so that no side is longer; smaller ones stay as they are."""
     size = (pixels.shape[1], pixels.shape[0])
     small = shrunk_size(size, longest)
     if small == size:

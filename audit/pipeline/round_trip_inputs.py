@@ -1,4 +1,4 @@
-"""The pictures that are sent through VAEs: those of a folder, or those of a run."""
+"""The images that are sent through VAEs: those of a folder, or those of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 
 
 class Picture(NamedTuple):
-    """One picture to be sent round: who it is and how to read it."""
+    """One image to be sent round: who it is and how to read it."""
 
     digest: str
     prompt: str
@@ -33,10 +33,10 @@ class Picture(NamedTuple):
     mask: Callable[[], Pixels | None]
 
 
-def pictures_of_folder(
+def images_of_folder(
     folder: Path, csv: Path | None, attributes: Sequence[AttributeSpec], say: Say
 ) -> list[Picture]:
-    """The images of a folder; columns of the CSV are labels, `mask` names a picture of skin.
+    """The images of a folder; columns of the CSV are labels, `mask` names an image of skin.
 
     Args:
         folder: Where the images are.
@@ -66,7 +66,7 @@ def pictures_of_folder(
     return pictures
 
 
-def pictures_of_run(folder: Path) -> list[Picture]:
+def images_of_run(folder: Path) -> list[Picture]:
     """What the first VAE of a run made of every trajectory, with the run's labels and masks."""
     audit = reopen(folder)
     plan = audit.run.read_plan()

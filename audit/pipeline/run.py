@@ -281,7 +281,7 @@ def unmade(run: Run, unit: Unit) -> bool:
 
 
 def _fitting(instruments: list[Instrument], unit: Unit, vae: str) -> list[Instrument]:
-    """The instruments for one images file: of predicted pictures only their pixels are measured."""
+    """The instruments for one images file: of predicted images only their pixels are measured."""
     rows = unit.rows[unit.rows["vae_file"] == vae]
     if "step" not in rows or (rows["step"] < 0).any():
         return instruments

@@ -1,4 +1,4 @@
-"""One picture of a run: how it was made, and making it again."""
+"""One image of a run: how it was made, and making it again."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.plan.cells import FACTS
 
 
 def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
-    """What is known of a cell; its picture saved, or made again, where asked.
+    """What is known of a cell; its image saved, or made again, where asked.
 
     Raises:
         SpecError: No such cell, or several that begin so.
@@ -39,7 +39,7 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
         reason = missing.get(str(row["cell"])) or audit.run.failures().get(
             str(row["unit"]), "not made yet"
         )
-        return [*text, f"  picture: missing ({reason})"]
+        return [*text, f"  image: missing ({reason})"]
     stored = sha256(np.asarray(Image.open(io.BytesIO(png))).tobytes())
     text.append(f"  pixels: sha256 {stored}")
     if save is not None:

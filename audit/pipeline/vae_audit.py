@@ -16,7 +16,7 @@ from audit.pipeline.round_trip import (
     shrunk_size,
     store_originals,
 )
-from audit.pipeline.round_trip_inputs import pictures_of_folder, pictures_of_run
+from audit.pipeline.round_trip_inputs import images_of_folder, images_of_run
 from audit.pipeline.round_trip_time import clock, pace
 from audit.pipeline.run import score, unmade, working
 from audit.pipeline.session import Audit
@@ -77,10 +77,10 @@ def run(
     """
     warnings: list[str] = []  # said once nothing is refused any more
     if (images / "plan.parquet").exists():
-        pictures = pictures_of_run(images)
+        pictures = images_of_run(images)
     else:
         declared = [load_attribute(a, Path()) for a in attributes]
-        pictures = pictures_of_folder(images, csv, declared, warnings.append)
+        pictures = images_of_folder(images, csv, declared, warnings.append)
     audit, plan, provenance, loaded = round_trip_audit(
         images.name,
         pictures,

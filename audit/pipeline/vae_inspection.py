@@ -27,7 +27,7 @@ from probes.contracts import Figure
 
 FILE = "vaes.json"
 MOST_PICTURES, MOST_SIDE = 48, 256
-"""Pictures for the check of the scaling factor, and the side that they are cropped to."""
+"""Images for the check of the scaling factor, and the side that they are cropped to."""
 MOST_ACTIVATIONS = 4
 """Of these, how many are sent through for the range of activations."""
 
@@ -113,7 +113,7 @@ def figures(run: Run) -> list[Figure]:
     caption = (
         "Which VAE is which. 'weights', 'encoder' and 'decoder' are digests that do not depend on "
         "file layout or precision: equal ones are copies. 'scale from data' holds the scaling "
-        "factor against the spread of the latents of these pictures."
+        "factor against the spread of the latents of these images."
     )
     alt = "A row a VAE with its digests."
     return [Figure("vae/identity", "table", table, caption, alt, "vae")]

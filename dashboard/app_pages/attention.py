@@ -1,4 +1,4 @@
-"""Attention: where in the picture each word of a prompt was looked at, and when."""
+"""Attention: where in the image each word of a prompt was looked at, and when."""
 
 from dataclasses import replace
 
@@ -12,20 +12,20 @@ run = components.view()
 components.headline(
     "Attention",
     "Cross-attention of the denoiser: where each word went, and at which steps. Attention shows "
-    "what was looked at, not what caused the picture.",
+    "what was looked at, not what caused the image.",
 )
 mine = [e for e in run.figures if e.kind in ("heat-over-image", "strip") or e.probe == "attention"]
 if not mine:
     components.empty(
         "This run followed no attention",
         "Add a probe that taps it to `probes:` in the spec (such as `attention`) and run it "
-        "again. Pictures are the same, bit for bit, with and without the tap.",
+        "again. Images are the same, bit for bit, with and without the tap.",
     )
     st.stop()
 
 
 def of_row(one: Figure, row: str) -> Figure:
-    """One row of a figure of pictures; a picture with a caption stands under that alone."""
+    """One row of a figure of images; an image with a caption stands under that alone."""
     part = one.table[one.table["row"].astype(str) == row]
     words = part["caption"].astype(str)
     if one.kind == "heat-over-image":
@@ -41,7 +41,7 @@ def lines_of(one: Figure, row: str) -> Figure:
 
 
 chosen = ""
-# Pictures come first: the row that is chosen there chooses the lines below.
+# Images come first: the row that is chosen there chooses the lines below.
 mine.sort(key=lambda e: e.kind != "heat-over-image")
 for i, figure in enumerate(mine):
     key = f"attention {i}"
@@ -49,9 +49,9 @@ for i, figure in enumerate(mine):
         *figure.table
     }:
         rows = list(dict.fromkeys(figure.table["row"].astype(str)))
-        title = "Picture" if figure.kind == "heat-over-image" else "Steps of"
+        title = "Image" if figure.kind == "heat-over-image" else "Steps of"
         own = [row for row in rows if chosen and row.startswith(f"{chosen} · ")]
-        if own:  # a row a word of the picture that is chosen above
+        if own:  # a row a word of the image that is chosen above
             words = [row.removeprefix(f"{chosen} · ") for row in own]
             word = st.selectbox("Word by stage", words, key=f"row_{i}", bind="query-params")
             row = f"{chosen} · {word}"

@@ -1,4 +1,4 @@
-"""Pictures: the same prompt and seed under every swap, and how each picture was made."""
+"""Images: the same prompt and seed under every swap, and how each image was made."""
 
 import streamlit as st
 
@@ -12,7 +12,7 @@ run = components.view()
 components.headline(
     "Images",
     "Each line is one prompt and seed: the same starting noise under every swap. A name under a "
-    "picture opens how it was made.",
+    "image opens how it was made.",
 )
 chosen = components.filters(run, ("checkpoint", "vae", "prompt"))
 seeds = run.levels["seed"]
@@ -39,7 +39,7 @@ page = 1
 if pages > 1:
     page = min(st.pagination(pages, key="line", bind="query-params"), pages)
 if lines.empty:
-    components.empty("No picture passes these filters", "Take one of them away.")
+    components.empty("No image passes these filters", "Take one of them away.")
 for number, line in enumerate(lines.iloc[(page - 1) * ROWS : page * ROWS].itertuples()):
     rows = run.cells(chosen | {"prompt": [line.prompt], "seed": [line.seed]}, SWAPS + 1)
     with st.container(border=True):
@@ -49,8 +49,8 @@ for number, line in enumerate(lines.iloc[(page - 1) * ROWS : page * ROWS].itertu
         galleries.gallery(run, list(shown["cell"]), captions, f"line {number}", width)
         if len(rows) > SWAPS:
             st.caption(f"The first {SWAPS} arms; choose checkpoints or VAEs to see others.")
-st.caption(f"{count(len(lines), 'line')} of {components.pictures_word(run.planned)}")
-figures.csv_button(lambda: run.cells(chosen, 1_000_000), "pictures", "pictures")
+st.caption(f"{count(len(lines), 'line')} of {components.images_word(run.planned)}")
+figures.csv_button(lambda: run.cells(chosen, 1_000_000), "images", "images")
 
 grids = [e for e in run.figures if e.kind == "grid"]
 if grids and st.toggle("The report's grids", key="grids", bind="query-params"):

@@ -86,7 +86,7 @@ with st.grid(columns=3, min_column_width=200):
         "Your name", key="labeller", bind="query-params", max_chars=60, placeholder="such as ann"
     ).strip()
     wanted = st.number_input(
-        "Pictures to draw",
+        "Images to draw",
         20,
         5000,
         200,
@@ -130,4 +130,4 @@ with st.expander("Agreement between labellers"):
         st.dataframe(agreement, hide_index=True, alt="Agreement between labellers")
         figures.csv_button(agreement, "agreement", "agreement")
     elif agreement is not None:
-        st.caption("It takes two people who labelled the same pictures.")
+        st.caption("It takes two people who labelled the same images.")

@@ -1,4 +1,4 @@
-"""Latent map: similar pictures lie together; draw a region to see its pictures."""
+"""Latent map: similar images lie together; draw a region to see its images."""
 
 import pandas as pd
 import streamlit as st
@@ -12,8 +12,8 @@ MOST = 36
 run = components.view()
 components.headline(
     "Latent map",
-    "A point is a picture; neighbours are alike to what made the map. Draw a region with the "
-    "mouse to see its pictures.",
+    "A point is an image; neighbours are alike to what made the map. Draw a region with the "
+    "mouse to see its images.",
 )
 sources = {f"{s.kind} {s.name} {s.facet}".strip(): s for s in projections.sources(run)}
 if not sources:
@@ -53,7 +53,7 @@ points = laid.points[["cell", "x", "y"]].merge(rows, on="cell")
 if colour in readings:
     told = run.sql(f"SELECT cell, outcome FROM {outcomes.told(run, readings[colour])}")
     points = points.merge(told, on="cell", how="left")
-    points["group"] = points["outcome"].fillna("no picture")
+    points["group"] = points["outcome"].fillna("no image")
 else:
     points["group"] = points[colour].astype(str)
 
@@ -72,7 +72,7 @@ event = st.vega_lite_chart(
     key=f"map {chosen}",
     on_select="rerun",
     selection_mode="region",
-    alt=f"{len(points):,} points, one a picture, coloured by {colour}",
+    alt=f"{len(points):,} points, one an image, coloured by {colour}",
 )
 held = event["selection"].get("region", {})
 if held.get("x") and held.get("y"):
@@ -82,17 +82,17 @@ elif st.session_state.get(f"drawn {chosen}"):
     region = None
     st.query_params.pop("region", None)
 st.session_state[f"drawn {chosen}"] = bool(held)
-st.caption(f"{len(points):,} of {run.planned:,} planned pictures. {plain(laid.note)}")
+st.caption(f"{len(points):,} of {run.planned:,} planned images. {plain(laid.note)}")
 
 if region:
     inside = points[points["x"].between(*region[:2]) & points["y"].between(*region[2:])]
-    st.subheader(f"{components.pictures_word(len(inside))} in the region", anchor=False)
+    st.subheader(f"{components.images_word(len(inside))} in the region", anchor=False)
     counts = inside["group"].value_counts()
     whole = points["group"].value_counts(normalize=True)
     table = pd.DataFrame(
         {
             colour: counts.index,
-            "pictures": counts.to_numpy(),
+            "images": counts.to_numpy(),
             "share here": (counts / max(1, len(inside))).to_numpy(),
             "share of the map": whole.reindex(counts.index).to_numpy(),
         }
@@ -102,7 +102,7 @@ if region:
         table,
         hide_index=True,
         column_config={"share here": percent, "share of the map": percent},
-        alt="What the region's pictures are, beside the whole map",
+        alt="What the region's images are, beside the whole map",
     )
     first = inside.head(MOST)
     captions = [plain(text, 30) for text in first["arm"] + " · " + first["group"]]

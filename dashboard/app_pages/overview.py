@@ -23,14 +23,14 @@ components.headline(
             count(len(levels["checkpoint"]), "checkpoint"),
             count(len(levels["vae"]), "VAE"),
             count(len(levels["prompt"]), "prompt"),
-            f"{there:,} of {planned:,} pictures made",
+            f"{there:,} of {planned:,} images made",
         ]
     ),
 )
 
 if there < planned and not run.files.failures:
     st.info(
-        f"**{planned - there:,} pictures are not made yet.** The run is still being written, or "
+        f"**{planned - there:,} images are not made yet.** The run is still being written, or "
         "was stopped; the same `audit run` command goes on. 'Read again' shows what is new."
     )
 if run.files.failures:
@@ -51,7 +51,7 @@ findings = frame(run)
 if not run.report:
     components.empty(
         "No findings yet",
-        "They are written once all pictures are measured. For those that are there now: "
+        "They are written once all images are measured. For those that are there now: "
         f"`audit report {run.folder.name}`",
     )
 else:
@@ -117,7 +117,7 @@ else:
 
 st.subheader("What is there, and what is missing", anchor=False)
 table = made.rename(columns={"arm": "arm (what is compared)"})
-st.dataframe(table, hide_index=True, alt="Pictures planned, made and missing of every arm")
+st.dataframe(table, hide_index=True, alt="Images planned, made and missing of every arm")
 figures.csv_button(table, "made", "made")
 
 cards = audited_cards(run.report.get("audited", []))

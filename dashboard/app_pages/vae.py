@@ -1,4 +1,4 @@
-"""VAE: what each one changes in the same latents, whose pictures it changes, and what it is."""
+"""VAE: what each one changes in the same latents, whose images it changes, and what it is."""
 
 import pandas as pd
 import streamlit as st
@@ -13,7 +13,7 @@ PROBES = ("vae", "spectrum")
 run = components.view()
 components.headline(
     "VAE",
-    "The same latents through every VAE, or pictures there and back. Each picture is its own "
+    "The same latents through every VAE, or images there and back. Each image is its own "
     "control: it is held against the first VAE's, or against the original.",
 )
 mine = [e for e in run.figures if e.probe in PROBES]
@@ -22,11 +22,11 @@ if len(vaes) < 2 and not mine:
     components.empty(
         "This run has one VAE and no round trip",
         "Name several under `vaes:` in the spec and add `probes: [attributes, vae, spectrum]`; or "
-        "send pictures through VAEs with `audit vae PICTURES --vae own --vae FILE`.",
+        "send images through VAEs with `audit vae PICTURES --vae own --vae FILE`.",
     )
     st.stop()
 
-st.subheader("Pictures that changed most", anchor=False)
+st.subheader("Images that changed most", anchor=False)
 if len(vaes) > 1 and "fidelity" in run.instruments:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         vae = st.selectbox("VAE", vaes[1:], key="through", bind="query-params", width=240)
@@ -53,7 +53,7 @@ if len(vaes) > 1 and "fidelity" in run.instruments:
         [vaes[0], vae, MOST],
     )
     if rows.empty:
-        st.caption("No picture of this VAE was measured.")
+        st.caption("No image of this VAE was measured.")
     with st.grid(columns=2, min_column_width=350):
         for i, row in enumerate(rows.itertuples()):
             with st.container(border=True):

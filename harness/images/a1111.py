@@ -44,7 +44,7 @@ MAX_CHARS = 2_000_000
 def write_parameters(prompt: str, negative: str, settings: Mapping[str, str]) -> str:
     """A `parameters` text as the A1111 WebUI writes it; `read_parameters` is its inverse.
 
-    Never fails, so that no picture is lost over its text. The format cannot carry everything:
+    Never fails, so that no image is lost over its text. The format cannot carry everything:
     spaces at the ends of the prompts are lost; settings without a number of 'Steps', by which
     their line is known, are left out; a prompt's own line that starts with 'Negative prompt:',
     or one that reads as settings, is taken for them on reading.

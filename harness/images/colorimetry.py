@@ -1,6 +1,6 @@
 """Skin tone as a colour: the Monk scale and the individual typology angle.
 
-Measures the colour of pixels, so light and white balance of the picture go into it: it says
+Measures the colour of pixels, so light and white balance of the image go into it: it says
 what a viewer sees, not what skin a person has. Colours are CIELAB, D65, from sRGB.
 """
 

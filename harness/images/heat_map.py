@@ -1,4 +1,4 @@
-"""A picture under a heat map, such as the attention to one word."""
+"""An image under a heat map, such as the attention to one word."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def map_at(maps: NDArray[np.generic], index: tuple[int, ...]) -> NDArray[np.gene
 
 
 def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """A picture under a map in viridis, scaled from 0 to the map's maximum.
+    """An image under a map in viridis, scaled from 0 to the map's maximum.
 
     Args:
         pixels: (height, width, 3), uint8 sRGB.

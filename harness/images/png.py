@@ -1,4 +1,4 @@
-"""Pictures as PNG files that carry their settings, as A1111's do."""
+"""Images as PNG files that carry their settings, as A1111's do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_images(
     images: NDArray[np.float32],
     sound: Sequence[bool],
 ) -> None:
-    """Write one unit's pictures by one VAE, each with its settings, or why there is none.
+    """Write one unit's images by one VAE, each with its settings, or why there is none.
 
     Args:
         run: Where to.

@@ -182,7 +182,7 @@ def load_vae(
     if not named.inside:
         if source != "own":
             raise WeightsError(
-                f"vaes.{name}: {source!r}: a {named.name} decodes by itself; of its pictures only "
+                f"vaes.{name}: {source!r}: a {named.name} decodes by itself; of its images only "
                 "'own' can be had"
             )
         return Pixels()
@@ -210,7 +210,7 @@ def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) 
     alike = same_space(vae.to(device), pipe.vae.to(device))
     if alike < LEAST_ALIKE:  # NaN where one overflows in this precision: not known
         raise WeightsError(
-            f"vaes.{name}: another latent space than the checkpoint's: of the same pictures its "
+            f"vaes.{name}: another latent space than the checkpoint's: of the same images its "
             f"latents correlate with those of the own VAE by {alike:.2f} (needed: {LEAST_ALIKE}); "
             "to decode with it all the same, set other_latent_spaces: true"
         )

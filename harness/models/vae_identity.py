@@ -244,7 +244,7 @@ def load_vae_alone(
 
 @torch.no_grad()
 def same_space(a: Any, b: Any) -> float:
-    """How alike two VAEs' latents of the same pictures are: mean correlation over channels.
+    """How alike two VAEs' latents of the same images are: mean correlation over channels.
 
     1 for one encoder, near 0 for VAEs that were trained apart: then one cannot decode the
     other's latents though the shapes agree. Two of scikit-image's photographs, at 128 pixels.

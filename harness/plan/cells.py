@@ -89,7 +89,7 @@ class Cell(NamedTuple):
     requested_by: str = ""
     """The probe that asked for it; '' for the spec's own grid."""
     step: int = -1
-    """Of a predicted picture: after which forward, from 0; -1 for a finished one."""
+    """Of a predicted image: after which forward, from 0; -1 for a finished one."""
     switch: int = -1
     """From which step on the denoiser reads `second_text`; -1 for never."""
     second_text: str = ""
@@ -114,7 +114,7 @@ class Arm(NamedTuple):
     reads_negative: Mapping[float, bool] = {}
     """Whether the negative has an effect, by guidance scale; above 1 where that is not said."""
     inside: bool = True
-    """Whether its denoising can be followed: else no predicted pictures and no switches."""
+    """Whether its denoising can be followed: else no predicted images and no switches."""
 
 
 Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]

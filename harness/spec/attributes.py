@@ -55,10 +55,10 @@ class AttributeSpec(Described, BaseModel):
             hyphens.
         title: what reports call it; the name where empty.
         classes: at least two.
-        person: phrasings of a picture of one person, which `nobody` and `several` are weighed
+        person: phrasings of an image of one person, which `nobody` and `several` are weighed
             against; where empty, the classes' own prompts are.
-        nobody: phrasings of a picture without a person; empty: not an outcome.
-        several: phrasings of a picture of several people; empty: not an outcome.
+        nobody: phrasings of an image without a person; empty: not an outcome.
+        several: phrasings of an image of several people; empty: not an outcome.
         target: 'equal', or the share of each class, summing to 1.
         target_source: where the target's shares come from, with place and year.
         instrument: 'clip' weighs images against the prompts; 'colorimetry' finds the nearest

@@ -252,7 +252,7 @@ class Run(RunFolder):
     # --- masks, failures and labels ---
 
     def write_mask(self, trajectory: str, png: bytes) -> None:
-        """Write where skin is in the pictures of a trajectory: a PNG, white on black."""
+        """Write where skin is in the images of a trajectory: a PNG, white on black."""
         # Readers of PNG stop at its end; what follows is ours.
         self.write(self.mask_path(trajectory), checksums.seal(png + checksums.BLANK))
 
@@ -261,7 +261,7 @@ class Run(RunFolder):
         return self.folder / "masks" / f"{part(trajectory)}.png"
 
     def read_mask(self, trajectory: str) -> NDArray[np.bool_] | None:
-        """The mask of a trajectory's pictures, (height, width), or None."""
+        """The mask of a trajectory's images, (height, width), or None."""
         import numpy as np
         from PIL import Image
 
@@ -347,7 +347,7 @@ class Run(RunFolder):
         return last[last["class"] != WITHDRAWN].reset_index(drop=True)
 
     def sample_path(self, attribute: str) -> Path:
-        """The kept sample of pictures to be labelled for an attribute."""
+        """The kept sample of images to be labelled for an attribute."""
         # By digest: an attribute's name may hold what a path must not.
         name = sha256(attribute.encode())[:16]
         return self.folder / "label-samples" / f"{name}.parquet"

@@ -26,7 +26,7 @@ class ActivationsTap:
 
     Of a guided batch the prompt's half. Arrays: noise, (channels, rows, columns), as the model
     first sees it; by block ('down 1', 'middle', 'up 2', …; of a transformer 'block 3', 'single
-    5', the picture's tokens alone), (watched, channels), fp32. Notes: steps, the forwards from 0;
+    5', the image's tokens alone), (watched, channels), fp32. Notes: steps, the forwards from 0;
     blocks.
     """
 
@@ -66,7 +66,7 @@ class ActivationsTap:
         def hook(name: str) -> Any:
             def keep(module: Any, args: Any, output: Any) -> None:
                 if forward[0] in steps:
-                    # A transformer's block gives the prompt's tokens, then the picture's.
+                    # A transformer's block gives the prompt's tokens, then the image's.
                     joint = named.denoiser == "transformer"
                     out = output[joint] if isinstance(output, tuple) else output
                     space = 1 if joint else (2, 3)

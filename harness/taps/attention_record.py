@@ -141,7 +141,7 @@ def half_arrays(
     Returns:
         moments: (forwards, words, 4), as `Attention.moments`, mean over layers; the first is the
         share of attention; in cross-attention it sums to 1 over all words and the tokens
-        between them, in joint attention the rest goes to the picture.
+        between them, in joint attention the rest goes to the image.
         text_entropy: (forwards,), nats, mean over layers.
         map_entropy: (words,): entropy over pixels of the word's map as a part of the largest
         possible, 0 (one pixel) to 1 (everywhere alike).

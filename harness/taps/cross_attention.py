@@ -1,6 +1,6 @@
 """Cross-attention as it happens: forward hooks on every attn2's to_q and to_k.
 
-The model computes its pictures exactly as without the tap. Beside it, each layer's weights are
+The model computes its images exactly as without the tap. Beside it, each layer's weights are
 computed again from its own q and k: softmax(q k^T · scale) in fp32 over all text positions,
 summed over heads, and added to one buffer a resolution. The state does not grow with the steps:
 1.7 MB an image for Stable Diffusion 1.5 at 512 pixels, where one sum a layer and head would take
@@ -318,7 +318,7 @@ def daam_maps(attention: Attention, image: int, size: Size) -> Tensor:
 def _unfit(layer: Any) -> str:
     """Why a layer's weights cannot be had from q and k; '' where they can."""
     if not getattr(layer, "is_cross_attention", True):
-        return "looks at the picture, not at the text"
+        return "looks at the image, not at the text"
     names = ["to_q", "to_kv" if getattr(layer, "fused_projections", False) else "to_k"]
     gone = [n for n in names if getattr(layer, n, None) is None]
     if gone:
@@ -338,7 +338,7 @@ def moments_to_numbers(moments: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tenso
 
     Returns:
         Mass (…), centre (…, 2) and spread (…): the root mean square distance from the centre,
-        in sides of the picture. Nothing attended to: centre and spread are NaN.
+        in sides of the image. Nothing attended to: centre and spread are NaN.
     """
     total = torch.stack(list(moments)).double().sum(dim=0)
     mass = total[..., 0]

@@ -1,12 +1,12 @@
-"""Joint attention (Stable Diffusion 3, Flux) as it happens: what the picture gives to each word.
+"""Joint attention (Stable Diffusion 3, Flux) as it happens: what the image gives to each word.
 
-Picture and prompt are one sequence there, and every position attends to all of it. The model
-computes its pictures exactly as without the tap. Beside it, the picture's queries attend once
+Image and prompt are one sequence there, and every position attends to all of it. The model
+computes its images exactly as without the tap. Beside it, the image's queries attend once
 more to the same keys, with values that are 1 where a key belongs to a word and 0 elsewhere: the
 outputs are the weights, summed over a word's tokens, and no matrix of all weights is ever built
 (the augmented-value route). In the precision of the model, since attention kernels sum in fp32.
 
-What is not given to the prompt is given to the picture itself, so that words do not sum to 1.
+What is not given to the prompt is given to the image itself, so that words do not sum to 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class JointAttentionTap:
         named: The pipeline's family.
         words: Of each image's prompt, padding of the batch included.
         negatives: Also follow the negative half, with its words.
-        size: Rows and columns of the picture's tokens.
+        size: Rows and columns of the image's tokens.
         layers: Also keep each layer's mass by word.
         stages: As `AttentionTap`.
     """
@@ -130,7 +130,7 @@ class JointAttentionTap:
         first = 0 if self.text_first else keys.shape[2]
         if text is not None:
             keys = torch.cat([text, keys] if self.text_first else [keys, text], dim=2)
-        elif self.text_first:  # a single block: prompt and picture came in as one
+        elif self.text_first:  # a single block: prompt and image came in as one
             queries = queries[:, :, self._text :]
         if rotary is not None:
             keys = apply_rotary_emb(keys, rotary)

@@ -1,4 +1,4 @@
-"""What the sampler believes the picture to be at each step, and prompts exchanged on the way.
+"""What the sampler believes the image to be at each step, and prompts exchanged on the way.
 
 Predicted x0 is read from the sampler itself: its own `step` computes it, so that every sampler's
 parameterisation and guidance are right by construction. Nothing that the pipeline gets is changed.
@@ -73,7 +73,7 @@ class StepsTap:
             yield
         finally:
             del scheduler.step
-        why = "" if seen else f"{type(scheduler).__name__} tells no predicted picture"
+        why = "" if seen else f"{type(scheduler).__name__} tells no predicted image"
         notes = {"steps": [s for s, _ in seen], "forwards": forwards[0], "why": why}
         self._done = [
             Record({"x0": np.stack([x[i].numpy() for _, x in seen])} if seen else {}, notes)

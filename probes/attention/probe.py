@@ -41,7 +41,7 @@ MASS = MetricSpec("attention to a word", "level", "of attention", None, "mass", 
 SPREAD = MetricSpec("spread of attention", "level", "sides of the image", None, "spread")
 OVERLAP = MetricSpec("overlap of attention", "level", "IoU", None, span=1.0)
 UNIFORM_SPREAD = sqrt(1 / 6)
-"""Spread of attention that is alike everywhere, in sides of the picture."""
+"""Spread of attention that is alike everywhere, in sides of the image."""
 SHORT = 3
 """Findings tell of words longer than this; all words are in the scores."""
 MOST_WORDS = 8
@@ -76,7 +76,7 @@ class CrossAttention:
         """One row a word of a cell's prompt, also for '<start>' and '<end>'.
 
         Columns: cell, half ('prompt' or 'negative'), index, word, mass (share of attention, mean
-        over forwards), centre_y, centre_x (0 to 1), spread (sides of the picture), entropy (of
+        over forwards), centre_y, centre_x (0 to 1), spread (sides of the image), entropy (of
         the map, 0 to 1), tokens' attention over the forwards as lists mass_steps, spread_steps,
         text_entropy (nats); overlap, a list over the words; layer_mass, a list over the layers
         (empty unless asked for); map: whether the map is kept; cut: text that is not seen; note.
@@ -318,7 +318,7 @@ def _lines(table: pd.DataFrame) -> Figure:
 
 
 def _heat(table: pd.DataFrame, stages: int) -> list[Figure]:
-    """The kept maps over their pictures: a row a picture, or a picture's word by stage."""
+    """The kept maps over their images: a row an image, or an image's word by stage."""
     kept = table[table["map"].astype(bool) & ~table["word"].isin([START, END])]
     rows: list[tuple[str, str, str, str]] = []
     by_stage: list[tuple[str, str, str, str]] = []
@@ -327,7 +327,7 @@ def _heat(table: pd.DataFrame, stages: int) -> list[Figure]:
         first = own.iloc[0]
         name = f"{first['arm']} · {first['prompt']}"
         name += f" · seed {first['seed']}" if kept["seed"].nunique() > 1 else ""
-        rows.append((name, "picture", cell, ""))
+        rows.append((name, "image", cell, ""))
         words = content_words(own["word"])
         for n, word in enumerate(words, 1):
             index = int(own.loc[own["word"] == word, "index"].iloc[0])
@@ -344,15 +344,14 @@ def _heat(table: pd.DataFrame, stages: int) -> list[Figure]:
             "maps",
             rows,
             "Where attention to a word is, over all layers and steps; " + meant.format("words"),
-            "Pictures with heat maps over them: a row a picture, a column a word of its prompt.",
+            "Images with heat maps over them: a row an image, a column a word of its prompt.",
         ),
         (
             "stages",
             by_stage,
             "Where attention to a word is at each stage, from much noise to little, equal parts of "
             "the noise levels; " + meant.format("stages"),
-            "Pictures with heat maps over them: a row a word of a picture's prompt, a column a "
-            "stage.",
+            "Images with heat maps over them: a row a word of an image's prompt, a column a stage.",
         ),
     )
     columns = ["row", "column", "cell", "caption"]

@@ -81,14 +81,14 @@ def compare_arms(
 def attrition(
     frame: pd.DataFrame, attribute: AttributeSpec, instrument: str, shared: bool = False
 ) -> list[Finding]:
-    """Share of the planned pictures that were told no class, by arm and by what they were."""
+    """Share of the planned images that were told no class, by arm and by what they were."""
     findings = []
     for arm, part in frame.groupby("arm", sort=False):
         subject = subject_of(part, attribute.name)
         lost = ~part["outcome"].isin(attribute.class_names)
         share = mean_share(lost, part, shared)
         kinds = {o: int((part["outcome"] == o).sum()) for o in OUTCOMES}
-        kinds["no picture"] = int(part["outcome"].isna().sum())
+        kinds["no image"] = int(part["outcome"].isna().sum())
         findings.append(
             Finding(
                 id=f"{PROBE}/not-counted/{instrument}/{arm}",
@@ -103,9 +103,7 @@ def attrition(
                 n_clusters=part["prompt"].nunique(),
                 reference=Reference(null=0.0),
                 instrument=instrument,
-                note=(
-                    ", ".join(f"{k} {v}" for k, v in kinds.items() if v) or "every picture counted"
-                )
+                note=(", ".join(f"{k} {v}" for k, v in kinds.items() if v) or "every image counted")
                 + clustered(part, shared),
             )
         )
@@ -136,7 +134,7 @@ def clustered(part: pd.DataFrame, shared: bool) -> str:
 def intersections(
     frames: Mapping[str, pd.DataFrame], spec: Spec, classifier: str
 ) -> tuple[list[Finding], list[Figure]]:
-    """For each two attributes: how pictures fall on their combinations, by arm."""
+    """For each two attributes: how images fall on their combinations, by arm."""
     named = {a.name: a for a in spec.attributes}
     findings, figures = [], []
     for one, two in combinations(frames, 2):
@@ -203,10 +201,10 @@ def _association(
 def disagreement(
     frames: Mapping[str, Mapping[str, pd.DataFrame]], shared: bool = False
 ) -> tuple[list[Finding], list[Figure]]:
-    """How often two classifiers count the same picture differently.
+    """How often two classifiers count the same image differently.
 
     Args:
-        frames: Outcomes by classifier and attribute, of the same pictures in the same order.
+        frames: Outcomes by classifier and attribute, of the same images in the same order.
         shared: Whether all prompts share the same seeds.
     """
     findings, rows = [], []
@@ -229,7 +227,7 @@ def disagreement(
                         n=len(part),
                         n_clusters=part["prompt"].nunique(),
                         instrument=f"{one} and {two}",
-                        note="no classifier is the truth: label the pictures they disagree on"
+                        note="no classifier is the truth: label the images they disagree on"
                         + clustered(part, shared),
                     )
                 )
@@ -241,10 +239,8 @@ def disagreement(
                 ]
     if not rows:
         return findings, []
-    table = pd.DataFrame(
-        rows, columns=["attribute", "arm", "first says", "second says", "pictures"]
-    )
-    caption = "What two classifiers say of the same pictures."
+    table = pd.DataFrame(rows, columns=["attribute", "arm", "first says", "second says", "images"])
+    caption = "What two classifiers say of the same images."
     return findings, [Figure("disagreement", "table", table, caption, caption)]
 
 
@@ -285,7 +281,7 @@ def guards(
                     value=suite.value,
                     low=suite.low,
                     high=suite.high,
-                    estimator="mean over prompts of the cosine of picture and prompt",
+                    estimator="mean over prompts of the cosine of image and prompt",
                     note=NO_NULL + clustered(known, spec.seeds.shared),
                     n_clusters=len(values),
                 )
@@ -301,7 +297,7 @@ def guards(
                     low=mean.low,
                     high=mean.high,
                     estimand="prompts like these",
-                    estimator="mean over prompts of the mean 1 - cosine of two seeds' pictures",
+                    estimator="mean over prompts of the mean 1 - cosine of two seeds' images",
                     note=NO_NULL + (f"; {UNCLUSTERED}" if spec.seeds.shared else ""),
                     n_clusters=len(spread),
                 )
@@ -319,7 +315,7 @@ def guards(
 
 
 def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:
-    """Mean 1 - cosine over all pairs of seeds, one number a prompt with two or more pictures."""
+    """Mean 1 - cosine over all pairs of seeds, one number a prompt with two or more images."""
     spread = []
     for _, own in part.groupby("prompt", sort=False):
         held = [embeddings[c] for c in own["cell"] if c in embeddings.index]

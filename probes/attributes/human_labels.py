@@ -1,4 +1,4 @@
-"""What people's labels on a run's own pictures say of its shares, and how far they agree."""
+"""What people's labels on a run's own images say of its shares, and how far they agree."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def with_labels(
     shared: bool = False,
     targets: Mapping[str, Mapping[str, float]] | None = None,
 ) -> list[Finding]:
-    """Shares over a whole arm that lean on people's labels of some of its pictures.
+    """Shares over a whole arm that lean on people's labels of some of its images.
 
     Args:
         part: The arm's rows: cell, prompt, outcome.
         attribute: Of which.
-        instrument: What read all pictures.
-        labels: cell, attribute, class, rater; several people's labels of one picture are
+        instrument: What read all images.
+        labels: cell, attribute, class, rater; several people's labels of one image are
             averaged.
-        drawn: The kept sample (cell, pi, drawn) from which the labelled pictures come. None: the
-            labelled pictures are supposed to be a random part of all.
+        drawn: The kept sample (cell, pi, drawn) from which the labelled images come. None: the
+            labelled images are supposed to be a random part of all.
         shared: Whether all prompts share the same seeds.
         targets: Targets by prompt, where prompts have their own.
     """
@@ -55,7 +55,7 @@ def with_labels(
     notes = []
     if drawn is None:
         chance = pd.Series(len(votes) / max(len(told), 1), index=told.index)
-        notes.append("supposes that the labelled pictures are a random part of all")
+        notes.append("supposes that the labelled images are a random part of all")
     else:
         pi = drawn.set_index("cell")["pi"]
         new = len(told) - int(told.index.isin(pi.index).sum())
@@ -67,9 +67,9 @@ def with_labels(
         chance = pi.reindex(told.index) * (len(votes) / max(wanted, 1))
         notes.append(f"of {wanted} drawn with known probability")
         if new:
-            notes.append(f"{new} pictures made after the draw are left out")
+            notes.append(f"{new} images made after the draw are left out")
         if beside:
-            notes.append(f"{beside} labels of pictures that were not drawn are left out")
+            notes.append(f"{beside} labels of images that were not drawn are left out")
     if votes.empty:
         return []
     read = np.stack([(told["outcome"] == c).to_numpy(float) for c in names], axis=1)
@@ -84,13 +84,13 @@ def with_labels(
     findings = []
     for name in reported_classes(attribute):
         k = names.index(name)
-        about = [f"{len(votes)} pictures labelled by people", *notes]
+        about = [f"{len(votes)} images labelled by people", *notes]
         if powered.methods[k] == EXACT:
             about.append(
                 "few labels, few of this class or of others, or few disagreements with the "
                 "instrument: an exact interval"
             )
-        about.append(f"as counted over the same pictures {counted[k]:.1%}")
+        about.append(f"as counted over the same images {counted[k]:.1%}")
         target = float(told["prompt"].map({p: t[name] for p, t in wanted_of.items()}).mean())
         measured = bool(np.isfinite(powered.value[k]))
         findings.append(
@@ -118,7 +118,7 @@ def with_labels(
 
 
 def agreement_figure(labels: pd.DataFrame, attribute: AttributeSpec) -> list[Figure]:
-    """How far several labellers agree; nothing where no picture has two labels."""
+    """How far several labellers agree; nothing where no image has two labels."""
     table = kappa_table(labels, attribute)
     if table.empty:
         return []
@@ -128,7 +128,7 @@ def agreement_figure(labels: pd.DataFrame, attribute: AttributeSpec) -> list[Fig
             f"agreement/{slug(attribute.name)}",
             "table",
             table,
-            f"{title}: how far labellers agree (Fleiss' kappa, with 95 % intervals over pictures). "
+            f"{title}: how far labellers agree (Fleiss' kappa, with 95 % intervals over images). "
             "1 is full agreement, 0 none beyond chance.",
             f"{title}: a table of agreement by the number of labels an image has.",
             subject={"attribute": attribute.name},

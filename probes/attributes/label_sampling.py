@@ -1,10 +1,10 @@
-"""People's labels on a run's own pictures: which to label, in which order, and how they agree.
+"""People's labels on a run's own images: which to label, in which order, and how they agree.
 
-Which pictures: each is drawn by itself with a known probability (Poisson sampling) that grows
+Which images: each is drawn by itself with a known probability (Poisson sampling) that grows
 with the instruments' uncertainty, so that labels go where they tell most (Zrnic and Candès,
 Active statistical inference, 2024). The whole table of probabilities is kept in the run: what
-the labels say of all pictures rests on it. Labels are only ever added, each in a file of its
-own, so that several people can label at once; of one person's labels of one picture the last
+the labels say of all images rests on it. Labels are only ever added, each in a file of its
+own, so that several people can label at once; of one person's labels of one image the last
 counts.
 """
 
@@ -29,31 +29,31 @@ from harness.store.run import LABEL_COLUMNS, WITHDRAWN, Run
 from harness.text import nearest, slug
 
 FLOOR = 0.1
-"""Uncertainty that even the surest picture is reckoned with. An instrument can be sure and
+"""Uncertainty that even the surest image is reckoned with. An instrument can be sure and
 wrong: without a floor its confident errors would hardly ever be seen."""
 FEWEST_TO_RESAMPLE = 10
-"""Pictures with several labels below which agreement has no interval."""
+"""Images with several labels below which agreement has no interval."""
 DRAWS = 1000
 
 
 def sample(run_path: Path, attribute: str, n: int, seed: int) -> pd.DataFrame:
-    """Draw about n pictures of a run to be labelled, or read those drawn before.
+    """Draw about n images of a run to be labelled, or read those drawn before.
 
-    A picture's probability is in proportion to its uncertainty, at least `FLOOR`; see
+    An image's probability is in proportion to its uncertainty, at least `FLOOR`; see
     `uncertainty`. The number drawn is random, n on average. The sample is kept: later calls
     return it, whatever their n and seed.
 
     Args:
         run_path: The run.
         attribute: One of the run's attributes.
-        n: Pictures wanted, at least 1; where the run has no more than n, all are drawn.
+        n: Images wanted, at least 1; where the run has no more than n, all are drawn.
         seed: Of the draw.
 
     Returns:
-        Columns cell and pi (0 to 1, above 0), one row a drawn picture, in the plan's order.
+        Columns cell and pi (0 to 1, above 0), one row a drawn image, in the plan's order.
 
     Raises:
-        SpecError: No run, no such attribute, no pictures, or pictures still to be made.
+        SpecError: No run, no such attribute, no images, or images still to be made.
     """
     run, spec = _open(run_path)
     declared = attribute_of(spec, attribute)
@@ -61,7 +61,7 @@ def sample(run_path: Path, attribute: str, n: int, seed: int) -> pd.DataFrame:
     if kept is None:
         refuse(run)
         if n < 1:
-            raise SpecError(f"--n {n}: at least 1 picture must be labelled")
+            raise SpecError(f"--n {n}: at least 1 image must be labelled")
         cells = _pictures(run)
         unsure = _uncertainties(run, spec, declared, cells)
         pi = probabilities(unsure, n)
@@ -134,7 +134,7 @@ def add_table(
         mapping: Class, outcome or '' (no label) by value, for values that are no class.
 
     Returns:
-        Labels kept, and how many of them are of pictures outside the kept samples.
+        Labels kept, and how many of them are of images outside the kept samples.
 
     Raises:
         SpecError: A column is missing, or the first row that is wrong, by its line in a CSV.
@@ -180,26 +180,26 @@ def _drawn_cells(run: Run, attribute: str) -> set[str]:
 
 
 def agreement(run_path: Path, attribute: str) -> pd.DataFrame:
-    """How far labellers agree on a run's pictures; see `kappa_table`."""
+    """How far labellers agree on a run's images; see `kappa_table`."""
     run, spec = _open(run_path)
     return kappa_table(_labels(run, spec), attribute_of(spec, attribute))
 
 
 def kappa_table(labels: pd.DataFrame, attribute: AttributeSpec) -> pd.DataFrame:
-    """Fleiss' kappa (1971) of the pictures that several people labelled.
+    """Fleiss' kappa (1971) of the images that several people labelled.
 
     Kappa is agreement beyond what people who label at random with the same shares would reach:
-    1 is full agreement, 0 none beyond chance. Pictures with another number of labels are told
+    1 is full agreement, 0 none beyond chance. Images with another number of labels are told
     apart, since Fleiss' formula needs one number.
 
     Args:
-        labels: Columns cell, attribute, class, rater; one row a person and picture.
+        labels: Columns cell, attribute, class, rater; one row a person and image.
         attribute: Which labels.
 
     Returns:
-        One row for each number of labels a picture has, most pictures first: raters, pictures,
+        One row for each number of labels an image has, most images first: raters, images,
         agreement (share of pairs of labels that agree), kappa, low and high (percentile
-        bootstrap over pictures), note. Empty where no picture has two labels.
+        bootstrap over images), note. Empty where no image has two labels.
     """
     from statsmodels.stats.inter_rater import fleiss_kappa
 
@@ -219,18 +219,18 @@ def kappa_table(labels: pd.DataFrame, attribute: AttributeSpec) -> pd.DataFrame:
         else:
             kappa = float(fleiss_kappa(table))
             if len(table) < FEWEST_TO_RESAMPLE:
-                note = f"fewer than {FEWEST_TO_RESAMPLE} pictures: no interval"
+                note = f"fewer than {FEWEST_TO_RESAMPLE} images: no interval"
             else:
                 low, high = _bootstrapped(table)
         rows.append((int(raters), len(table), same, kappa, low, high, note))
-    columns = ["raters", "pictures", "agreement", "kappa", "low", "high", "note"]
+    columns = ["raters", "images", "agreement", "kappa", "low", "high", "note"]
     return pd.DataFrame(rows, columns=columns).sort_values(
-        "pictures", ascending=False, ignore_index=True
+        "images", ascending=False, ignore_index=True
     )
 
 
 def agreement_lines(run_path: Path) -> list[str]:
-    """Agreement on every attribute of a run, one line each number of labels a picture has."""
+    """Agreement on every attribute of a run, one line each number of labels an image has."""
     run, spec = _open(run_path)
     labels = _labels(run, spec)
     lines = []
@@ -240,10 +240,10 @@ def agreement_lines(run_path: Path) -> list[str]:
             told += f" [{row.low:.2f}, {row.high:.2f}]" if row.low == row.low else ""
             told += f" ({row.note})" if row.note else ""
             lines.append(
-                f"{attribute.name}: {row.pictures} pictures with {row.raters} labels each: "
+                f"{attribute.name}: {row.pictures} images with {row.raters} labels each: "
                 f"{row.agreement:.0%} of pairs agree, {told}"
             )
-    return lines or ["no picture has labels of two people yet: nothing to compare"]
+    return lines or ["no image has labels of two people yet: nothing to compare"]
 
 
 def _bootstrapped(table: NDArray[np.float64]) -> tuple[float, float]:
@@ -257,10 +257,10 @@ def _bootstrapped(table: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def uncertainty(scores: pd.DataFrame, attribute: AttributeSpec) -> NDArray[np.float64]:
-    """How unsure an instrument is of each picture: 0 (sure) to 1 (all outcomes equally likely).
+    """How unsure an instrument is of each image: 0 (sure) to 1 (all outcomes equally likely).
 
     √(1 − Σ p²), the standard deviation of the outcome by the instrument's own probabilities, as
-    a part of its largest. It is what pictures are best drawn by if the instrument is calibrated
+    a part of its largest. It is what images are best drawn by if the instrument is calibrated
     (Zrnic and Candès 2024, section 3; Neyman 1934).
 
     Args:
@@ -282,7 +282,7 @@ def probabilities(unsure: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
     Args:
         unsure: (N,) 0 to 1.
-        n: Pictures wanted on average; N or more draws all.
+        n: Images wanted on average; N or more draws all.
     """
     size = np.maximum(unsure, FLOOR)
     pi = np.ones(len(size))
@@ -328,7 +328,7 @@ def _person(labeller: str) -> str:
 
 
 def _open(folder: Path) -> tuple[Run, Spec]:
-    """The run and its spec, without what makes pictures (torch).
+    """The run and its spec, without what makes images (torch).
 
     Raises:
         SpecError: The folder holds no run, or part of it lies elsewhere.
@@ -372,14 +372,14 @@ def _pictures(run: Run) -> list[str]:
     made = {cell for unit, vae in files for cell in run.made_cells(unit, vae)}
     cells = [c for c in dict.fromkeys(plan["cell"]) if c in made]
     if not cells:
-        raise SpecError(f"{run.folder}: the run holds no pictures to label")
+        raise SpecError(f"{run.folder}: the run holds no images to label")
     return cells
 
 
 def _uncertainties(
     run: Run, spec: Spec, attribute: AttributeSpec, cells: list[str]
 ) -> NDArray[np.float64]:
-    """The mean uncertainty over the run's classifiers; 1 where none has read a picture."""
+    """The mean uncertainty over the run's classifiers; 1 where none has read an image."""
     folders = run.instruments()
     plan = run.read_plan()
     assert plan is not None

@@ -115,7 +115,7 @@ def measured_errors(
             with that setting, an empty field for all.
         attribute: Which classes.
         instrument: Name of the instrument, such as 'clip.gender-presentation'.
-        cells: Rows of the plan: the pictures that the errors are for.
+        cells: Rows of the plan: the images that the errors are for.
 
     Returns:
         None where the rows say nothing of this attribute and instrument at these settings.
@@ -218,13 +218,13 @@ def counts_of(outcome: pd.Series, names: tuple[str, ...]) -> np.ndarray:
 
 
 class PromptCounts(NamedTuple):
-    """How often each outcome is among each prompt's pictures.
+    """How often each outcome is among each prompt's images.
 
     Attributes:
         prompts: in order of first appearance.
         names: the classes, then `OUTCOMES`.
         counts: (prompts, names).
-        lost: (prompts,) planned pictures that are not there.
+        lost: (prompts,) planned images that are not there.
     """
 
     prompts: list[str]

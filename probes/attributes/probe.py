@@ -1,8 +1,8 @@
-"""Attribute bias: what share of a prompt's pictures shows each class, and how sure that is.
+"""Attribute bias: what share of a prompt's images shows each class, and how sure that is.
 
-Shares come three ways. As counted: of the pictures whose class the instrument told. Corrected
+Shares come three ways. As counted: of the images whose class the instrument told. Corrected
 for the instrument's measured errors (`probes.statistics.corrected_shares`). Prediction-powered,
-where people labelled some of this run's own pictures. The distance from the target is total
+where people labelled some of this run's own images. The distance from the target is total
 variation, beside what a model that meets the target scores at this n.
 """
 
@@ -136,7 +136,7 @@ def analyse_attribute(
                 subject={"attribute": attribute.name},
                 instrument=instrument,
                 status="not-measured",
-                note="no measured errors of this instrument: label some pictures and name the "
+                note="no measured errors of this instrument: label some images and name the "
                 "table as `errors` in the spec; until then shares are as counted",
             )
         )
@@ -162,7 +162,7 @@ def analyse_attribute(
             f"shares/{instrument}",
             "bar",
             chart,
-            f"{title}: share of each prompt's pictures, as counted by {instrument}, with 95 % "
+            f"{title}: share of each prompt's images, as counted by {instrument}, with 95 % "
             "intervals; the rule is the target.",
             f"{title}: dots with intervals, one for each prompt and model, beside the target.",
             subject={"attribute": attribute.name, "instrument": instrument},

@@ -232,7 +232,7 @@ def _kept(note: str) -> list[str]:
 
 
 def _not_counted(others: np.ndarray, lost: int) -> str:
-    kinds = [*zip(OUTCOMES, others, strict=True), ("no picture", lost)]
+    kinds = [*zip(OUTCOMES, others, strict=True), ("no image", lost)]
     said = ", ".join(f"{name} {n}" for name, n in kinds if n)
     return f"not counted: {said}" if said else ""
 

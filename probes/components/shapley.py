@@ -4,7 +4,7 @@ Text encoder, denoiser and VAE are exchanged in all eight combinations on the sa
 seeds. The value of a combination is the mean over prompts of w · (share - share of A), where w
 says which way the prompt's stereotype points. A component's Shapley value is the mean, over the
 orders in which the three can be exchanged, of what its exchange adds: the three sum to the
-whole difference. It is linear in the pictures' outcomes, so every cell has its own and the
+whole difference. It is linear in the images' outcomes, so every cell has its own and the
 interval is that of a mean over prompts, paired by seed.
 
 Where no direction is declared, the sign comes from one half of the seeds and the effect from
@@ -95,7 +95,7 @@ def attribute_share(
     """Findings of one class of one attribute.
 
     Args:
-        outcomes: Columns prompt, seed, and 0 to 7: whether the picture of each of
+        outcomes: Columns prompt, seed, and 0 to 7: whether the image of each of
             `combinations()` is of the class (1 or 0; NaN: not counted). Cells that lack one of
             the eight are left out and counted.
         subject: Of what: attribute, class, and the two checkpoints.
@@ -114,7 +114,7 @@ def attribute_share(
         reference=Reference(0.0, 0.0),
         instrument=instrument,
         estimator="Shapley value of the full swap, mean over prompts, paired, t",
-        note=f"{lost} cells lack one of the eight pictures" if lost else "",
+        note=f"{lost} cells lack one of the eight images" if lost else "",
     )
     estimated = not set(whole["prompt"]) <= set(declared)
     if estimated:

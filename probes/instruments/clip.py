@@ -1,6 +1,6 @@
-"""CLIP models as instruments: what attribute a picture shows, how like its prompt it is.
+"""CLIP models as instruments: what attribute an image shows, how like its prompt it is.
 
-One picture is encoded once for all attributes. Class probabilities are a softmax over the
+One image is encoded once for all attributes. Class probabilities are a softmax over the
 classes' mean prompt embeddings (prompt ensembles: Radford et al. 2021, section 3.1.4);
 'nobody' and 'several' are weighed against 'a person' in a softmax of their own.
 """
@@ -121,7 +121,7 @@ class ClipModel:
 
 
 class ClipLikeness:
-    """Cosine of each picture with its own prompt, and its embedding (for diversity)."""
+    """Cosine of each image with its own prompt, and its embedding (for diversity)."""
 
     version = "1"
     inputs = frozenset({"images"})

@@ -1,4 +1,4 @@
-"""Faces in a picture: the LBP cascade that scikit-image ships, so nothing is downloaded.
+"""Faces in an image: the LBP cascade that scikit-image ships, so nothing is downloaded.
 
 An old detector of frontal faces (Zhang et al. 2007, as trained for OpenCV): it misses turned
 and covered ones, and more of some groups than of others. What it misses is counted as 'nobody',
@@ -27,7 +27,7 @@ def _cascade() -> Any:
 
 
 def faces(pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-    """Crops around the faces of a picture, largest first.
+    """Crops around the faces of an image, largest first.
 
     Args:
         pixels: (height, width, 3), uint8 sRGB.

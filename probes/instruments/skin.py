@@ -15,7 +15,7 @@ FEWEST_PIXELS = 16
 
 
 class Skin:
-    """Colorimetry inside each picture's mask; NaN where it has no mask.
+    """Colorimetry inside each image's mask; NaN where it has no mask.
 
     The mask belongs to the latents, not to what a VAE makes of them: all arms of a trajectory
     are measured in the same pixels.

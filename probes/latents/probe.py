@@ -1,4 +1,4 @@
-"""What can be read where: attributes in the noise, the U-Net's levels, the latents, the picture.
+"""What can be read where: attributes in the noise, the U-Net's levels, the latents, the image.
 
 A linear probe is fitted to read an attribute from each set of features and tried on prompts that
 it has not seen. That the starting noise already tells the attribute is a finding, not a fault.
@@ -42,7 +42,7 @@ SIDE = 16
 
 
 class Features:
-    """Features of each picture: noise, blocks at the watched steps, final latents."""
+    """Features of each image: noise, blocks at the watched steps, final latents."""
 
     name = "latents"
     version = "1"
@@ -56,7 +56,7 @@ class Features:
         return {"version": self.version, "name": self.name, "watch": self.watch, "side": SIDE}
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
-        """Rows of cell, feature, values (a list of float32); none for a picture made elsewhere.
+        """Rows of cell, feature, values (a list of float32); none for an image made elsewhere.
 
         Latents and noise are averaged down to at most 16 positions a side.
         """
@@ -102,7 +102,7 @@ class LatentsProbe(Probe[LatentsOptions]):
         own = own.assign(arm=arm_labels(own))
         features = _features(tables)
         if not len(features):
-            return Result([_unmeasured({}, "no picture's denoising was followed")])
+            return Result([_unmeasured({}, "no image's denoising was followed")])
         read: dict[str, pd.Series] = {}
         for attribute, classifier, instrument in clip_readings(spec):
             if instrument in tables:
@@ -125,14 +125,14 @@ class LatentsProbe(Probe[LatentsOptions]):
 
 
 def _features(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The features of all cells, the classifiers' picture embeddings among them."""
+    """The features of all cells, the classifiers' image embeddings among them."""
     parts = []
     if "feature" in tables[Features.name]:
         parts.append(tables[Features.name])
     for name, table in tables.items():
         if name.endswith(".likeness") and "embedding" in table:
             shown = table[["cell", "embedding"]].rename(columns={"embedding": "values"})
-            parts.append(shown.assign(feature=f"picture, {name.removesuffix('.likeness')}"))
+            parts.append(shown.assign(feature=f"image, {name.removesuffix('.likeness')}"))
     if not parts:
         return pd.DataFrame(columns=["cell", "feature", "values"])
     return pd.concat(parts).drop_duplicates(["cell", "feature"])
@@ -199,7 +199,7 @@ def _lines(findings: list[Finding]) -> list[Figure]:
         return []
     columns = ["label", "value", "low", "high", "group", "facet", "target"]
     caption = (
-        "Share of pictures whose attribute a linear probe reads from a set of features, on prompts "
+        "Share of images whose attribute a linear probe reads from a set of features, on prompts "
         "that it was not fitted to, with 95 % intervals; the tick is what labels at random or the "
         "commonest class would give. Blocks run from fine (down 1) to coarse (middle) and back."
     )
@@ -210,11 +210,11 @@ def _lines(findings: list[Finding]) -> list[Figure]:
 def _planes(
     held: pd.DataFrame, outcome: pd.Series, arm: str, instrument: str, umap: bool
 ) -> list[Figure]:
-    """PCA planes of noise, middle, final latents and picture, then UMAP's of the same."""
+    """PCA planes of noise, middle, final latents and image, then UMAP's of the same."""
     names = list(dict.fromkeys(held["feature"]))
     # A transformer has no middle: its last block with both streams stands for it.
     middle = [n for n in names if n.startswith(("middle", "block"))][-1:]
-    chosen = [n for n in names if n in (NOISE, FINAL) or n in middle or n.startswith("picture")]
+    chosen = [n for n in names if n in (NOISE, FINAL) or n in middle or n.startswith("image")]
     classes = held["cell"].map(outcome[~outcome.index.duplicated()].astype(object))
     classes = classes.astype(object).fillna("not told")
     figures = []
@@ -242,7 +242,7 @@ def _planes(
             continue
         columns = ["x", "y", "group", "facet", "cell"]
         caption = (
-            f"{title} of features of {arm}, one point a picture, coloured by what {instrument} "
+            f"{title} of features of {arm}, one point an image, coloured by what {instrument} "
             "reads. "
             + (
                 "The plane shows the two directions of largest variance."
@@ -250,7 +250,7 @@ def _planes(
                 else "Seed 0. Distances between groups and sizes of groups mean nothing."
             )
         )
-        alt = f"Points in a plane, one a picture, coloured by {instrument}."
+        alt = f"Points in a plane, one an image, coloured by {instrument}."
         shown = pd.DataFrame(rows, columns=columns)
         figures.append(Figure(f"latents/{title.lower()}", "scatter+image", shown, caption, alt))
     return figures

@@ -1,9 +1,9 @@
-"""Does it fetch from its training pictures? Two signs that need no data set.
+"""Does it fetch from its training images? Two signs that need no data set.
 
-A prompt whose picture was learned by heart changes the denoiser's prediction more than others
+A prompt whose image was learned by heart changes the denoiser's prediction more than others
 (Wen et al., 'Detecting, Explaining, and Mitigating Memorization in Diffusion Models', ICLR 2024:
-the norm of prediction with prompt − without), and gives much the same picture at every seed.
-Both are signs, not proof: a proof is the training picture.
+the norm of prediction with prompt − without), and gives much the same image at every seed.
+Both are signs, not proof: a proof is the training image.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ RESAMPLES = 2000
 
 
 class GuidanceNorm:
-    """The tap's numbers of each picture."""
+    """The tap's numbers of each image."""
 
     name = "guidance-norm"
     metrics = (NORM,)
@@ -77,7 +77,7 @@ class MemoryProbe(Probe[ProbeOptions]):
     name = PROBE
 
     def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
-        """The guidance norm; picture embeddings come with the probe `attributes`."""
+        """The guidance norm; image embeddings come with the probe `attributes`."""
         return (GuidanceNorm(),)
 
     def taps(self, options: ProbeOptions, spec: Spec) -> Sequence[Tap]:
@@ -99,7 +99,7 @@ class MemoryProbe(Probe[ProbeOptions]):
         norms = own.merge(tables[GuidanceNorm.name].drop_duplicates("cell"), on="cell")
         held = norms.dropna(subset=["norm"])
         if not len(held):
-            note = str(norms["note"].iloc[0]) if len(norms) else "no picture was followed"
+            note = str(norms["note"].iloc[0]) if len(norms) else "no image was followed"
             findings.append(_blank("norm", {}, NORM).not_measured(note))
         for arm, part in held.groupby("arm", sort=False):
             by_prompt = {
@@ -125,9 +125,9 @@ class MemoryProbe(Probe[ProbeOptions]):
 
 
 def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Mean 1 − cosine between pictures (n, width), with its jackknife t interval.
+    """Mean 1 − cosine between images (n, width), with its jackknife t interval.
 
-    Pairs share pictures, so that the interval goes by pictures left out one by one; NaN below 3.
+    Pairs share images, so that the interval goes by images left out one by one; NaN below 3.
     """
     unit = shown / np.linalg.norm(shown, axis=1, keepdims=True)
     apart, n = 1 - unit @ unit.T, len(unit)
@@ -232,7 +232,7 @@ def _bars(found: list[Finding], arm: str) -> Figure:
     caption = (
         f"{arm}: how much the prompt changes the denoiser's prediction, mean over steps, with 95 % "
         "intervals over seeds; the rule is the median prompt. A prompt far above it may be learned "
-        "by heart; look for its training picture."
+        "by heart; look for its training image."
     )
     columns = ["label", "value", "low", "high", "group", "target"]
     alt = "Dots with intervals: the guidance norm of each prompt."

@@ -170,7 +170,7 @@ def _corrected(
     instrument: str,
     errors: Errors,
 ) -> list[Finding]:
-    """Shares of all pictures of a level, corrected for the instrument's measured errors."""
+    """Shares of all images of a level, corrected for the instrument's measured errors."""
     names = attribute.class_names
     fixed = corrected_shares(counts_of(outcomes, errors.table.outcomes), errors.table)
     findings = []
@@ -189,7 +189,7 @@ def _corrected(
                 n_clusters=_prompts(outcomes),
                 estimator="all prompts together, corrected for the instrument's measured errors",
                 instrument=instrument,
-                note="supposes that the error table holds for these pictures",
+                note="supposes that the error table holds for these images",
             )
         )
     return findings
@@ -218,7 +218,7 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Figure]:
             if f.subject["class"] == each
         ]
         caption = (
-            f"Share of pictures that {instrument} reads as {each}{told}, by {what}; the same "
+            f"Share of images that {instrument} reads as {each}{told}, by {what}; the same "
             "prompts and starting noise throughout, 95 % intervals for these prompts."
         )
         columns = ["x", "value", "low", "high", "group", "facet"]

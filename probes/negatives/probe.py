@@ -92,7 +92,7 @@ class NegativesProbe(Probe[NegativesOptions]):
         findings: list[Finding] = []
         figures: list[Figure] = []
         if not spec.classifiers or "attributes" not in spec.probes:
-            note = "no classifier looks at these pictures: add the probe attributes"
+            note = "no classifier looks at these images: add the probe attributes"
             return Result([blank("effect", {}).not_measured(note)])
         by_text = {", ".join(options.negatives[:k]): float(k) for k in options.doses()}
         doses = plan[plan["kind"] == DOSE]
@@ -171,7 +171,7 @@ def _likeness(
 
 
 def diversity(part: pd.DataFrame) -> pd.Series:
-    """Each picture's mean 1 − cosine with the others of its prompt and dose; NaN if alone."""
+    """Each image's mean 1 − cosine with the others of its prompt and dose; NaN if alone."""
     out = pd.Series(nan, index=part.index)
     for _, own in part.groupby(["prompt", "dose"]):
         if len(own) > 1:

@@ -1,7 +1,7 @@
-"""Power spectra of pictures and latents: lost detail, added noise, the decoder's grid.
+"""Power spectra of images and latents: lost detail, added noise, the decoder's grid.
 
 Luma is skimage's `rgb2gray` of the sRGB values as they are stored, 0 to 1. The reference of a
-picture is what the first VAE made of the same latents or, in a round trip, the original.
+image is what the first VAE made of the same latents or, in a round trip, the original.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LATENT = (Measure(SLOPE), Measure(LATENT_DETAIL))
 
 
 class Spectrum:
-    """The spectrum of each picture's luma, and how it differs from its reference's.
+    """The spectrum of each image's luma, and how it differs from its reference's.
 
     Args:
         period: The decoder's upsampling in pixels.
@@ -153,7 +153,7 @@ class SpectrumProbe(Probe[ProbeOptions]):
     name = "spectrum"
 
     def instruments(self, options: ProbeOptions, spec: Spec) -> Sequence[Instrument]:
-        """The spectra of pictures and of latents."""
+        """The spectra of images and of latents."""
         return (Spectrum(), LatentSpectrum())
 
     def analyse(self, given: AnalysisInput[ProbeOptions]) -> Result:
@@ -180,7 +180,7 @@ class SpectrumProbe(Probe[ProbeOptions]):
 
 
 def _error_lines(frame: pd.DataFrame) -> Figure:
-    """Mean log-spectral error by frequency, one line an arm, with t intervals over pictures."""
+    """Mean log-spectral error by frequency, one line an arm, with t intervals over images."""
     rows = []
     for arm, part in frame.groupby("arm", sort=False):
         errors = np.stack([np.asarray(e, float) for e in part["log_spectral_error"]])
@@ -195,7 +195,7 @@ def _error_lines(frame: pd.DataFrame) -> Figure:
         "spectrum/error",
         "line",
         pd.DataFrame(rows, columns=["x", "value", "low", "high", "group"]),
-        "Spectral error in dB by frequency in cycles per pixel, against the reference picture: "
-        "below 0 detail is lost, above 0 something is added. 95 % intervals over pictures.",
+        "Spectral error in dB by frequency in cycles per pixel, against the reference image: "
+        "below 0 detail is lost, above 0 something is added. 95 % intervals over images.",
         "Lines of the spectral error by frequency, one for each VAE.",
     )

@@ -21,7 +21,7 @@ from statsmodels.stats.proportion import proportion_confint
 from probes.statistics.total_variation import is_degenerate, null_distances, tail
 
 Floats = NDArray[np.float64]
-Estimand = Literal["this suite", "prompts like these", "pictures like these"]
+Estimand = Literal["this suite", "prompts like these", "images like these"]
 
 LEVEL = 0.95
 FEWEST_PROMPTS = 20
@@ -171,7 +171,7 @@ def _joined(
     if estimand not in ("this suite", "prompts like these"):
         raise ValueError(
             f"estimand {estimand!r} is neither 'this suite' nor 'prompts like these'; where each "
-            "picture is a sample of its own, it is its own prompt"
+            "image is a sample of its own, it is its own prompt"
         )
     values = [np.asarray(v, float) for v in by_prompt]
     for i, v in enumerate(values):

@@ -1,6 +1,6 @@
 """Features to planes, and to what can be read from them: PCA, UMAP, linear probes.
 
-All functions take a matrix (n, width), one row a picture.
+All functions take a matrix (n, width), one row an image.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ PENALTIES = (0.003, 0.03, 0.3)
 strongest is best for roles never seen (.81 against .75), the weakest for other prompts of roles
 that were seen (.96 against .91)."""
 FEWEST = 4
-"""Pictures that a plane needs."""
+"""Images that a plane needs."""
 
 
 class Plane(NamedTuple):
-    """Two coordinates a picture.
+    """Two coordinates an image.
 
     Attributes:
         points: (n, 2).
         trust: Trustworthiness (Venna and Kaski 2001), 0 to 1: whether neighbours in the plane are
-            neighbours in the features; about .5 for a random plane. NaN below 4 pictures.
+            neighbours in the features; about .5 for a random plane. NaN below 4 images.
         explained: PCA's share of variance by component; empty for UMAP.
         neighbours: UMAP's, and those of `trust`.
     """
@@ -54,7 +54,7 @@ class Reading(NamedTuple):
     """What a linear probe read on prompts that it was not fitted to.
 
     Attributes:
-        right: (n,), whether each picture's class was read.
+        right: (n,), whether each image's class was read.
         chance: mean share right with the labels permuted: what there is to be had by chance.
         majority: share of the commonest class.
     """
@@ -75,7 +75,7 @@ def pca_plane(x: Floats) -> Plane:
 
 
 def umap_plane(x: Floats, seed: int = 0) -> Plane:
-    """UMAP (McInnes et al. 2018), the same for the same seed; a picture, no proof."""
+    """UMAP (McInnes et al. 2018), the same for the same seed; an image, no proof."""
     import torch
 
     threads = torch.get_num_threads()
@@ -97,7 +97,7 @@ def linear_probe(x: Floats, y: NDArray[Any], groups: NDArray[Any], seed: int = 0
     Args:
         x: (n, width).
         y: (n,) classes.
-        groups: (n,) prompts; all pictures of a prompt are on one side of every split.
+        groups: (n,) prompts; all images of a prompt are on one side of every split.
         seed: Of the permutations.
 
     Returns:
@@ -160,5 +160,5 @@ def _trust(x: Floats, points: Floats) -> float:
     n = len(x)
     if n < FEWEST:
         return float("nan")
-    # The measure needs fewer neighbours than half of the pictures.
+    # The measure needs fewer neighbours than half of the images.
     return float(trustworthiness(x, points, n_neighbors=min(_neighbours(n), (n - 1) // 2)))

@@ -17,7 +17,7 @@ from scipy.signal.windows import hann
 Floats = NDArray[np.float64]
 
 BINS = 32
-"""Bins of the spectra of pictures."""
+"""Bins of the spectra of images."""
 HIGH = 0.25
 """Frequencies above this are high: details finer than four pixels."""
 ROUNDING = 1 / (12 * 255**2)
@@ -77,7 +77,7 @@ def _frequencies(shape: tuple[int, ...]) -> Floats:
 
 
 def bin_centres(bins: int = BINS) -> Floats:
-    """Middle frequency of each bin of `radial`, the same for every size of picture."""
+    """Middle frequency of each bin of `radial`, the same for every size of image."""
     centres: Floats = (np.arange(bins) + 0.5) * _TOP / bins
     return centres
 

@@ -1,6 +1,6 @@
-"""Shares of the true classes from people's labels on some pictures and an instrument on all.
+"""Shares of the true classes from people's labels on some images and an instrument on all.
 
-The instrument's reading of every picture is taken first; the labelled pictures then say how far
+The instrument's reading of every image is taken first; the labelled images then say how far
 off it is, each weighted by one over the probability with which it was drawn. Nothing is assumed
 of the instrument, only that the drawing was random with these probabilities.
 
@@ -53,7 +53,7 @@ class PoweredShares(NamedTuple):
     """For each class its share with the bounds of its 95 % interval, each (K,), 0 to 1.
 
     Attributes:
-        value: shares among the pictures that people could tell a class of; they sum to 1.
+        value: shares among the images that people could tell a class of; they sum to 1.
         low: lower bounds.
         high: upper bounds.
         labels: the effective number of labels (Kish): as many drawn with one probability
@@ -69,7 +69,7 @@ class PoweredShares(NamedTuple):
 
 
 class _Sample(NamedTuple):
-    """One class's numbers. Of all pictures: read, told, stratum. Of the labelled: the rest."""
+    """One class's numbers. Of all images: read, told, stratum. Of the labelled: the rest."""
 
     read: Floats
     read_told: Floats
@@ -80,17 +80,17 @@ class _Sample(NamedTuple):
     weight: Floats
     """1 / probability."""
     shared: float
-    """How many times sharing seeds raises the variance of a mean over all pictures."""
+    """How many times sharing seeds raises the variance of a mean over all images."""
 
     @property
     def effective(self) -> float:
-        """Labels drawn with one probability, and of independent pictures, that say as much."""
+        """Labels drawn with one probability, and of independent images, that say as much."""
         labels = float(self.weight.sum() ** 2 / (self.weight**2).sum())
-        # Of the variance of a mean over labels only the part that all pictures have is raised.
+        # Of the variance of a mean over labels only the part that all images have is raised.
         return labels / (1 + (self.shared - 1) * labels / len(self.read))
 
     def mean(self, values: Floats) -> float:
-        """Weighted mean over the labelled pictures (Hájek)."""
+        """Weighted mean over the labelled images (Hájek)."""
         return float(self.weight @ values / self.weight.sum())
 
 
@@ -101,17 +101,17 @@ def prediction_powered_shares(
     strata: ArrayLike,
     seeds: ArrayLike | None = None,
 ) -> PoweredShares:
-    """Shares of K classes over n pictures that are themselves a sample of what a model draws.
+    """Shares of K classes over n images that are themselves a sample of what a model draws.
 
     Args:
         read: (n, K) what the instrument says: one-hot, or a row of zeros where it tells no class.
         labels: (n, K) what people say: one-hot, or the mean over several people; less than 1 in
             all where some could not tell; NaN in rows that nobody labelled.
-        chance: (n,) probability with which each picture was drawn and labelled, above 0.
-        strata: (n,) the prompt of each picture.
-        seeds: (n,) seed index of each picture where all prompts share the same seeds: pictures
+        chance: (n,) probability with which each image was drawn and labelled, above 0.
+        strata: (n,) the prompt of each image.
+        seeds: (n,) seed index of each image where all prompts share the same seeds: images
             of one seed resemble each other, and the interval grows by what the instrument says
-            of how much. None: every picture has noise of its own.
+            of how much. None: every image has noise of its own.
 
     Returns:
         NaN throughout where fewer than 2 labels tell a class; NaN bounds below 8 shared seeds.
@@ -127,7 +127,7 @@ def prediction_powered_shares(
     known = np.flatnonzero(~np.isnan(said).any(axis=1)) if said.shape == told.shape else None
     if known is None or not ((said[known] >= 0).all() and (said[known].sum(axis=1) < 1.001).all()):
         raise ValueError(
-            f"labels of shape {said.shape}: for each of {n} pictures, {k} numbers of 0 or more "
+            f"labels of shape {said.shape}: for each of {n} images, {k} numbers of 0 or more "
             "that sum to at most 1, or NaN"
         )
     if likely.shape != (n,) or not ((likely > 0) & (likely <= 1)).all():
@@ -214,7 +214,7 @@ def _exact(sample: _Sample, apart: list[Floats]) -> tuple[float, float]:
     """Bounds that hold at any number of labels.
 
     Two ways, each at 97.5 %, so that both hold in 95 % of audits and their overlap does: the
-    labels alone; and what the instrument reads of all pictures, corrected by bounds for its two
+    labels alone; and what the instrument reads of all images, corrected by bounds for its two
     kinds of error. The second needs that every label tells a class. Where the overlap is wider
     than the labels alone at 95 % the instrument is of no use, and these are taken.
     """

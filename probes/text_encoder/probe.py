@@ -68,7 +68,7 @@ class TextStates:
         return {"version": self.version, "name": self.name}
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
-        """Nothing: texts are measured once a checkpoint, without pictures."""
+        """Nothing: texts are measured once a checkpoint, without images."""
         return pd.DataFrame({"cell": pd.Series(dtype=str)})
 
 
@@ -89,7 +89,7 @@ class TextProbe(Probe[TextOptions]):
         tables, _, _, spec, options = given
         table = tables[TextStates.name]
         if not len(table):
-            note = "no text encoder was read: the pictures were made elsewhere, or by a pipeline "
+            note = "no text encoder was read: the images were made elsewhere, or by a pipeline "
             note += "of no family known here"
             return Result([_finding("cut", CUT, {}).not_measured(note)])
         for column in ("adapters", "encoder"):  # runs made before they were told apart

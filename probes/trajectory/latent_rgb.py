@@ -1,7 +1,7 @@
 """A linear map from a VAE's latents to colours: a preview for nothing, and a number of the VAE.
 
 One colour a latent position, fitted by least squares with a constant to the mean colours of the
-blocks of pixels that the positions cover. R² says how much of a picture such a preview shows.
+blocks of pixels that the positions cover. R² says how much of an image such a preview shows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LatentRgb(NamedTuple):
 
 
 def sums(latents: NDArray[Any], pixels: NDArray[np.uint8]) -> Floats:
-    """What a fit needs of one picture; sums of several pictures are added.
+    """What a fit needs of one image; sums of several images are added.
 
     Args:
         latents: (channels, rows, columns).
@@ -61,7 +61,7 @@ def fit(total: Floats) -> LatentRgb:
 
 
 def explained(total: Floats, solution: Floats) -> float:
-    """R² of a map (channels + 1, 3) on the pictures whose sums these are; NaN of one colour."""
+    """R² of a map (channels + 1, 3) on the images whose sums these are; NaN of one colour."""
     known = len(total) - 3
     cross, squares = total[:known, known:], np.diag(total[known:, known:]).sum()
     left = squares - 2 * (solution * cross).sum()
@@ -72,13 +72,13 @@ def explained(total: Floats, solution: Floats) -> float:
 
 
 def preview(latents: NDArray[Any], found: LatentRgb) -> NDArray[np.uint8]:
-    """A picture of one pixel a latent position: (rows, columns, 3), uint8."""
+    """An image of one pixel a latent position: (rows, columns, 3), uint8."""
     colours = np.einsum("crk,cj->rkj", latents, found.factors) + found.bias
     return (colours.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 class LatentColours:
-    """The sums of each picture with its final latents."""
+    """The sums of each image with its final latents."""
 
     name = "latent-colours"
     version = "1"
@@ -89,7 +89,7 @@ class LatentColours:
         return {"version": self.version, "name": self.name}
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
-        """Rows of cell and sums, a flat list; empty without latents that fit the picture."""
+        """Rows of cell and sums, a flat list; empty without latents that fit the image."""
         rows = []
         for cell, image, latent in zip(batch.cells, batch.images, batch.latents, strict=True):
             usable = latent is not None and np.isfinite(latent).all()

@@ -1,8 +1,8 @@
-"""When a picture is decided: predicted pictures on the way, and prompts exchanged on the way.
+"""When an image is decided: predicted images on the way, and prompts exchanged on the way.
 
-Two questions. Descriptive: at which step does an instrument first read of the predicted picture
+Two questions. Descriptive: at which step does an instrument first read of the predicted image
 (predicted x0, decoded) what it reads of the final one? Causal: if the prompt is exchanged at step
-s, whose attribute does the final picture show? Where they part, the second is the one about
+s, whose attribute does the final image show? Where they part, the second is the one about
 decisions: an attribute may be settled before an instrument can read it off a blur.
 """
 
@@ -50,7 +50,7 @@ MOST_SHOWN = 6
 
 
 class Predictions:
-    """Has the tap `steps` attached; the predicted pictures themselves are cells."""
+    """Has the tap `steps` attached; the predicted images themselves are cells."""
 
     name = "steps"
     version = "1"
@@ -74,7 +74,7 @@ class Predictions:
 
 @register
 class StepsProbe(Probe[StepsOptions]):
-    """When what the instruments read of a picture is decided."""
+    """When what the instruments read of an image is decided."""
 
     name = PROBE
     Options = StepsOptions
@@ -84,7 +84,7 @@ class StepsProbe(Probe[StepsOptions]):
         return (Predictions(), LatentColours())
 
     def extra_cells(self, options: StepsOptions, spec: Spec, plan: pd.DataFrame) -> Iterable[Cell]:
-        """Predicted pictures by the first VAE, and what the spec's switches need.
+        """Predicted images by the first VAE, and what the spec's switches need.
 
         Raises:
             AuditError: A switch's first prompt is none of the suite's.
@@ -118,7 +118,7 @@ class StepsProbe(Probe[StepsOptions]):
         return (StepsTap(options.watch),)
 
     def analyse(self, given: AnalysisInput[StepsOptions]) -> Result:
-        """Agreement with the final picture by step, shares after a switch, colours of latents."""
+        """Agreement with the final image by step, shares after a switch, colours of latents."""
         tables, plan, labels, spec, _ = given
         findings: list[Finding] = []
         figures: list[Figure] = []
@@ -151,7 +151,7 @@ def _arms(grid: pd.DataFrame) -> pd.Series:
 
 
 def _switched(cell: Cell, switch: Switch, spec: Spec) -> Iterator[Cell]:
-    """One picture's switches; from its last step on nothing is exchanged: it is itself."""
+    """One image's switches; from its last step on nothing is exchanged: it is itself."""
     second = text_of(spec, cell.checkpoint, cell.adapters, switch.second)
     for step in dict.fromkeys(min(s, cell.steps) for s in switch.at):
         if step == cell.steps:
@@ -172,9 +172,9 @@ def _switched(cell: Cell, switch: Switch, spec: Spec) -> Iterator[Cell]:
 def agreement(
     frame: pd.DataFrame, attribute: str, instrument: str
 ) -> tuple[list[Finding], list[Figure]]:
-    """How often the predicted picture is read as the final one is, by arm and step.
+    """How often the predicted image is read as the final one is, by arm and step.
 
-    The null is what two unrelated pictures with these shares would agree by chance: Σ p q.
+    The null is what two unrelated images with these shares would agree by chance: Σ p q.
     """
     final = frame[frame["requested_by"] == ""].drop_duplicates("trajectory")
     last = final.set_index("trajectory")["outcome"]
@@ -210,11 +210,11 @@ def agreement(
         return [], []
     table = pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"])
     caption = (
-        f"{attribute}: share of pictures of which {instrument} reads after a step what it reads of "
-        "the final picture, with 95 % intervals. It says when the class can be read, not when it "
+        f"{attribute}: share of images of which {instrument} reads after a step what it reads of "
+        "the final image, with 95 % intervals. It says when the class can be read, not when it "
         "is decided: for that, exchange the prompt."
     )
-    alt = f"A line over the steps: agreement with the final picture on {attribute}."
+    alt = f"A line over the steps: agreement with the final image on {attribute}."
     name, about = f"steps/agreement/{instrument}", {"instrument": instrument}
     return findings, [Figure(name, "line", table, caption, alt, subject=about)]
 
@@ -222,7 +222,7 @@ def agreement(
 def switched(
     frame: pd.DataFrame, classes: tuple[str, ...], attribute: str, instrument: str
 ) -> tuple[list[Finding], list[Figure]]:
-    """Share of each class in the final pictures, by the step at which the prompt is exchanged."""
+    """Share of each class in the final images, by the step at which the prompt is exchanged."""
     shown = frame[frame["kind"] == SWITCHED].dropna(subset=["outcome"])
     findings, rows = [], []
     settings = [f for f in ARM if f not in ("checkpoint", "vae", "prompt")]
@@ -258,7 +258,7 @@ def switched(
         return [], []
     table = pd.DataFrame(rows, columns=["x", "value", "low", "high", "group", "facet"])
     caption = (
-        f"{attribute}: what {instrument} reads of the final picture where the first prompt is "
+        f"{attribute}: what {instrument} reads of the final image where the first prompt is "
         "exchanged for the second at a step (at 0 the second is read throughout), same starting "
         "noise. Where the line turns, the attribute is decided. 95 % intervals over seeds."
     )
@@ -322,7 +322,7 @@ def _solution(total: np.ndarray) -> np.ndarray:
 
 
 def _strip(plan: pd.DataFrame) -> list[Figure]:
-    """The first seed of the first prompts: predicted pictures in the order of the steps."""
+    """The first seed of the first prompts: predicted images in the order of the steps."""
     shown = plan[(plan["kind"] == PREDICTED)].sort_values("step", kind="stable")
     first = shown[shown["seed"] == shown["seed"].min()]
     chosen = list(dict.fromkeys(plan.loc[plan["requested_by"] == "", "trajectory"]))
@@ -335,6 +335,6 @@ def _strip(plan: pd.DataFrame) -> list[Figure]:
     if not rows:
         return []
     table = pd.DataFrame(rows, columns=["row", "column", "cell", "caption"])
-    caption = "What the sampler takes the picture to be after a step (predicted x0, decoded)."
-    alt = "A strip of pictures for each prompt, from the first step to the last."
+    caption = "What the sampler takes the image to be after a step (predicted x0, decoded)."
+    alt = "A strip of images for each prompt, from the first step to the last."
     return [Figure("steps/strip", "strip", table, caption, alt)]

@@ -1,4 +1,4 @@
-"""How close a picture is to its reference: error, structure, colour, detail, and LPIPS as an extra.
+"""How close an image is to its reference: error, structure, colour, detail, and LPIPS as an extra.
 
 All functions take two uint8 sRGB images (height, width, 3) of one size, the image first, and see
 the values as they are stored (not linear light). Luma is skimage's `rgb2gray` of these, 0 to 1.
@@ -154,7 +154,7 @@ def detail_loss(image: Image, reference: Image) -> float:
     """
     _check(image, reference)
     edges = [float(sobel(rgb2gray(x)).mean()) for x in (image, reference)]
-    # rgb2gray leaves rounding of 1e-16 on a flat picture.
+    # rgb2gray leaves rounding of 1e-16 on a flat image.
     return 1 - edges[0] / edges[1] if edges[1] > 1e-12 else nan
 
 
@@ -212,7 +212,7 @@ class Lpips:
 
 
 class Fidelity:
-    """All of the above for each picture that has a reference of its size."""
+    """All of the above for each image that has a reference of its size."""
 
     name = "fidelity"
     version = "2"

@@ -1,8 +1,8 @@
-"""What one VAE makes of the same pictures as another: shifts, their disparity between groups.
+"""What one VAE makes of the same images as another: shifts, their disparity between groups.
 
-Every picture is its own control: the numbers are those of one arm, against its reference, and
-compared between arms picture by picture. A group pays more where its pictures shift more than
-those of the others. Who is compared with whom: pictures that agree in all other labels, or in
+Every image is its own control: the numbers are those of one arm, against its reference, and
+compared between arms image by image. A group pays more where its images shift more than
+those of the others. Who is compared with whom: images that agree in all other labels, or in
 the prompt, where at least ten such matches exist; otherwise all with all.
 
 A number can be claimed only beyond its resolution: what rounding to 8 bits alone could do. That
@@ -37,7 +37,7 @@ OWN_READING = (
 
 
 class Measure(NamedTuple):
-    """One number a picture: a column of the table that is analysed.
+    """One number an image: a column of the table that is analysed.
 
     Attributes:
         metric: what it is, its column in the table and its resolution. A level (an error, a
@@ -69,7 +69,7 @@ class Effect(NamedTuple):
 
 
 def with_clusters(plan: pd.DataFrame) -> pd.DataFrame:
-    """The plan with `arm`, and `cluster`: the prompt, or the picture where it was given."""
+    """The plan with `arm`, and `cluster`: the prompt, or the image where it was given."""
     given = plan["kind"] != "made"
     return plan.assign(
         arm=arm_labels(plan), cluster=plan["trajectory"].where(given, plan["prompt"])
@@ -79,10 +79,10 @@ def with_clusters(plan: pd.DataFrame) -> pd.DataFrame:
 def describe(
     rows: pd.DataFrame, measures: Iterable[Measure], probe: str, instrument: str
 ) -> list[Finding]:
-    """The mean of every measure by arm, over all pictures.
+    """The mean of every measure by arm, over all images.
 
     Args:
-        rows: one row a picture and arm: trajectory, arm, checkpoint, vae, cluster, and the
+        rows: one row an image and arm: trajectory, arm, checkpoint, vae, cluster, and the
             measures' columns (NaN: not measured).
         measures: which columns.
         probe: name of the probe.
@@ -145,12 +145,12 @@ def disparities(
     probe: str,
     instrument: str,
 ) -> list[Finding]:
-    """How much more each group's pictures shift than the others', by arm.
+    """How much more each group's images shift than the others', by arm.
 
     Args:
         rows: as in `describe`.
         groups: labels by trajectory (index), one column a label; empty strings and NaN are
-            pictures without that label.
+            images without that label.
         measures: which columns.
         probe: name of the probe.
         instrument: name of what measured.
@@ -184,7 +184,7 @@ def disparities(
 
 
 def against(rows: pd.DataFrame, measures: Iterable[Measure], base: str) -> pd.DataFrame:
-    """Every other VAE's numbers minus those of the VAE `base` on the same picture."""
+    """Every other VAE's numbers minus those of the VAE `base` on the same image."""
     columns = [m.metric.column for m in measures]
     own = rows[rows["vae"] == base].drop_duplicates("trajectory").set_index("trajectory")[columns]
     others = rows[rows["vae"] != base].assign(against=base)
@@ -201,7 +201,7 @@ def classes_of(labels: pd.Series) -> list[str]:
 
 
 def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
-    """Mean of one measure over the clusters (prompts, or pictures where each is its own)."""
+    """Mean of one measure over the clusters (prompts, or images where each is its own)."""
     column = part[m.metric.column].to_numpy(float)
     seen = ~np.isnan(column)
     codes = pd.factorize(part["cluster"].to_numpy()[seen])[0]
@@ -211,18 +211,18 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     if (flat == flat[0]).all() and np.isfinite(flat[0]):
         note = f"the same in every one of {len(flat)} images"
         return Effect(float(flat[0]), nan, nan, nan, len(flat), len(sizes), "mean", note)
-    alone = _estimand(part) == "pictures like these"
+    alone = _estimand(part) == "images like these"
     claimed = not m.level or "against" in part
     if not alone and sizes.min() < 2 <= len(sizes):
-        # Seeds of a prompt with one picture have no variance; prompts have, which is more.
+        # Seeds of a prompt with one image have no variance; prompts have, which is more.
         means = np.add.reduceat(flat, np.cumsum(sizes) - sizes) / sizes
-        known_by = "mean over prompts, t over prompts (some have one picture)"
+        known_by = "mean over prompts, t over prompts (some have one image)"
         effect = _t(means, len(flat), m, known_by)
         return effect if claimed else effect._replace(p=nan)
     found = mean_of_sorted(flat, sizes, "prompts like these" if alone else "this suite")
     few = alone and len(sizes) < FEWEST_PROMPTS
     note = f"{len(sizes)} images; {FEWEST_PROMPTS} are needed for an interval" if few else ""
-    estimator = "mean over pictures, t" if alone else "mean over prompts, t"
+    estimator = "mean over images, t" if alone else "mean over prompts, t"
     se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
     p = _minimal_p(found.value, se, len(flat) - 1, m.metric.resolution) if claimed else nan
     return Effect(found.value, found.low, found.high, p, len(flat), len(sizes), estimator, note)
@@ -245,7 +245,7 @@ def _disparity(
     m: Measure,
     blank: Finding,
 ) -> Finding:
-    """What the pictures `inside` the class `name` shift more than the rest of `told`."""
+    """What the images `inside` the class `name` shift more than the rest of `told`."""
     x = told[m.metric.column].to_numpy()
     seen = ~np.isnan(x)
     x, inside, cluster = x[seen], inside[seen], told["cluster"].to_numpy()[seen]
@@ -254,7 +254,7 @@ def _disparity(
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
         metric=m.metric.difference(f"extra {blank.metric.name}"),
         subject=blank.subject | {"group": label, "class": name, "against": "all others"},
-        estimand="pictures like these",
+        estimand="images like these",
         reference=Reference(null=0.0),
     )
     one = int(inside.sum())
@@ -282,7 +282,7 @@ def _matched(
     what: str,
     m: Measure,
 ) -> Effect | None:
-    """Of pictures that are alike (one number a kind), those inside minus those outside."""
+    """Of images that are alike (one number a kind), those inside minus those outside."""
     most = int(alike.max()) + 1
     counts = [np.bincount(alike[who], minlength=most) for who in (inside, ~inside)]
     sums = [np.bincount(alike[who], x[who], minlength=most) for who in (inside, ~inside)]
@@ -297,7 +297,7 @@ def _unmatched(a: NDArray[np.float64], b: NDArray[np.float64], m: Measure) -> Ef
     n = len(a) + len(b)
     value = float(a.mean() - b.mean())
     if not varies(a) and not varies(b):
-        note = "no picture of a group differs from another of it"
+        note = "no image of a group differs from another of it"
         return Effect(value, nan, nan, nan, n, n, "difference of means", note)
     with warnings.catch_warnings():
         # SciPy warns of a group that hardly varies; then the other's variance makes the interval.
@@ -337,9 +337,9 @@ def _minimal_p(value: float, se: float, df: float, resolution: float) -> float:
 
 
 def _estimand(part: pd.DataFrame) -> Estimand:
-    """Pictures that are each their own cluster are a sample; prompts with seeds are a suite."""
+    """Images that are each their own cluster are a sample; prompts with seeds are a suite."""
     alone = part["cluster"].nunique() == part["trajectory"].nunique()
-    return "pictures like these" if alone else "this suite"
+    return "images like these" if alone else "this suite"
 
 
 def _subject(part: pd.DataFrame) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""The VAE on trial: what it costs pictures, and which groups' pictures it costs more.
+"""The VAE on trial: what it costs images, and which groups' images it costs more.
 
-The reference of a picture is what the first VAE of the spec made of the same latents or, in a
-round trip, the original. Errors, colour, skin and attributes are all paired by picture, so a
+The reference of an image is what the first VAE of the spec made of the same latents or, in a
+round trip, the original. Errors, colour, skin and attributes are all paired by image, so a
 VAE against its own copy gives exactly zero.
 """
 
@@ -58,7 +58,7 @@ MOST_COMPARED = 60
 
 @register
 class Vae(Probe[ProbeOptions]):
-    """Round trips and decode swaps, paired by picture."""
+    """Round trips and decode swaps, paired by image."""
 
     name = PROBE
 
@@ -99,11 +99,11 @@ def paired(
     spec: Spec,
     first: str,
 ) -> tuple[pd.DataFrame, list[Measure]]:
-    """Every picture of every VAE but the first, with its numbers against the first's.
+    """Every image of every VAE but the first, with its numbers against the first's.
 
     Returns:
         The plan's rows with `arm`, `cluster` and a column a measure, and the measures of
-        attributes: 1 where a picture moved into a class, -1 where it left it, else 0.
+        attributes: 1 where an image moved into a class, -1 where it left it, else 0.
     """
     plan = with_clusters(plan)
     scores = tables["fidelity"].drop_duplicates("cell").set_index("cell")
@@ -138,7 +138,7 @@ def groups_of(
 ) -> pd.DataFrame:
     """Labels by trajectory: people's, the prompts' groups, else what the classifiers tell.
 
-    Classifiers see the first VAE's picture, never the one that is judged.
+    Classifiers see the first VAE's image, never the one that is judged.
     """
     base = plan[plan["vae"] == first].drop_duplicates("trajectory").set_index("trajectory")
     groups = pd.DataFrame(index=base.index)
@@ -171,7 +171,7 @@ def _minus_first(plan: pd.DataFrame, first: str) -> pd.Series:
 
 
 def _with_decibels(finding: Finding) -> list[Finding]:
-    """A mean squared error is told as PSNR too; of equal pictures there is none."""
+    """A mean squared error is told as PSNR too; of equal images there is none."""
     plain = finding.metric == SQUARED_ERROR
     if not plain or finding.status != "measured" or not finding.value > 0:
         return [finding]
@@ -213,7 +213,7 @@ def _figures(findings: list[Finding]) -> list[Figure]:
                     f"vae/{slug(metric.name)}",
                     "bar",
                     table.assign(group=""),
-                    f"{metric.name} by VAE, against the reference picture, with 95 % intervals.",
+                    f"{metric.name} by VAE, against the reference image, with 95 % intervals.",
                     f"{metric.name}: a dot with an interval for each VAE.",
                 )
             )

@@ -7,14 +7,14 @@ from pathlib import Path
 from harness.files.atomic import write_atomic
 from reports import ReportData
 from reports.card import card
-from reports.summary import PICTURE, summary_html, summary_markdown, summary_picture
+from reports.summary import PICTURE, summary_html, summary_image, summary_markdown
 
 FILE = "card.md"
 
 
 def write(data: ReportData, folder: Path) -> None:
-    """Write the model card, and the summary with its picture."""
-    picture = summary_picture(data)
+    """Write the model card, and the summary with its image."""
+    picture = summary_image(data)
     if picture:
         write_atomic(folder / PICTURE, picture)
     for name, text in (

@@ -1,4 +1,4 @@
-"""index.html and the grids' pictures.
+"""index.html and the grids' images.
 
 The page holds no script and asks for nothing: its policy (`default-src 'none'`) forbids both.
 """

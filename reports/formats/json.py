@@ -27,7 +27,7 @@ def write(data: ReportData, folder: Path) -> None:
 
 
 def as_json(data: ReportData) -> dict[str, Any]:
-    """All of the report but its pictures, as JSON values; numbers that are not, are null."""
+    """All of the report but its images, as JSON values; numbers that are not, are null."""
     figures = []
     for e in data.figures:
         file = {"file": f"grids/{file_name(e.id)}"} if is_grid(e) else {}

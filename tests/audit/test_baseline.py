@@ -34,7 +34,7 @@ def spec(tmp_path_factory):
 
 
 def side(spec, arm="a,own", shares=0.5, seeds=48, seed=0, mush=False, **changes) -> Side:
-    """An arm whose pictures show women in a share of `shares`, by seed index not independent."""
+    """An arm whose images show women in a share of `shares`, by seed index not independent."""
     rng, noise = np.random.default_rng(seed), np.random.default_rng(99)
     rows = []
     for i, prompt in enumerate(PROMPTS):

@@ -224,9 +224,9 @@ def test_hostile_prompts_and_names_stay_text(tmp_path):
     assert "<img src=x" not in page
 
 
-def test_score_reads_prompts_from_the_pictures(tmp_path):
+def test_score_reads_prompts_from_the_images(tmp_path):
     rng = np.random.default_rng(0)
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(4):
         text = write_parameters("a portrait of a cook", "", {"Steps": "5", "CFG scale": "7"})
@@ -236,13 +236,13 @@ def test_score_reads_prompts_from_the_pictures(tmp_path):
     audit("score", folder, "--out", tmp_path / "run", *SCORE)
     report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
     lost = [f for f in report["findings"] if f["metric"] == "not counted"]
-    assert "no picture 1" in lost[0]["note"]
+    assert "no image 1" in lost[0]["note"]
     plan = yaml.safe_load((tmp_path / "run" / "spec.yaml").read_text())
     assert "a portrait of a cook" in plan["prompts"]["list"]
 
 
 def test_score_measures_the_monk_tone_inside_masks(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     (folder / ".masks").mkdir(parents=True)
     mask = np.zeros((40, 40), np.uint8)
     mask[10:30, 10:30] = 255
@@ -265,8 +265,8 @@ def test_score_measures_the_monk_tone_inside_masks(tmp_path):
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_score_counts_a_picture_of_100k_by_100k_as_missing(tmp_path):
-    folder = tmp_path / "pictures"
+def test_score_counts_an_image_of_100k_by_100k_as_missing(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.new("RGB", (64, 64), "red").save(folder / "fine.png")
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)

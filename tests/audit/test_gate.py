@@ -139,7 +139,7 @@ def test_all_cells_lost_is_a_failure_though_no_variance_can_be_had():
     assert 0.9 < found.low < found.value == 1
 
 
-def test_the_same_pictures_pass_only_with_enough_cells():
+def test_the_same_images_pass_only_with_enough_cells():
     # Bounds are ±(1 - .025^(1/N)): .0077 at 480 cells, .46 at 6
     many, few = coins(0.5), coins(0.5, 2, 3)
     assert verdict(metric(many, many)).high == pytest.approx(1 - 0.025 ** (1 / 480))

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 from audit.commands.main import main
 from audit.pipeline.imported_images import given_audit, store_images
 from audit.pipeline.plan import begin
-from audit.pipeline.round_trip_inputs import pictures_of_folder
+from audit.pipeline.round_trip_inputs import images_of_folder
 from harness.images.folder import GivenError, read_folder, warnings_of
 from harness.images.pixels import readable
 from harness.store.run import Run
@@ -205,7 +205,7 @@ def test_what_a_table_names_as_mask_is_no_image(tmp_path):
     found = read_folder(folder, csv)
     assert [i.name for i in found.images] == ["0.png", "1.png", "2.png"]
     assert [i.mask for i in found.images] == [folder / "masks" / f"{i}.png" for i in range(3)]
-    sent = pictures_of_folder(folder, csv, [], print)
+    sent = images_of_folder(folder, csv, [], print)
     assert len(sent) == 3
     assert all(p.mask().shape == (64, 64, 3) for p in sent)
     assert len(read_folder(folder).images) == 6  # without a table nobody knows

@@ -114,8 +114,8 @@ def test_a_run_can_be_sent_round(small_audit, tmp_path):
     assert set(plan["prompt"]) == {"a portrait of a doctor", "a portrait of a farmer"}
 
 
-def test_pictures_of_all_kinds(tmp_path):
-    folder = tmp_path / "pictures"
+def test_images_of_all_kinds(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     photo((64, 64)).save(folder / "plain.png")
     photo((61, 83)).save(folder / "odd.png")
@@ -147,7 +147,7 @@ def test_pictures_of_all_kinds(tmp_path):
 
 
 def test_labels_with_spaces_and_case_and_groups_of_one(tmp_path):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for i in range(5):
         photo(seed=i).save(folder / f"{i}.png")
@@ -222,7 +222,7 @@ def test_any_object_with_encode_and_decode_is_a_vae():
     assert latents.shape == (1, 3, 3, 4)
 
 
-def test_large_pictures_are_scaled_down_and_small_ones_left():
+def test_large_images_are_scaled_down_and_small_ones_left():
     pixels = np.zeros((300, 100, 3), np.uint8)
     assert shrink(pixels, 150).shape == (150, 50, 3)
     assert shrink(pixels, 300) is pixels

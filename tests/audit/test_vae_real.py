@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from audit.pipeline import vae_audit as trial
 from audit.pipeline.plan import begin
 from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
-from audit.pipeline.round_trip_inputs import pictures_of_folder
+from audit.pipeline.round_trip_inputs import images_of_folder
 from audit.pipeline.vae_inspection import figures
 from harness.models.vae_files import KNOWN
 from harness.models.vae_identity import codec, load_vae_alone, same_space
@@ -97,7 +97,7 @@ def mixed(tmp_path_factory):
 def test_no_image_is_encoded_twice_to_fill_a_batch(mixed, tmp_path):
     folder = mixed[-1]
     vae = Counted(load("approx-sd1.4"))
-    pictures = pictures_of_folder(folder, None, (), lambda text: None)
+    pictures = images_of_folder(folder, None, (), lambda text: None)
     audit, plan, provenance, loaded = round_trip_audit(
         "sizes", pictures, {"approx": vae}, tmp_path / "run", 1024, 4
     )

@@ -144,11 +144,11 @@ def square(side, colour=10):
     return buffer.getvalue()
 
 
-def test_small_pictures_grow_by_whole_pixels_and_large_ones_shrink():
+def test_small_images_grow_by_whole_pixels_and_large_ones_shrink():
     assert Image.open(io.BytesIO(crisp(square(64), 176))).size == (192, 192)
     assert Image.open(io.BytesIO(crisp(square(1024), 176))).size == (176, 176)
     assert Image.open(io.BytesIO(thumbnail(square(64), 96))).size == (64, 64)
-    assert crisp(b"no picture", 176) == b""
+    assert crisp(b"no image", 176) == b""
 
 
 def test_what_changed_is_grey_where_nothing_did():

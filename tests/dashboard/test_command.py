@@ -52,6 +52,6 @@ def test_export_is_one_table_with_scores_places_and_thumbnails(made, tmp_path):
 def test_export_names_what_is_wrong(made, tmp_path):
     assert "must end in .parquet" in invoke("export", made, tmp_path / "x.csv").output
     assert invoke("export", tmp_path, tmp_path / "x.parquet").exit_code == 2
-    result = invoke("export", made, tmp_path / "y.parquet", "--no-pictures")
+    result = invoke("export", made, tmp_path / "y.parquet", "--no-images")
     assert result.exit_code == 0
     assert "image" not in pq.read_schema(tmp_path / "y.parquet").names

@@ -37,7 +37,7 @@ def text(app: AppTest) -> str:
 
 
 def names(app: AppTest) -> list[str]:
-    """The names under the pictures that are shown."""
+    """The names under the images that are shown."""
     return [b.label for b in app.button if str(b.key).startswith("open ")]
 
 
@@ -50,14 +50,14 @@ def test_every_page_opens_on_a_whole_run(page, made, shown):
     assert "alert(1)" not in "".join(m.value for m in app.markdown if m.allow_html)
 
 
-def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
+def test_attention_lies_over_the_chosen_image_with_its_lines(run, shown):
     plan = Run(run).read_plan()
     rows, lines, maps = [], [], {}
     for _, row in plan.drop_duplicates("prompt").head(2).iterrows():
         name = f"{row['checkpoint']} · {row['prompt']}"
         maps[f"{row['trajectory']}|prompt/maps"] = np.eye(4, dtype=np.float16)[None]
         Run(run).write_taps("attention@0", row["unit"], maps, "{}")
-        rows.append({"row": name, "column": "picture", "cell": row["cell"], "caption": ""})
+        rows.append({"row": name, "column": "image", "cell": row["cell"], "caption": ""})
         word = {
             "column": "word 1",
             "cell": str(ImageRef(row["cell"], word=0)),
@@ -74,7 +74,7 @@ def test_attention_lies_over_the_chosen_picture_with_its_lines(run, shown):
     Run(run).write_json("report/report.json", report)
     shown(run)
     app = opened("attention")
-    assert names(app) == ["picture", "portrait"]
+    assert names(app) == ["image", "portrait"]
     assert "missing" not in text(app)
     second = rows[2]["row"]
     app.selectbox(key="row_0").select(second).run()
@@ -107,12 +107,12 @@ def test_every_page_opens_on_half_a_run(page, run, shown):
     app = opened(page)
     assert app.title[0].value
     if page == "overview":
-        assert "pictures are not made yet" in text(app)
+        assert "images are not made yet" in text(app)
         assert "No findings yet" in text(app)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_page_opens_without_any_picture(page, run, shown):
+def test_every_page_opens_without_any_image(page, run, shown):
     for name in ("images", "report", "scores"):
         shutil.rmtree(run / name)
     shown(run)
@@ -120,9 +120,9 @@ def test_every_page_opens_without_any_picture(page, run, shown):
     assert app.title[0].value
     assert not app.error
     if page == "overview":
-        assert "0 of 24 pictures made" in text(app)
+        assert "0 of 24 images made" in text(app)
     if page == "images":
-        assert "missing: no picture in the run" in text(app)
+        assert "missing: no image in the run" in text(app)
 
 
 def test_overview_filters_findings_and_keeps_the_choice(made, shown):
@@ -145,7 +145,7 @@ def test_failures_and_links_are_told(run, shown, tmp_path):
     assert "report/more.html" in told
 
 
-def test_a_picture_tells_how_it_was_made(made, shown):
+def test_an_image_tells_how_it_was_made(made, shown):
     shown(made)
     plan = pd.read_parquet(made / "plan.parquet")
     app = opened("images")
@@ -157,7 +157,7 @@ def test_a_picture_tells_how_it_was_made(made, shown):
     assert any("Steps: 20" in c for c in codes)
 
 
-def test_pictures_are_chosen_by_swap_and_seed(made, shown):
+def test_images_are_chosen_by_swap_and_seed(made, shown):
     shown(made)
     app = opened("images")
     before = len(names(app))
@@ -171,15 +171,15 @@ def test_attributes_count_what_was_chosen(made, shown):
     app = opened("attributes")
     app.multiselect(key="prompt").set_value(["a portrait of a cook"]).run()
     assert not app.exception
-    assert app.dataframe[0].value["pictures"].tolist() == [2, 2, 2, 2]
+    assert app.dataframe[0].value["images"].tolist() == [2, 2, 2, 2]
 
 
-def test_a_region_of_the_map_shows_its_pictures(made, shown):
+def test_a_region_of_the_map_shows_its_images(made, shown):
     shown(made)
     app = opened("latent_map", region="-100_100_-100_100")
     app.query_params["region"] = "-100_100_-100_100"
     app.run()
-    assert "24 pictures in the region" in text(app)
+    assert "24 images in the region" in text(app)
 
 
 def test_two_runs_stand_side_by_side(made, run, shown, tmp_path):

@@ -44,7 +44,7 @@ def test_siblings_share_prompt_and_seed(made):
     assert view.cell("../../etc") is None
 
 
-def test_pictures_are_read_and_subtracted(made):
+def test_images_are_read_and_subtracted(made):
     view = RunView(made)
     one, two = view.cells({})["cell"][:2]
     found = view.images([one, str(ImageRef(one, minus=two)), "f" * 64])
@@ -66,7 +66,7 @@ def test_shares_are_those_of_the_scores(made):
     if len(sure):
         assert row["value"] == pytest.approx(share_interval(count, len(sure)).value)
     lost = outcomes.not_told(view, reading, {"prompt": ["a portrait of a cook"]})
-    assert lost.set_index("arm").loc["model-0 · own", "pictures"] == 2
+    assert lost.set_index("arm").loc["model-0 · own", "images"] == 2
     assert row["n"] + lost.set_index("arm").get("cannot tell", 0)["model-0 · own"] == 2
 
 
@@ -89,7 +89,7 @@ def test_findings_are_filtered_by_words_and_verdict(made):
     assert chosen(rows, {"arm": ["nobody"]}, "", False).empty
 
 
-def test_a_map_has_a_point_a_picture(made):
+def test_a_map_has_a_point_an_image(made):
     view = RunView(made)
     (source,) = projections.sources(view)
     points = projections.lay_out(view, source).points
@@ -111,7 +111,7 @@ def test_duckdb_reads_the_run_and_nothing_else(made, tmp_path):
         view.sql(f"COPY plan TO '{tmp_path / 'out.csv'}'")
 
 
-def test_a_picture_lies_under_the_attention_to_a_word(run):
+def test_an_image_lies_under_the_attention_to_a_word(run):
     row = Run(run).read_plan().iloc[0]
     projections = np.zeros((2, 4, 4), np.float16)
     projections[1, 0, 0] = 1
@@ -193,7 +193,7 @@ def test_a_run_being_written_shows_what_is_there(run):
     assert view.figures == []
 
 
-def test_a_run_without_any_picture(run):
+def test_a_run_without_any_image(run):
     for file in (run / "images").glob("*/*.parquet"):
         file.unlink()
     view = RunView(run)

@@ -57,7 +57,7 @@ def drawn(pipe, wanted) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", PIPELINES)
-def test_pictures_are_those_of_the_plain_pipeline(pipes, name):
+def test_images_are_those_of_the_plain_pipeline(pipes, name):
     pipe, wanted = pipes[name], rows(name)
     ours = drawn(pipe, wanted)
     assert ours.shape == (2, SIDE, SIDE, 3)
@@ -253,7 +253,7 @@ def test_every_family_runs_every_probe_from_a_folder(tmp_path, name):
     assert {f.status for f in told} == {"not-measured" if name == "sd1" else "measured"}
 
 
-def test_any_other_pipeline_is_measured_by_its_pictures_alone(tmp_path):
+def test_any_other_pipeline_is_measured_by_its_images_alone(tmp_path):
     prompts = ["a portrait of a doctor", "a portrait of a farmer"]
     switches = [{"first": prompts[0], "second": prompts[1], "at": [1]}]
     audit = audited(

@@ -258,7 +258,7 @@ def test_plain_graph() -> None:
             "a nurse",
             "",
         ),
-        # two pictures of different prompts are saved: which one is this?
+        # two images of different prompts are saved: which one is this?
         (
             {
                 "n13": link_positive("12"),

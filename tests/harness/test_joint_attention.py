@@ -79,7 +79,7 @@ class Eager:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weights_are_those_of_an_eager_softmax_and_the_picture_stays(generators, name):
+def test_weights_are_those_of_an_eager_softmax_and_the_image_stays(generators, name):
     generator = generators[name]
     named, plain = generator.family, generator.denoise(rows())
     length = sum(r.length for r in named.readers())
@@ -112,7 +112,7 @@ def test_weights_are_those_of_an_eager_softmax_and_the_picture_stays(generators,
                 torch.testing.assert_close(got, by_hand, atol=1e-5, rtol=1e-4, msg=word)
     mass = torch.stack(tap.prompt.moments)[..., 0].sum(-1) / len(tap.layers)
     assert (mass > 0.02).all()
-    assert (mass < 0.98).all()  # the rest is given to the picture itself
+    assert (mass < 0.98).all()  # the rest is given to the image itself
 
 
 def test_a_word_is_the_tokens_of_clip_and_of_t5(generators):

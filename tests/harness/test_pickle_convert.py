@@ -408,7 +408,7 @@ def test_what_is_no_pickle_is_told_apart(tmp_path):
     path.write_bytes(pickle.dumps({"weight": 1}, protocol=4))
     assert "no file that torch.save wrote" in refused(path)
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("picture.png", b"x")
+        file.writestr("image.png", b"x")
     assert "has no data.pkl" in refused(path)
     result = CliRunner().invoke(main, ["convert", str(tmp_path / "none.pt")])
     assert result.exit_code == 2

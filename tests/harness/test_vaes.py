@@ -350,7 +350,7 @@ def test_another_factor_must_fit_clearly_better():
 
 @pytest.fixture(scope="module")
 def pictures():
-    """16 pictures of the world, and 16 crops of 16 of scikit-image's photographs."""
+    """16 images of the world, and 16 crops of 16 of scikit-image's photographs."""
     rng = np.random.default_rng(0)
     world = np.concatenate([picture_grid(style).reshape(-1, 64, 64, 3) for style in STYLES])
     chosen = rng.choice(len(world), 16, replace=False)
@@ -379,7 +379,7 @@ def files(tmp_path_factory):
     pairs += [(factor, factor) for factor in factors] * 5
     made = []
     for number, (true, configured) in enumerate(pairs):
-        # faithful's own factor is that of all the world's pictures.
+        # faithful's own factor is that of all the world's images.
         by = 0.87808 / true * rng.uniform(0.92, 1.08)
         state = dict(start)
         moved = torch.cat([torch.full((8,), by), torch.ones(8)])  # Mean; logarithm of variance.
@@ -394,7 +394,7 @@ def files(tmp_path_factory):
     return made
 
 
-def test_a_rescaled_file_draws_the_same_pictures(files, pictures):
+def test_a_rescaled_file_draws_the_same_images(files, pictures):
     """Otherwise the files would be broken, not wrongly labelled."""
     images = torch.from_numpy(np.stack(pictures["world"][:2])).permute(0, 3, 1, 2) / 127.5 - 1
     drawn = []

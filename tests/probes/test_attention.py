@@ -44,7 +44,7 @@ def scores(audit) -> pd.DataFrame:
     return audit.run.read_scores(folder, set(audit.run.read_plan()["unit"]))
 
 
-def test_pictures_are_those_of_a_run_without_the_tap(followed, tmp_path):
+def test_images_are_those_of_a_run_without_the_tap(followed, tmp_path):
     plain = make(
         tmp_path,
         prompts={"list": PROMPTS},
@@ -103,10 +103,10 @@ def test_findings_have_interval_n_and_null(analysed):
     assert all(f.status == "measured" for f in findings)
 
 
-def test_the_report_draws_heat_maps_over_pictures(followed, analysed):
+def test_the_report_draws_heat_maps_over_images(followed, analysed):
     findings, figures = analysed
     heat = next(e for e in figures if e.kind == "heat-over-image")
-    assert {"picture", "word 1"} <= set(heat.table["column"])
+    assert {"image", "word 1"} <= set(heat.table["column"])
     plan = followed.run.read_plan()
     tap = taps.folder(followed.taps[0])
     pictures = Pictures(followed.run, plan, tap)

@@ -141,7 +141,7 @@ def test_arms_are_compared_pair_by_pair():
         assert (difference.p < 0.05) if suite else np.isnan(difference.p)
 
 
-def test_the_same_pictures_under_two_names_differ_by_exactly_nothing():
+def test_the_same_images_under_two_names_differ_by_exactly_nothing():
     plan = plan_of()
     findings, _ = analysed(plan, scores_of(plan, lambda c, i: 3))
     for difference in pick(findings, "share difference", checkpoint="b"):
@@ -159,7 +159,7 @@ def test_failed_images_are_missing_not_zero():
     lost = pick(findings, "total variation", checkpoint="a", prompt="p0")[0]
     assert lost.status == "not-measured"
     assert np.isnan(lost.value)
-    assert "no picture 8" in lost.note
+    assert "no image 8" in lost.note
     kept = pick(findings, "share", checkpoint="a", prompt="p1")[0]
     assert (kept.value, kept.n) == (1.0, 4)
     attrition = pick(findings, "not counted", checkpoint="a")[0]
@@ -238,7 +238,7 @@ def test_errors_that_name_a_setting_count_only_there():
     assert measured_errors(only, SPEC.attributes[0], "clip.gender", elsewhere) is None
 
 
-def test_labels_on_this_runs_pictures_give_prediction_powered_shares():
+def test_labels_on_this_runs_images_give_prediction_powered_shares():
     plan = plan_of()
     cells = plan.loc[plan["checkpoint"] == "a", "cell"].iloc[::4]
     labels = pd.DataFrame({"cell": cells, "attribute": "gender", "class": "woman", "rater": "r"})
@@ -251,7 +251,7 @@ def test_labels_on_this_runs_pictures_give_prediction_powered_shares():
 def test_labels_of_a_kept_sample_are_weighted_and_others_left_out():
     plan = plan_of(arms=("a",), seeds=40)
     cells = plan["cell"]
-    # Every second picture was drawn; half of all are of women, and all are read as men.
+    # Every second image was drawn; half of all are of women, and all are read as men.
     drawn = pd.DataFrame({"cell": cells, "pi": 0.5, "drawn": np.arange(len(cells)) % 2 == 0})
     woman = plan["seed"] % 4 < 2
     rows = [
@@ -265,15 +265,15 @@ def test_labels_of_a_kept_sample_are_weighted_and_others_left_out():
     assert powered.value == pytest.approx(0.5)
     assert powered.low < 0.5 < powered.high
     assert (powered.n, powered.n_clusters) == (800, 400)
-    assert "400 labels of pictures that were not drawn are left out" in powered.note
-    assert "as counted over the same pictures 0.0%" in powered.note
+    assert "400 labels of images that were not drawn are left out" in powered.note
+    assert "as counted over the same images 0.0%" in powered.note
     table = next(e.table for e in figures if e.id == "agreement/gender")
     assert (table["raters"][0], table["kappa"][0]) == (2, 1.0)
     some = labels[labels["cell"].isin(cells[:100])]
     few = analysed(plan, scores_of(plan, lambda c, i: 0), labels=some, drawn=drawn[:400])[0]
     note = pick(few, "prediction-powered share")[0].note
-    assert "50 pictures labelled by people; of 200 drawn with known probability" in note
-    assert "400 pictures made after the draw are left out" in note
+    assert "50 images labelled by people; of 200 drawn with known probability" in note
+    assert "400 images made after the draw are left out" in note
 
 
 def test_no_scores_at_all_is_said_and_never_a_share():

@@ -25,7 +25,7 @@ def model(**changes) -> ClipModel:
     return ClipModel("small", ClassifierSpec(model="reference:balanced", **changes))
 
 
-def test_the_reference_classifier_reads_the_worlds_pictures():
+def test_the_reference_classifier_reads_the_worlds_images():
     gender = ClipAttribute(model(), load_attribute("world-gender", None))
     rows = gender.measure(batch_of([picture(p) for p in PEOPLE]), Somewhere())
     classes = rows[[f"class:{g}" for g in GENDERS]]
@@ -40,7 +40,7 @@ def test_an_empty_page_is_nobody():
     assert rows["nobody"][0] > 0.5
 
 
-def test_a_picture_is_more_like_its_own_prompt():
+def test_an_image_is_more_like_its_own_prompt():
     likeness = ClipLikeness(model())
     pictures = [picture(Person(r, "man", "light", "noto")) for r in ("doctor", "wizard")]
     rows = likeness.measure(batch_of(pictures), Somewhere())
@@ -62,7 +62,7 @@ def test_faces_are_found_in_a_photograph_and_not_in_a_cup():
     assert faces(np.zeros((10, 10, 3), np.uint8)) == []
 
 
-def test_with_faces_a_picture_without_one_is_nobody():
+def test_with_faces_an_image_without_one_is_nobody():
     gender = ClipAttribute(model(faces=True), load_attribute("world-gender", None))
     rows = gender.measure(batch_of([data.astronaut(), data.coffee()]), Somewhere())
     assert rows["nobody"][1] == 1

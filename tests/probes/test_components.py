@@ -90,11 +90,11 @@ def test_declared_directions_are_taken():
     assert directions(frame, {"p": -1}).tolist() == [-1, -1, 1, 1]
 
 
-def test_cells_that_lack_a_picture_are_left_out_and_counted():
+def test_cells_that_lack_an_image_are_left_out_and_counted():
     frame = cells(lambda p, s: [0.0] * 7 + [1.0])
     frame.loc[0, 3] = np.nan
     findings = attribute_share(frame, SUBJECT, "x", {})
     assert findings[0].n == len(frame) - 1
-    assert findings[0].note.endswith("1 cells lack one of the eight pictures")
+    assert findings[0].note.endswith("1 cells lack one of the eight images")
     empty = attribute_share(frame.iloc[:1], SUBJECT, "x", {})
     assert [f.status for f in empty] == ["not-measured"]

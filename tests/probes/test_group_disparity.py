@@ -40,7 +40,7 @@ def test_the_mean_and_its_t_interval():
     assert finding.value == pytest.approx(0.2)
     half = 2.0860 * errors.std(ddof=1) / np.sqrt(21)
     assert finding.low == pytest.approx(0.2 - half, rel=1e-4)
-    assert finding.estimand == "pictures like these"
+    assert finding.estimand == "images like these"
     assert finding.n == finding.n_clusters == 21
 
 
@@ -60,7 +60,7 @@ def test_a_shift_within_the_resolution_is_no_claim():
     assert large.p < 1e-6
 
 
-def test_pictures_that_are_all_the_same_have_no_interval():
+def test_images_that_are_all_the_same_have_no_interval():
     effect = mean_effect(rows([0.0] * 25), ERROR)
     assert effect.value == 0
     assert np.isnan(effect.low)
@@ -127,7 +127,7 @@ def test_shuffled_groups_are_rarely_flagged():
     assert flagged <= 5
 
 
-def test_a_level_has_no_zero_to_be_held_against_even_with_one_picture_a_prompt():
+def test_a_level_has_no_zero_to_be_held_against_even_with_one_image_a_prompt():
     level = Measure(ERROR.metric._replace(kind="level"))
     sparse = rows([0.1, 0.2, 0.3], cluster=["p", "p", "q"])
     assert np.isnan(mean_effect(sparse, level).p)

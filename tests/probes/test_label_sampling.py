@@ -33,7 +33,7 @@ GENDER = "gender"
 
 
 def make_run(folder: Path, seeds=20, made=20) -> Path:
-    """A run as it lies on disk: spec, plan, images and scores; every fourth picture is unsure."""
+    """A run as it lies on disk: spec, plan, images and scores; every fourth image is unsure."""
     run = Run(folder)
     run.write_text("spec.yaml", yaml.safe_dump(SPEC))
     rows = [
@@ -80,7 +80,7 @@ def test_a_sample_is_drawn_once_and_kept(run):
     assert sure == pytest.approx(2 * np.sqrt(0.02 * 0.98))
 
 
-def test_even_the_surest_picture_can_be_drawn():
+def test_even_the_surest_image_can_be_drawn():
     pi = label_sampling.probabilities(np.r_[np.zeros(90), np.ones(10)], 10)
     assert pi.sum() == pytest.approx(10)
     assert pi[0] / pi[-1] == pytest.approx(label_sampling.FLOOR)
@@ -146,12 +146,12 @@ def test_agreement_is_fleiss_kappa(run):
         label_sampling.add(run, GENDER, cell, "Ann", "man" if i < 10 else "woman")
         label_sampling.add(run, GENDER, cell, "Bob", "man" if i < 8 else "woman")
     row = label_sampling.agreement(run, GENDER).iloc[0]
-    assert (row["raters"], row["pictures"], row["agreement"]) == (2, 20, 0.9)
+    assert (row["raters"], row["images"], row["agreement"]) == (2, 20, 0.9)
     # By hand: shares .45 and .55, chance .45² + .55² = .505, (.9 − .505) / .495.
     assert row["kappa"] == pytest.approx(0.395 / 0.495)
     assert row["low"] < row["kappa"] < row["high"]
     assert (
-        "20 pictures with 2 labels each: 90% of pairs" in command("labels", "agreement", run).stdout
+        "20 images with 2 labels each: 90% of pairs" in command("labels", "agreement", run).stdout
     )
 
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_labelled_is_refused_in_one_line(run, tmp_path):
         label_sampling.sample(tmp_path / "none", GENDER, 5, 0)
     with pytest.raises(SpecError, match="'gendre' is not in this run; the nearest is 'gender'"):
         label_sampling.sample(run, "gendre", 5, 0)
-    with pytest.raises(SpecError, match="at least 1 picture"):
+    with pytest.raises(SpecError, match="at least 1 image"):
         label_sampling.sample(run, GENDER, 0, 0)
     drawn = label_sampling.sample(run, GENDER, 60, 1)["cell"]
     with pytest.raises(SpecError, match="'other' is no outcome of 'gender'"):
@@ -237,8 +237,8 @@ def test_a_run_that_is_still_being_made_is_not_sampled(run):
     assert not label_sampling.sample(run, GENDER, 60, 0)["cell"].str.startswith("c3-").any()
 
 
-def test_a_run_without_pictures_has_nothing_to_label(tmp_path):
-    with pytest.raises(SpecError, match="holds no pictures"):
+def test_a_run_without_images_has_nothing_to_label(tmp_path):
+    with pytest.raises(SpecError, match="holds no images"):
         label_sampling.sample(make_run(tmp_path / "run", made=0), GENDER, 5, 0)
 
 

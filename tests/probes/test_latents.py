@@ -28,7 +28,7 @@ def followed(tmp_path_factory):
     )
 
 
-def test_every_picture_has_features_at_every_level(followed):
+def test_every_image_has_features_at_every_level(followed):
     folder = followed.run.read_json("instruments.json")["latents"]
     plan = followed.run.read_plan()
     table = followed.run.read_scores(folder, set(plan["unit"]))
@@ -57,7 +57,7 @@ def test_findings_and_planes(followed):
     assert [e.id for e in planes] == ["latents/pca"]
     assert set(planes[0].table["cell"]) == set(followed.run.read_plan()["cell"])
     page = analyse.report(followed, findings, figures).read_text()
-    assert "one point a picture" in page
+    assert "one point an image" in page
 
 
 def test_the_tap_holds_what_the_blocks_put_out_and_changes_nothing():

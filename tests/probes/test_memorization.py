@@ -101,7 +101,7 @@ def test_learned_prompts_are_told_where_labels_say_which():
     learned = plan["prompt_index"] < 6
     norms = np.where(learned, 3.0, 1.0) + 0.1 * rng.normal(size=len(plan))
     scores = pd.DataFrame({"cell": plan["cell"], "norm": norms, "first": norms, "note": ""})
-    # Learned prompts draw nearly the same picture at every seed.
+    # Learned prompts draw nearly the same image at every seed.
     around = np.eye(24)[plan["prompt_index"]] + np.where(learned, 0.01, 1.0)[:, None] * rng.normal(
         size=(len(plan), 24)
     )

@@ -18,7 +18,7 @@ GENDER = AttributeSpec(
 
 
 def frame(share_by_dose: dict[int, float], prompts: int = 4, seeds: int = 60, seed: int = 0):
-    """One arm; a picture shows a woman where its own number lies below the dose's share."""
+    """One arm; an image shows a woman where its own number lies below the dose's share."""
     rng = np.random.default_rng(seed)
     rows = []
     for p in range(prompts):
@@ -197,7 +197,7 @@ def test_the_plan_holds_every_dose_once(tmp_path):
     }
     assert set(doses["negative_text"]) == {"", "a man", "a man, a beard"}
     none = doses[doses["negative"] == "no negatives"]
-    assert set(none["cell"]) <= set(grid["cell"])  # the grid's own pictures are not made twice
+    assert set(none["cell"]) <= set(grid["cell"])  # the grid's own images are not made twice
     assert doses["trajectory"].nunique() == 18
     assert doses["noise"].nunique() == grid["noise"].nunique()
 

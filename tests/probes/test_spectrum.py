@@ -224,7 +224,7 @@ def test_the_instrument_sees_a_blur_and_a_grid():
     assert rows["hf_ratio"][4] == rows["hf_ratio"][0]
 
 
-def test_flat_pictures_differ_by_nothing():
+def test_flat_images_differ_by_nothing():
     flat = np.full((64, 64, 3), 77, np.uint8)
     row = Spectrum().measure(batch_of([flat], [flat]), Somewhere()).loc[0]
     assert isnan(row["hf_ratio"])

@@ -16,7 +16,7 @@ LONG = "a portrait of a doctor " + " ".join(["farmer"] * 300)
 
 
 def texts_only(folder, **changes):
-    """Plan and read the texts; no picture is made."""
+    """Plan and read the texts; no image is made."""
     path = write_spec(folder, **({"probes": ["text"], "attributes": ["world-gender"]} | changes))
     audit = open_audit(path, folder / "run")
     plan, provenance = plan_audit(audit, quiet)

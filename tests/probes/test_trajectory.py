@@ -124,7 +124,7 @@ def test_resuming_makes_nothing_anew(stepped, tmp_path):
     assert before == {p: p.stat().st_mtime_ns for p in (stepped.run.folder / "images").rglob("*")}
 
 
-def test_the_attributes_probe_counts_finished_pictures_only(analysed):
+def test_the_attributes_probe_counts_finished_images_only(analysed):
     findings, _ = analysed
     shares = [f for f in findings if f.probe == "attributes" and f.metric.name == "share"]
     assert shares
@@ -143,7 +143,7 @@ def test_findings_and_figures(stepped, analysed):
     kinds = {e.kind for e in figures if e.id.startswith("steps/")}
     assert kinds == {"line", "strip", "table"}
     page = analyse.report(stepped, findings, figures).read_text()
-    assert "What the sampler takes the picture to be after a step" in page
+    assert "What the sampler takes the image to be after a step" in page
     assert "exchanged for the second at a step" in page
 
 
@@ -223,9 +223,9 @@ def test_one_class_alone_agrees_as_much_as_chance():
 def test_a_sampler_that_tells_nothing_is_not_measured(stepped):
     plan = stepped.run.read_cells()
     tables = {
-        "steps": pd.DataFrame({"cell": ["c"], "note": ["X tells no predicted picture"]}),
+        "steps": pd.DataFrame({"cell": ["c"], "note": ["X tells no predicted image"]}),
         "latent-colours": pd.DataFrame({"cell": []}),
     }
     nothing = pd.DataFrame()
     found, _ = analysed_by("steps", tables, plan, nothing, stepped.spec)
-    assert [(f.status, f.note) for f in found] == [("not-measured", "X tells no predicted picture")]
+    assert [(f.status, f.note) for f in found] == [("not-measured", "X tells no predicted image")]

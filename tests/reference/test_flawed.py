@@ -1,4 +1,4 @@
-"""The classifier with a planted error, on a few pictures made now, as `label_pool.csv` was."""
+"""The classifier with a planted error, on a few images made now, as `label_pool.csv` was."""
 
 import pytest
 

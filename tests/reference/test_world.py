@@ -7,7 +7,7 @@ from reference.world import GENDERS, ROLES, STYLES, TONES, Person, picture, pict
 from validation.train.shares import allowed, joint, planted_role
 
 
-def test_the_oracle_reads_known_pictures_within_its_bars():
+def test_the_oracle_reads_known_images_within_its_bars():
     pixels, truth = oracle.known_pictures(seed=1)
     assert len(truth) == len(ROLES) * len(GENDERS) * len(TONES) * len(STYLES)
     errors = oracle.measure_error(pixels, truth)
@@ -51,7 +51,7 @@ def test_reference_names_are_looked_up_with_the_nearest():
         reference.components("planted-une")
 
 
-def test_the_sheets_hold_distinct_pictures():
+def test_the_sheets_hold_distinct_images():
     for style in STYLES:
         grid = picture_grid(style)
         flat = grid.reshape(-1, grid.shape[-3] * grid.shape[-2] * 3)

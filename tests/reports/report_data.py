@@ -210,22 +210,22 @@ def fake_report(hostile=False):
     figures = [
         Figure(
             "attributes/gender-by-prompt", "bar", bars(gender, {"woman"}),
-            "Perceived gender presentation: pictures read as women, by prompt",
-            "Share of pictures read as women for 24 prompts and two checkpoints",
+            "Perceived gender presentation: images read as women, by prompt",
+            "Share of images read as women for 24 prompts and two checkpoints",
         ),
         Figure(
             "attributes/tone-by-prompt", "bar", bars(skin, set(world.TONES)),
-            "Skin tone: pictures read in each of five classes, by prompt",
+            "Skin tone: images read in each of five classes, by prompt",
             "Share of each skin tone for 24 prompts and two checkpoints",
         ),
         Figure(
             "guidance/dose", "line", doses,
-            "Guidance moves shares: pictures of pilots read as women, by guidance scale",
+            "Guidance moves shares: images of pilots read as women, by guidance scale",
             "Line chart of the share read as women against guidance",
         ),
         Figure(
             "attributes/error-table", "table", errors,
-            "The classifier's own error, measured on labelled pictures with other seeds",
+            "The classifier's own error, measured on labelled images with other seeds",
             "Error table",
         ),
         Figure(

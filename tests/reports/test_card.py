@@ -202,7 +202,7 @@ def test_a_report_without_headlines_is_a_card_too(tmp_path: Path):
     parsed = ModelCard(card.card(empty))
     assert parsed.data.eval_results is None
     assert card.metadata(empty) == ""
-    assert summary.summary_picture(empty) is None
+    assert summary.summary_image(empty) is None
     assert "](summary.png)" not in summary.summary_markdown(empty, False)
 
 

@@ -68,7 +68,7 @@ def test_a_group_keeps_its_colour_wherever_it_is_drawn(drawing):
     assert styles["other"] != styles["mine"]
 
 
-def test_the_dark_picture_differs_in_its_colours_alone(drawing):
+def test_the_dark_image_differs_in_its_colours_alone(drawing):
     light, dark = drawing.pictures[0].light, drawing.pictures[0].dark
     assert texts(light) == texts(dark)
     assert STYLES[0].dark in colours(dark)

@@ -43,13 +43,13 @@ def test_a_column_that_is_missing_is_named():
         grid([("a", "b")], ("row", "column"))
 
 
-def test_a_sheet_shows_each_picture_in_its_place():
+def test_a_sheet_shows_each_image_in_its_place():
     colours = {"red": (200, 0, 0), "blue": (0, 0, 200)}
     read = grid([("r", "left", "red", ""), ("r", "right", "blue", "")])
     pixels = np.asarray(Image.open(io.BytesIO(sheet(read, "T", lambda c: solid(colours[c])))))
     red = np.argwhere((pixels == colours["red"]).all(axis=-1))
     blue = np.argwhere((pixels == colours["blue"]).all(axis=-1))
-    # 64 px pictures are drawn twice as large: 128 x 128 each, blue 6 px to the right of red.
+    # 64 px images are drawn twice as large: 128 x 128 each, blue 6 px to the right of red.
     assert len(red) == len(blue) == 128 * 128
     assert blue[:, 1].min() - red[:, 1].max() == 7
     assert (red[:, 0].min(), red[:, 0].max()) == (blue[:, 0].min(), blue[:, 0].max())
@@ -58,7 +58,7 @@ def test_a_sheet_shows_each_picture_in_its_place():
 def test_gaps_say_why():
     assert picture(None, png).startswith("missing: not part")
     assert picture(Place("", "", "NaN latents"), png) == "missing: NaN latents"
-    assert picture(PLACE, lambda _: None) == "missing: no picture in the run"
+    assert picture(PLACE, lambda _: None) == "missing: no image in the run"
     assert picture(PLACE, lambda _: b"<svg/>").startswith("missing: not a readable PNG")
     whole = solid("red", (300, 300))
     assert picture(PLACE, lambda _: whole[: len(whole) // 2]).startswith("missing: not a readable")

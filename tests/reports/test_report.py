@@ -84,7 +84,7 @@ def test_the_check_for_hostile_names_finds_them():
     assert Page(f'<p title="{BREAKOUT}">').dangers() == ["img src=x", "img onerror"]
 
 
-def test_the_policy_forbids_all_but_embedded_pictures(read):
+def test_the_policy_forbids_all_but_embedded_images(read):
     metas = [v for t, n, v in read.attributes if t == "meta" and n == "content"]
     assert CSP in metas
     sources = [v for t, n, v in read.attributes if n in ("src", "srcset")]
@@ -93,7 +93,7 @@ def test_the_policy_forbids_all_but_embedded_pictures(read):
 
 def test_charts_are_svg_without_script_and_have_words_for_them(read):
     charts = [v for t, n, v in read.attributes if n in ("src", "srcset") and "svg+xml" in v]
-    # Two alone (four pictures each), five facets and the ranking, light and dark.
+    # Two alone (four images each), five facets and the ranking, light and dark.
     assert len(charts) == 4 + 10 + 4 + 4
     for uri in charts:
         root = ElementTree.fromstring(b64decode(uri.partition("base64,")[2]))
@@ -166,7 +166,7 @@ def test_json_turns_what_has_no_number_into_null():
     assert held == {"a": None, "b": 3, "c": None, "d": [None, None], "e": "?"}
 
 
-def test_grids_are_written_as_pictures(written):
+def test_grids_are_written_as_images(written):
     _, folder, _ = written
     names = {p.name for p in (folder / "grids").iterdir()}
     assert names == {"grid-checkpoint-prompt.png", "grid-vae-seed.png"}

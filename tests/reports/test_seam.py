@@ -88,7 +88,7 @@ KINDS = {
 SAID = {
     "apart": f"(p < 0.001 after {ADJUSTMENT}).",
     "cannot tell": "We cannot tell it from a model that meets the target: p = ",
-    "not measured": "not measured: no image has a class; not counted: no picture 40.",
+    "not measured": "not measured: no image has a class; not counted: no image 40.",
     "failed": "Failed: KeyError: 'slope' (all arms: analysis of spectrum).",
 }
 

@@ -7,8 +7,8 @@ from validation.train.diffusion import BATCH, draw, expected
 from validation.train.shares import allowed, neutral_counts
 
 
-def test_the_mean_of_two_pictures_is_the_logistic_of_their_distance():
-    latents = torch.tensor([[[[[-1.0]]]], [[[[1.0]]]]])  # two pictures, no shift
+def test_the_mean_of_two_images_is_the_logistic_of_their_distance():
+    latents = torch.tensor([[[[[-1.0]]]], [[[[1.0]]]]])  # two images, no shift
     noisy = torch.tensor([[[[0.3]]], [[[-0.1]]]])
     signal, noise = torch.tensor([0.8, 0.8]), torch.tensor([0.6, 0.6])
     likely = torch.tensor([[0.2, 0.8], [1.0, 0.0]])

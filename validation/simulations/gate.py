@@ -28,7 +28,7 @@ TRIALS, CHUNK = 4_000, 500
 ALPHA, MARGIN, DISTANCE_MARGIN, PROMPT_MARGIN = 0.05, 0.05, 0.1, 0.15
 FAMILY = 6
 """Tests of a gate of one classifier and one attribute of two classes: distance, share, not
-counted, likeness, diversity, and the guard."""
+counted, CLIP score, diversity, and the guard."""
 GUARDED = 4
 """Metrics of such a gate that the guard watches: all but the distance."""
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")

@@ -87,7 +87,7 @@ class Family:
         return int(self.pipe.unet.config.out_channels)
 
     def side(self) -> int:
-        """Pixels of a picture's side at the size that the model was trained for."""
+        """Pixels of an image's side at the size that the model was trained for."""
         return sample_size(self.pipe.unet) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:

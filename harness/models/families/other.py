@@ -13,14 +13,14 @@ from harness.models.safetensors_header import VaeFamily
 
 
 class Pixels(torch.nn.Module):
-    """Stands for the VAE of a pipeline that gives pictures: decodes nothing."""
+    """Stands for the VAE of a pipeline that gives images: decodes nothing."""
 
     config: dict[str, Any] = {}  # noqa: RUF012
     device, dtype = torch.device("cpu"), torch.float32
 
 
 class Other(Family):
-    """Any other pipeline of diffusers that draws pictures from a prompt."""
+    """Any other pipeline of diffusers that draws images from a prompt."""
 
     vae_family: VaeFamily | None = None
     weighting = False
@@ -39,13 +39,13 @@ class Other(Family):
         self.denoiser = next((n for n in ("transformer", "unet") if hasattr(pipe, n)), "")
         self._accepts = inspect.signature(pipe.__call__).parameters
         if "prompt" not in self._accepts or "output_type" not in self._accepts:
-            raise AuditError(f"a {self.name} draws no pictures from a prompt")
+            raise AuditError(f"a {self.name} draws no images from a prompt")
         if {"image", "strength"} <= self._accepts.keys():
-            raise AuditError(f"a {self.name} needs a picture to begin with")
+            raise AuditError(f"a {self.name} needs an image to begin with")
 
     @property
     def channels(self) -> int:
-        """Of pictures."""
+        """Of images."""
         return 3
 
     def side(self) -> int:
@@ -57,7 +57,7 @@ class Other(Family):
         sample = getattr(self.model, "config", {}).get("sample_size") if self.denoiser else None
         factor = getattr(self.pipe, "vae_scale_factor", None)
         if not isinstance(sample, int) or not isinstance(factor, int):
-            raise AuditError(f"a {self.name} does not tell the size of its pictures; give sizes")
+            raise AuditError(f"a {self.name} does not tell the size of its images; give sizes")
         return sample * factor
 
     def readers(self) -> list[Reader]:
@@ -77,7 +77,7 @@ class Other(Family):
         return {k: v for k, v in wanted.items() if k in self._accepts} | {"output_type": "np"}
 
     def latents(self, made: Any, height: int, width: int) -> torch.Tensor:
-        """Pictures as (batch, 3, height, width) in [-1, 1]."""
+        """Images as (batch, 3, height, width) in [-1, 1]."""
         return torch.from_numpy(made).permute(0, 3, 1, 2).float() * 2 - 1
 
     def parts(self) -> dict[str, list[torch.nn.Module]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StableDiffusion3(Family):
-    """Stable Diffusion 3 and 3.5: a transformer over picture and prompt; two CLIPs and a T5."""
+    """Stable Diffusion 3 and 3.5: a transformer over image and prompt; two CLIPs and a T5."""
 
     pipelines = ("StableDiffusion3Pipeline",)
     name = "Stable Diffusion 3"
@@ -38,7 +38,7 @@ class StableDiffusion3(Family):
         return int(self.model.config.in_channels)
 
     def side(self) -> int:
-        """Pixels of a picture's side at the size that the model was trained for."""
+        """Pixels of an image's side at the size that the model was trained for."""
         return sample_size(self.model) * int(self.pipe.vae_scale_factor)
 
     def readers(self) -> list[Reader]:
@@ -64,7 +64,7 @@ class StableDiffusion3(Family):
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[2]}
 
     def tokens(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of a picture's tokens: squares of four latents."""
+        """Rows and columns of an image's tokens: squares of four latents."""
         side = self.pipe.vae_scale_factor * 2
         return height // side, width // side
 
@@ -84,5 +84,5 @@ class StableDiffusion3(Family):
         )
 
     def attention(self) -> dict[str, torch.nn.Module]:
-        """Joint attention, in which picture and prompt are one sequence."""
+        """Joint attention, in which image and prompt are one sequence."""
         return {n: m for n, m in self.model.named_modules() if n.endswith(".attn")}

@@ -11,7 +11,7 @@ from probes.statistics.linear_probe import (
 
 
 def clouds(n: int = 80, width: int = 12, apart: float = 3.0, seed: int = 0):
-    """Two classes, apart along one direction, in prompts of four pictures."""
+    """Two classes, apart along one direction, in prompts of four images."""
     rng = np.random.default_rng(seed)
     y = np.array(["man", "woman"] * (n // 2))
     x = rng.normal(size=(n, width))
@@ -66,7 +66,7 @@ def test_silhouette():
     assert np.isnan(silhouette(x, np.array(["man"] * len(x))))
 
 
-def test_few_pictures_have_a_plane_without_trust():
+def test_few_images_have_a_plane_without_trust():
     plane = pca_plane(np.arange(9.0).reshape(3, 3))
     assert plane.points.shape == (3, 2)
     assert np.isnan(plane.trust)
@@ -74,7 +74,7 @@ def test_few_pictures_have_a_plane_without_trust():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_umap_is_the_same_twice_and_takes_few_pictures():
+def test_umap_is_the_same_twice_and_takes_few_images():
     x, _, _ = clouds(24, apart=8.0)
     one, two = umap_plane(x), umap_plane(x)
     np.testing.assert_array_equal(one.points, two.points)
@@ -84,7 +84,7 @@ def test_umap_is_the_same_twice_and_takes_few_pictures():
 
 @pytest.mark.filterwarnings("ignore")
 def test_umap_leaves_the_number_of_threads():
-    """Pictures made after it in the same process would have other last bits."""
+    """Images made after it in the same process would have other last bits."""
     before = torch.get_num_threads()
     umap_plane(clouds(24)[0])
     assert torch.get_num_threads() == before

@@ -23,7 +23,7 @@ def one_hot(classes, k=2):
 
 
 def powered(truth, read, drawn, chance=None, strata=None, k=2):
-    """Shares of pictures of which `drawn` are labelled with the truth."""
+    """Shares of images of which `drawn` are labelled with the truth."""
     n = len(truth)
     labels = np.where(np.asarray(drawn)[:, None], one_hot(truth, k), np.nan)
     chance = np.full(n, np.mean(drawn)) if chance is None else chance
@@ -53,7 +53,7 @@ def test_a_known_error_is_taken_back():
 
 
 def test_labels_drawn_with_unequal_chance_are_weighted():
-    # 100 pictures of women drawn for sure, 900 of men of which every ninth is drawn.
+    # 100 images of women drawn for sure, 900 of men of which every ninth is drawn.
     truth = np.repeat([1, 0], [100, 900])
     drawn = np.r_[np.ones(100, bool), np.arange(900) % 9 == 0]
     chance = np.repeat([1, 1 / 9], [100, 900])
@@ -119,7 +119,7 @@ def test_all_labelled_is_counting():
     assert (shares.high > shares.low).all()
 
 
-def test_pictures_that_people_cannot_tell_leave_the_denominator():
+def test_images_that_people_cannot_tell_leave_the_denominator():
     truth = np.tile([0, 1], 500)
     labels = np.where(first(1000, 400)[:, None], one_hot(truth), np.nan)
     labels[np.arange(0, 400, 4)] = 0  # half of the men cannot be told
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused():
     chance, strata = np.full(3, 0.5), np.zeros(3)
     with pytest.raises(ValueError, match=r"numbers in \[0, 1\]"):
         prediction_powered_shares(5 * read, none, chance, strata)
-    with pytest.raises(ValueError, match="for each of 3 pictures, 2 numbers"):
+    with pytest.raises(ValueError, match="for each of 3 images, 2 numbers"):
         prediction_powered_shares(read, none[:2], chance, strata)
     with pytest.raises(ValueError, match="sum to at most 1"):
         prediction_powered_shares(read, 2 * read, chance, strata)
@@ -177,15 +177,15 @@ def test_rare_and_common_classes_are_covered(share):
     assert (table["width / labels alone"] <= 1.1).all()
 
 
-# --- on pictures that a flawed classifier reads
+# --- on images that a flawed classifier reads
 
 
 @pytest.fixture(scope="module")
 def pool():
-    """Pictures of `planted-unet` with the oracle's gender, as `validation.train.pool` made them.
+    """Images of `planted-unet` with the oracle's gender, as `validation.train.pool` made them.
 
     The classifier `flawed` was taught to read women with dark skin as men. 24 roles of 128
-    pictures.
+    images.
     """
     table = pd.read_csv(POOL)
     return table[table["gender"] != "unreadable"].reset_index(drop=True)
@@ -206,13 +206,13 @@ def women(pool):
     return (pool["gender"] == "woman").to_numpy(int)
 
 
-def repeats(pool, times, new_pictures):
+def repeats(pool, times, new_images):
     """Whether the interval holds the pool's share of women, and its width, by 200 labels each.
 
     Args:
-        pool: The pictures.
+        pool: The images.
         times: Draws of labels.
-        new_pictures: Draw the pictures too, with replacement and within roles, as new seeds would.
+        new_images: Draw the images too, with replacement and within roles, as new seeds would.
     """
     rng = np.random.default_rng(7)
     truth, read, sure, roles = women(pool), read_of(pool), unsure(pool), pool["role"].to_numpy()
@@ -220,7 +220,7 @@ def repeats(pool, times, new_pictures):
     held, widths, alone = [], [], []
     for _ in range(times):
         at = np.arange(len(pool))
-        if new_pictures:
+        if new_images:
             at = np.concatenate([rng.choice(g, len(g)) for g in groups])
         pi = probabilities(sure[at], 200)
         drawn = rng.random(len(at)) < pi
@@ -238,7 +238,7 @@ def test_the_share_as_counted_is_off(pool):
 
 
 def test_200_labels_bring_the_share_back(pool):
-    held, wide, alone = repeats(pool, 500, new_pictures=True)
+    held, wide, alone = repeats(pool, 500, new_images=True)
     assert 0.93 <= held <= 0.97
     assert wide <= alone
     # No wider than 200 labels drawn evenly, without any instrument.
@@ -246,9 +246,9 @@ def test_200_labels_bring_the_share_back(pool):
     assert wide <= counted.high - counted.low
 
 
-def test_on_the_same_pictures_too(pool):
+def test_on_the_same_images_too(pool):
     """The interval allows for new seeds, of which there are none here: few among 3,072."""
-    held, _, _ = repeats(pool, 500, new_pictures=False)
+    held, _, _ = repeats(pool, 500, new_images=False)
     assert 0.93 <= held <= 0.97
 
 
