@@ -6,6 +6,8 @@ import io
 
 from PIL import Image, ImageDraw
 
+from harness.images.stored import UnreadableImageError, opened, text_chunk
+
 
 def crisp(png: bytes, side: int) -> bytes:
     """A WebP of about `side` px: small images grow by whole pixels; b'' if unreadable."""
@@ -33,11 +35,7 @@ def thumbnail(png: bytes, side: int) -> bytes | None:
 
 def parameters(png: bytes | None) -> str:
     """The A1111 text that a PNG carries; '' where it has none."""
-    try:
-        image = Image.open(io.BytesIO(png or b""), formats=["PNG"])
-    except (OSError, ValueError, SyntaxError):
-        return ""
-    return str(getattr(image, "text", {}).get("parameters", ""))[:20_000]
+    return text_chunk(png or b"", "parameters")[:20_000]
 
 
 def icon() -> Image.Image:
@@ -53,8 +51,8 @@ def icon() -> Image.Image:
 
 def _opened(png: bytes) -> Image.Image | None:
     try:
-        return Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return opened(png)
+    except UnreadableImageError:
         return None
 
 

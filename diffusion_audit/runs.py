@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from os import PathLike
@@ -13,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from harness.errors import AuditError, reading
+from harness.images.stored import opened
 from harness.store import run as store
 from harness.store.damage import refuse
 from probes.contracts import Figure
@@ -152,7 +152,7 @@ class Run:
             held = self._store.images_of(str(unit), str(file), list(rows["cell"]))
             for _, row in rows.iterrows():
                 if row["cell"] in held:
-                    yield row, Image.open(io.BytesIO(held[row["cell"]])).convert("RGB")
+                    yield row, opened(held[row["cell"]])
 
     def _report(self) -> dict[str, Any]:
         path = self.folder / REPORT

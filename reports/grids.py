@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
+from harness.images.stored import UnreadableImageError, opened
 from probes.contracts import Figure
 from reports.text import clip
 
@@ -95,11 +96,11 @@ def picture(place: Place | None, images: Images) -> Image.Image | str:
         return "missing: not part of this grid"
     data = images(place.cell) if place.cell else None
     if data is None:
-        return f"missing: {place.reason or 'no picture in the run'}"
+        return f"missing: {place.reason or 'no image in the run'}"
     try:
-        image = Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"missing: not a readable PNG ({clip(error, 60)})"
+        image = opened(data)
+    except UnreadableImageError as error:
+        return f"missing: {clip(error, 100)}"
     image.thumbnail((SHEET_SIDES[1], SHEET_SIDES[1]), Image.Resampling.LANCZOS)
     return image
 

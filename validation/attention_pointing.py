@@ -102,7 +102,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=240)
-    count = parser.parse_args().pictures
+    count = parser.parse_args().images
     source = CheckpointSpec(source="reference:balanced")
     checkpoint = load_checkpoint("balanced", source, Path(), "cpu", torch.float32)
     found, unread = play(Generator(checkpoint.pipe, BATCH), people(count))

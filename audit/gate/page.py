@@ -5,11 +5,9 @@ All that it says stands in gate.json; the images are looked up in the runs that 
 
 from __future__ import annotations
 
-import io
 from typing import Any, NamedTuple
 
-from PIL import Image
-
+from harness.images.stored import opened
 from reports.grids import Images, thumbnail
 from reports.overview import entries
 from reports.templating import PAGE_BYTES, data_uri, template
@@ -132,8 +130,7 @@ def _scale(m: dict[str, Any]) -> Scale | None:
 def _picture(png: bytes | None) -> str:
     if png is None:
         return ""
-    image = Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB")
-    return data_uri(thumbnail(image), "image/webp")
+    return data_uri(thumbnail(opened(png)), "image/webp")
 
 
 def _float(value: float | None) -> float:

@@ -11,7 +11,6 @@ what must be equal between VAEs is the grouping, so that a copy of a VAE differs
 
 from __future__ import annotations
 
-import io
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -33,6 +32,7 @@ from harness.files.checksums import DamagedError
 from harness.generate.executor import Outcome
 from harness.hashing import canonical_digest, sha256
 from harness.images.png import png_bytes
+from harness.images.stored import pixels
 from harness.models.loading import digest_of
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import Codec, behaviour, codec, load_vae_alone
@@ -187,13 +187,8 @@ class RoundTripWorker:
             for c in rows.loc[~rows.index.isin(held.index), "cell"]
         ]
         if len(held):
-            pixels = np.stack(
-                [
-                    np.asarray(Image.open(io.BytesIO(table[t])).convert("RGB"))
-                    for t in held["trajectory"]
-                ]
-            )
-            images, latents = send(self.codecs[str(rows["vae"].iloc[0])], pixels, self.batch)
+            originals = np.stack([pixels(table[t]) for t in held["trajectory"]])
+            images, latents = send(self.codecs[str(rows["vae"].iloc[0])], originals, self.batch)
             self.run.write_latents(
                 f"{unit.id}-{file}",
                 {str(t): latents[i].clone() for i, t in enumerate(held["trajectory"])},

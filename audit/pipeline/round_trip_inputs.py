@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from audit.pipeline.session import reopen
 from harness.errors import AuditError
 from harness.images import folder as given
+from harness.images.stored import opened, pixels
 from harness.progress import Say
 from harness.spec.attributes import AttributeSpec
 from harness.store.run import Run
@@ -82,15 +81,14 @@ def images_of_run(folder: Path) -> list[Picture]:
         png = audit.run.image(str(row.unit), str(row.vae_file), str(row.cell))
         if png is None:
             continue
-        with Image.open(io.BytesIO(png)) as image:
-            size = image.size
+        size = opened(png).size
         pictures.append(
             Picture(
                 str(row.cell),
                 str(row.prompt),
                 named.get(str(row.cell), {}),
                 size,
-                lambda data=png: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")),  # type: ignore[misc]
+                lambda data=png: pixels(data),  # type: ignore[misc]
                 lambda run=audit.run, t=str(row.trajectory): _mask_pixels(run, t),  # type: ignore[misc]
             )
         )

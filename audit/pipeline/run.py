@@ -6,7 +6,6 @@ the same command again goes on where the last one stopped.
 
 from __future__ import annotations
 
-import io
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.session import Audit
@@ -27,6 +25,7 @@ from harness.files.names import file_name
 from harness.generate.executor import Executor, InProcess
 from harness.generate.worker import GenerateWorker
 from harness.hashing import canonical_digest
+from harness.images.stored import pixels
 from harness.plan.cells import Unit, units_of
 from harness.progress import Progress, Say, stopping, until
 from harness.store.damage import Damage, announce, check, lost, set_aside
@@ -264,10 +263,7 @@ def _pixels(run: Run, unit: str, vae: str, cells: set[str]) -> dict[str, NDArray
         return {}
     table = run.read_images(unit, vae)
     table = table[table["png"].notna() & table["cell"].isin(cells)]
-    return {
-        str(cell): np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        for cell, png in zip(table["cell"], table["png"], strict=True)
-    }
+    return {str(cell): pixels(png) for cell, png in zip(table["cell"], table["png"], strict=True)}
 
 
 def unmade(run: Run, unit: Unit) -> bool:

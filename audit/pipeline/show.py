@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from audit.pipeline.session import Audit, reopen
 from harness.errors import SpecError
 from harness.files.atomic import write_atomic
 from harness.hashing import sha256
+from harness.images.stored import pixels
 from harness.plan.cells import FACTS
 
 
@@ -40,7 +39,7 @@ def lines(folder: Path, cell: str, save: Path | None, again: bool) -> list[str]:
             str(row["unit"]), "not made yet"
         )
         return [*text, f"  image: missing ({reason})"]
-    stored = sha256(np.asarray(Image.open(io.BytesIO(png))).tobytes())
+    stored = sha256(pixels(png).tobytes())
     text.append(f"  pixels: sha256 {stored}")
     if save is not None:
         write_atomic(save, png)
@@ -63,5 +62,5 @@ def _remake(audit: Audit, plan: pd.DataFrame, row: pd.Series) -> np.ndarray:
     latents = generator.denoise(row.to_frame().T)
     image = generator.decode(worker.vaes[str(row["vae"])], latents)[0]
     worker.close()
-    pixels: np.ndarray = (image * 255).round().astype(np.uint8)
-    return pixels
+    made: np.ndarray = (image * 255).round().astype(np.uint8)
+    return made

@@ -5,7 +5,6 @@ Written once into `vaes.json`, since all of it needs the weights; the report onl
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from audit.pipeline.round_trip_time import clock
 from audit.pipeline.session import Audit
+from harness.images.stored import pixels
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import VaeIdentity, codec, compare, identify
 from harness.models.vae_precision import NAMES, precision
@@ -160,7 +159,7 @@ def _pictures(run: Run, plan: pd.DataFrame) -> list[NDArray[np.uint8]]:
         png = run.image(str(row.unit), str(row.vae_file), str(row.cell))
         if png is None:
             continue
-        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-        top, left = (max(0, (side - MOST_SIDE) // 2) for side in pixels.shape[:2])
-        held.append(pixels[top : top + MOST_SIDE, left : left + MOST_SIDE])
+        whole = pixels(png)
+        top, left = (max(0, (side - MOST_SIDE) // 2) for side in whole.shape[:2])
+        held.append(whole[top : top + MOST_SIDE, left : left + MOST_SIDE])
     return held

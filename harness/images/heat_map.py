@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.images.stored import pixels
+
 VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 """Five colours of matplotlib's viridis (CC0), evenly apart."""
 OPACITY = 0.6
@@ -37,7 +39,6 @@ def heated(pixels: NDArray[np.uint8], heat: NDArray[np.generic]) -> NDArray[np.u
 
 def overlaid(png: bytes, heat: NDArray[np.generic]) -> bytes:
     """A PNG under a map, as `heated`, as PNG."""
-    pixels = np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
     buffer = io.BytesIO()
-    Image.fromarray(heated(pixels, heat)).save(buffer, "PNG")
+    Image.fromarray(heated(pixels(png), heat)).save(buffer, "PNG")
     return buffer.getvalue()

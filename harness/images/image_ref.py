@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.images.heat_map import overlaid
+from harness.images.stored import pixels
 
 AMPLIFICATION = 8
 """How often a difference is amplified, around middle grey."""
@@ -104,10 +105,7 @@ def rendered(
 
 def difference(one: bytes, other: bytes) -> bytes | None:
     """One PNG minus another, amplified around middle grey, as PNG; None where sizes differ."""
-    a, b = (
-        np.asarray(Image.open(io.BytesIO(png), formats=["PNG"]).convert("RGB"))
-        for png in (one, other)
-    )
+    a, b = pixels(one), pixels(other)
     if a.shape != b.shape:
         return None
     apart = (128 + AMPLIFICATION * (a.astype(int) - b)).clip(0, 255).astype(np.uint8)

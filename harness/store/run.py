@@ -8,7 +8,6 @@ what changed since all were checked last is found by `harness.store.damage` when
 
 from __future__ import annotations
 
-import io
 import json
 import secrets
 import time
@@ -263,15 +262,16 @@ class Run(RunFolder):
     def read_mask(self, trajectory: str) -> NDArray[np.bool_] | None:
         """The mask of a trajectory's images, (height, width), or None."""
         import numpy as np
-        from PIL import Image
+
+        from harness.images.stored import UnreadableImageError, opened
 
         path = self.mask_path(trajectory)
         if not path.exists():
             return None
         data = self.read(path)
         try:
-            return np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127
-        except (OSError, ValueError, SyntaxError):
+            return np.asarray(opened(data, "L")) > 127
+        except UnreadableImageError:
             raise DamagedError(path, "it is no whole PNG") from None
 
     def write_failure(self, unit: str, reason: str) -> None:

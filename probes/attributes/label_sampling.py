@@ -240,7 +240,7 @@ def agreement_lines(run_path: Path) -> list[str]:
             told += f" [{row.low:.2f}, {row.high:.2f}]" if row.low == row.low else ""
             told += f" ({row.note})" if row.note else ""
             lines.append(
-                f"{attribute.name}: {row.pictures} images with {row.raters} labels each: "
+                f"{attribute.name}: {row.images} images with {row.raters} labels each: "
                 f"{row.agreement:.0%} of pairs agree, {told}"
             )
     return lines or ["no image has labels of two people yet: nothing to compare"]

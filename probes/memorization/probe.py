@@ -143,28 +143,42 @@ def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:
 
 
 def standing_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Robust z: distance from the median in 1.4826 median absolute deviations; NaN below 10."""
+    """Robust z: distance from the median in scaled median absolute deviations.
+
+    NaN below 10 values, or where half of them are equal.
+    """
     if len(values) < FEWEST_TO_STAND_OUT:
         return np.full(len(values), nan)
-    middle = np.median(values)
-    scale = 1.4826 * np.median(np.abs(values - middle))
-    return np.asarray((values - middle) / scale if scale else np.full(len(values), nan))
+    scale = stats.median_abs_deviation(values, scale="normal")
+    if not scale:
+        return np.full(len(values), nan)
+    return np.asarray((values - np.median(values)) / scale)
 
 
 def auc(learned: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Chance that a learned prompt scores above another, with a bootstrap interval over prompts."""
+    """Area under the ROC curve, with a bootstrap interval over prompts.
 
-    def area(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        above = (a[:, None] > b).mean() + 0.5 * (a[:, None] == b).mean()
-        return float(above)
+    The chance that a memorized prompt scores above another one, ties counted half: Mann-Whitney's
+    U over the number of pairs.
 
+    Args:
+        learned: Numbers of the memorized prompts.
+        others: Those of the others.
+
+    Returns:
+        The area, 0 to 1, and the bounds of its 95 % percentile interval.
+
+    Examples:
+        >>> auc(np.array([3.0, 4.0]), np.array([1.0, 3.0]))[0]
+        0.875
+    """
     rng = np.random.default_rng(0)
-    drawn = [
-        area(rng.choice(learned, len(learned)), rng.choice(others, len(others)))
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return area(learned, others), float(low), float(high)
+    drawn = [rng.choice(x, (RESAMPLES, len(x))) for x in (learned, others)]
+    pairs = len(learned) * len(others)
+    areas = stats.mannwhitneyu(*drawn, axis=1, method="asymptotic").statistic / pairs
+    low, high = np.quantile(areas, [0.025, 0.975])
+    whole = stats.mannwhitneyu(learned, others, method="asymptotic").statistic / pairs
+    return float(whole), float(low), float(high)
 
 
 def _of_prompts(
