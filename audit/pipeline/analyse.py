@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from audit.pipeline import vae_inspection
+from audit.pipeline import vae_table
 from audit.pipeline.session import Audit, read_errors, read_labels
 from audit.pipeline.text_scores import text_units
 from harness.errors import AuditError, SpecError, one_line
@@ -101,7 +101,7 @@ def report_data(
         figures=figures
         + grid_figures(plan, grids)
         + difference_grid(plan, _scores(audit, plan, "fidelity"))
-        + vae_inspection.figures(audit.run),
+        + vae_table.figures(audit.run),
         attrition=attrition_table(audit, plan),
         provenance={k: v for k, v in provenance.items() if k not in ("base", "audited")}
         | {

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from audit.pipeline.round_trip_time import clock
 from audit.pipeline.session import Audit
+from audit.pipeline.vae_table import FILE
 from harness.images.stored import pixels
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import VaeIdentity, codec, compare, identify
-from harness.models.vae_precision import NAMES, precision
+from harness.models.vae_precision import precision
 from harness.models.vae_scaling import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from harness.progress import Say
 from harness.store.run import Run
-from probes.contracts import Figure
 
-FILE = "vaes.json"
 MOST_PICTURES, MOST_SIDE = 48, 256
 """Images for the check of the scaling factor, and the side that they are cropped to."""
 MOST_ACTIVATIONS = 4
@@ -84,42 +83,6 @@ def examine(
         rows.append(row)
     audit.run.write_json(FILE, rows)
     return lines
-
-
-def figures(run: Run) -> list[Figure]:
-    """The tables of what was examined; none where nothing was."""
-    rows = run.read_json(FILE)
-    if not rows:
-        return []
-    table = pd.DataFrame(
-        [
-            {
-                "VAE": r["name"],
-                "class": r["kind"],
-                "latents": f"{r['channels']} channels, 1 for {r['pixels']} x {r['pixels']} pixels",
-                "scaling factor": _factor(r["scaling_factor"]),
-                "scale from data": r["scale"],
-                "shift": r["shift"],
-                **{name: r["precision"].get(name, "not checked") for name in NAMES},
-                "kin": r["kin"] or "none of these",
-                "weights": r["normalised"][:16],
-                "encoder": r["encoder"][:16],
-                "decoder": r["decoder"][:16],
-            }
-            for r in rows
-        ]
-    )
-    caption = (
-        "Which VAE is which. 'weights', 'encoder' and 'decoder' are digests that do not depend on "
-        "file layout or precision: equal ones are copies. 'scale from data' holds the scaling "
-        "factor against the spread of the latents of these images."
-    )
-    alt = "A row a VAE with its digests."
-    return [Figure("vae/identity", "table", table, caption, alt, "vae")]
-
-
-def _factor(value: float | None) -> str:
-    return "none" if value is None else f"{value:g}"
 
 
 def _about(pace: float | None, pictures: list[NDArray[np.uint8]]) -> str:

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -330,3 +331,35 @@ def test_ctrl_c_stops_between_batches_and_says_how_to_go_on(tmp_path):
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "run the same command to go on" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("report", "RUN", "--format", "html,card,json,csv"),
+        ("show", "RUN", "CELL"),
+        ("labels", "sample", "RUN", "--attribute", "world-gender", "--n", "2"),
+        (*("gate", "RUN", "RUN", "--baseline-arm", "balanced,own"), "--candidate-arm", "balanced"),
+        ("baseline", "save", "RUN", "base.json", "--arm", "balanced,own"),
+    ],
+    ids=lambda a: a[0],
+)
+def test_what_reads_a_run_imports_neither_torch_nor_diffusers(small_audit, tmp_path, arguments):
+    run = Path(shutil.copytree(small_audit.run.folder, tmp_path / "run"))
+    cell = small_audit.run.read_plan()["cell"].iloc[0]
+    code = (
+        "import sys; from audit.commands.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as end: assert end.code in (0, 1, 3), end.code\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'open_clip'} & set(sys.modules)\n"
+        "sys.exit(str(heavy or 'none'))"
+    )
+    named = [{"RUN": str(run), "CELL": cell}.get(a, a) for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *named],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.splitlines()[-1] == "none", done.stderr

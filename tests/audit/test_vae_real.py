@@ -12,7 +12,7 @@ from audit.pipeline import vae_audit as trial
 from audit.pipeline.plan import begin
 from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
 from audit.pipeline.round_trip_inputs import images_of_folder
-from audit.pipeline.vae_inspection import figures
+from audit.pipeline.vae_table import figures
 from harness.models.vae_files import KNOWN
 from harness.models.vae_identity import codec, load_vae_alone, same_space
 from harness.models.vae_precision import precision
