@@ -16,6 +16,7 @@ from harness.errors import AuditError
 from probes.contracts import Finding
 from probes.finding_rows import targets_text
 from reports import ReportData
+from reports.answer import answer
 from reports.escaping import markdown
 from reports.overview import Card, audited_cards
 from reports.sentences import amount, p_text, scope, sentence, topic, value_text
@@ -23,6 +24,8 @@ from reports.tables import show
 from reports.text import clip, number
 from reports.verdicts import census, headlines, is_measured, verdict, verdict_label
 
+MOST_ANSWERED = 8
+"""Statements of the answer that head the card."""
 MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
 """Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""
 SETTINGS = (
@@ -167,14 +170,15 @@ def _bias(data: ReportData) -> list[str]:
         f"Measured by diffusion-audit{made}. Brackets hold 95 % intervals; n is the number of "
         "images; *without the effect* is what a model without it would score at this n."
     )
-    chosen = headlines(data.findings)
+    chosen, answered = headlines(data.findings), answer(data.findings)[:MOST_ANSWERED]
     if not chosen:
         return [first, "No finding of this audit was marked as a headline."]
     decided = [f for f in chosen if verdict(f) in ("failed", "apart", "described")]
     undecided = [f for f in chosen if verdict(f) == "cannot tell"]
     told = [*decided, *undecided[:MAX_OPEN]][:MAX_TOLD]
     lines = [f"- **{verdict_label(f)}.** {markdown(sentence(f), 700)}" for f in told]
-    parts = [first, _tested(data)]
+    short = [f"- **{markdown(s.lead, 400)}** {markdown(s.details, 600)}" for s in answered]
+    parts = [first, "\n".join(short), _tested(data)] if short else [first, _tested(data)]
     if lines:
         parts += ["\n".join(lines), _table(told)]
     if len(chosen) > len(told):

@@ -15,6 +15,7 @@ import pandas as pd
 from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
+from reports.answer import answer
 from reports.charts import PLOTS, Drawing, draw
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.overview import audited_cards, entries, tiles
@@ -112,6 +113,9 @@ def compose(data: ReportData) -> dict[str, Any]:
     return {
         "title": clip(data.title, 200),
         "tiles": tiles(data, cards),
+        "answer": [
+            (s.apart, clip(s.lead, 400), clip(s.details, 700)) for s in answer(data.findings)
+        ],
         "audited": cards[:MAX_AUDITED],
         "audited_more": max(0, len(cards) - MAX_AUDITED),
         "settings": entries(data.settings),

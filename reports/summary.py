@@ -9,6 +9,7 @@ import pandas as pd
 
 from probes.contracts import Finding
 from reports import ReportData
+from reports.answer import answer
 from reports.card import SETTINGS
 from reports.escaping import html, markdown
 from reports.grids import read_grid, sheet
@@ -31,7 +32,7 @@ def summary_markdown(data: ReportData, has_image: bool) -> str:
     parts = [f"### {markdown(data.title, 120)}: audit", markdown(_first(data), 600)]
     if has_image:
         parts.append(f"![{markdown(_alt(data), 300)}]({PICTURE})")
-    lines = [f"- **{label}.** {markdown(text, 500)}" for label, text in _told(data)]
+    lines = [f"- **{markdown(lead, 300)}.** {markdown(text, 500)}" for lead, text in _told(data)]
     return "\n\n".join([*parts, "\n".join(lines), CAVEAT]) + "\n"
 
 
@@ -40,7 +41,10 @@ def summary_html(data: ReportData, has_image: bool) -> str:
     parts = [f"<h3>{html(data.title, 120)}: audit</h3>", f"<p>{html(_first(data), 600)}</p>"]
     if has_image:
         parts.append(f'<p><img src="{PICTURE}" alt="{html(_alt(data), 300)}"></p>')
-    lines = [f"<li><strong>{label}.</strong> {html(t, 500)}</li>" for label, t in _told(data)]
+    lines = [
+        f"<li><strong>{html(lead, 300)}.</strong> {html(text, 500)}</li>"
+        for lead, text in _told(data)
+    ]
     return "\n".join([*parts, "<ul>", *lines, "</ul>", f"<p>{CAVEAT}</p>"]) + "\n"
 
 
@@ -133,6 +137,9 @@ def _alt(data: ReportData) -> str:
 
 
 def _told(data: ReportData) -> list[tuple[str, str]]:
-    """(verdict, sentence) of the first headline findings."""
+    """Lead and details of the answer's first statements; of a run without any, its headlines."""
+    stated = answer(data.findings)[:MAX_TOLD]
+    if stated:
+        return [(s.lead, s.details) for s in stated]
     measured = [f for f in headlines(data.findings) if is_measured(f) or f.status == "failed"]
     return [(verdict_label(f), sentence(f)) for f in measured[:MAX_TOLD]]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.terminal import out as put
 from harness.terminal import say
+
+if TYPE_CHECKING:
+    from probes.contracts import Finding
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -25,6 +29,7 @@ def work(audit: Any) -> Path:
     known = finished_page(audit)
     if known is not None:
         say("nothing to do: neither the spec, its files nor this run have changed")
+        put_answer(kept_findings(known.parent))
         return known
     from audit.pipeline import analyse
     from audit.pipeline.run import complete
@@ -37,10 +42,32 @@ def work(audit: Any) -> Path:
     return page
 
 
+def put_answer(findings: Sequence[Finding]) -> None:
+    """Say what the report says, in a few lines."""
+    from reports.answer import answer
+
+    for statement in answer(findings):
+        put(f"- {statement.text}")
+
+
+def kept_findings(report: Path) -> list[Finding]:
+    """The findings of a report's folder; none where they cannot be read."""
+    import json
+
+    from probes.finding_rows import from_row
+
+    try:
+        rows = json.loads((report / "report.json").read_text(encoding="utf-8"))["findings"]
+        return [from_row(row) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def end(audit: Any, findings: Any, page: Path) -> None:
-    """End with exit code 1, after the report's path, where a part of an audit failed."""
+    """Say the answer; end with exit code 1, after the report's path, where a part failed."""
     from audit.pipeline.run import problems
 
+    put_answer(findings)
     failed = problems(audit, findings)
     for line in failed:
         say(line)

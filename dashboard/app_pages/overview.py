@@ -6,6 +6,7 @@ import streamlit as st
 from dashboard import charts, components, figures
 from dashboard.escaping import count, plain
 from dashboard.findings import LABELS, chosen, frame, tally
+from reports.answer import answer
 from reports.overview import HEX, audited_cards
 from reports.page import headline
 
@@ -55,7 +56,12 @@ if not run.report:
         f"`audit report {run.folder.name}`",
     )
 else:
-    st.subheader("What may be claimed", anchor=False)
+    st.subheader("In short", anchor=False)
+    for statement in answer(run.findings):
+        mark = ":material/error:" if statement.apart else ":material/horizontal_rule:"
+        details = f"  \n{plain(statement.details, 700)}" if statement.details else ""
+        st.markdown(f"{mark} **{plain(statement.lead, 400)}**{details}")
+    st.subheader("All tests", anchor=False)
     counts = tally(findings[findings["headline"]])
     with st.container(horizontal=True, gap="medium"):
         for verdict, n in counts.items():

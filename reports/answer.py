@@ -1,0 +1,264 @@
+"""The answer first: a few sentences that a person can act on, from the findings alone.
+
+Per model and attribute: how many prompts are off target, in which direction, and the worst of
+them. A mean share is never the headline, because opposite stereotypes cancel in it. Then what a
+swap alone changes (a VAE, a checkpoint), then what other probes found apart. Only tests whose
+verdict is 'apart' are said to be off or different; where there is none, the answer says so, with
+what this much data would have missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from typing import NamedTuple
+
+from probes.contracts import Finding
+from reports.sentences import PLURALS, attribute, sentence
+from reports.text import clip, percent, points, quoted
+from reports.verdicts import is_measured, verdict
+
+MOST = 12
+"""Statements of an answer; the findings have them all."""
+SWAPS = ("checkpoint", "vae", "adapters", "negative")
+SAME_EFFECT = 0.05
+"""Arms of one checkpoint whose mean distances differ by less are told as one."""
+
+
+class Statement(NamedTuple):
+    """One sentence of the answer.
+
+    Attributes:
+        lead: What holds: who, of what, how often.
+        details: The cases, numbers and limits behind it; '' where the lead says all.
+        effect: How large the effect is, as a share from 0 to 1; NaN where it is in other units.
+        apart: Whether it says that something is off target or differs.
+        findings: Ids of the findings that it rests on, the strongest first.
+    """
+
+    lead: str
+    details: str
+    effect: float
+    apart: bool
+    findings: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """Lead and details as one sentence."""
+        return f"{self.lead}: {self.details}." if self.details else f"{self.lead}."
+
+
+def answer(findings: Sequence[Finding]) -> list[Statement]:
+    """The answer of a report, the largest effects first; what is not off target comes last.
+
+    Args:
+        findings: All findings, adjusted over the report.
+    """
+    stated = [*_of_attributes(findings), *_of_swaps(findings), *_of_others(findings)]
+    stated.sort(key=lambda s: (not s.apart, -s.effect if isfinite(s.effect) else 0.0))
+    failed = [f for f in findings if f.status == "failed"]
+    if failed:
+        named = clip(f"{failed[0].probe}: {failed[0].note}", 200)
+        ids = tuple(f.id for f in failed)
+        stated.append(Statement(f"{len(failed)} analyses failed", named, 0.0, False, ids))
+    return stated[:MOST]
+
+
+class _Group(NamedTuple):
+    """The tests by prompt of one arm, attribute and instrument, and the shares beside them."""
+
+    arm: str
+    checkpoint: str
+    about: str
+    tests: list[Finding]
+    shares: dict[str, dict[str, Finding]]
+    """By prompt and class."""
+
+    @property
+    def flagged(self) -> list[Finding]:
+        """Tests that are apart, the farthest from target first."""
+        return sorted(
+            (f for f in self.tests if verdict(f) == "apart"), key=lambda f: f.value, reverse=True
+        )
+
+    @property
+    def effect(self) -> float:
+        """Mean distance from target over the prompts, less what a model on target would score."""
+        known = [f for f in self.tests if is_measured(f)]
+        null = [f.reference.null if isfinite(f.reference.null) else 0.0 for f in known]
+        gaps = [f.value - n for f, n in zip(known, null, strict=True)]
+        return sum(gaps) / len(gaps) if gaps else 0.0
+
+
+def _of_attributes(findings: Iterable[Finding]) -> list[Statement]:
+    groups: dict[tuple[str, str, str], _Group] = {}
+    held = [f for f in findings if {"arm", "attribute", "prompt"} <= f.subject.keys()]
+    for f in held:
+        if f.metric.kind != "distance" or not f.family:
+            continue
+        key = (f.subject["arm"], f.subject["attribute"], f.instrument)
+        empty = _Group(key[0], f.subject.get("checkpoint", key[0]), attribute(f), [], {})
+        groups.setdefault(key, empty).tests.append(f)
+    for f in held:
+        key = (f.subject["arm"], f.subject["attribute"], f.instrument)
+        if f.metric.kind != "share" or key not in groups or not is_measured(f):
+            continue
+        known = groups[key].shares.setdefault(f.subject["prompt"], {})
+        name = f.subject.get("class", "")
+        # Corrected shares go before counted ones: the tests are made on them.
+        if name and (name not in known or f.reading == "corrected"):
+            known[name] = f
+    several = len({key[2] for key in groups}) > len({key[1] for key in groups})
+    return [_attribute_statement(arms, several) for arms in _joined(groups.values())]
+
+
+def _joined(groups: Iterable[_Group]) -> list[list[_Group]]:
+    """Arms of one checkpoint that say the same of an attribute stand together."""
+    out: list[list[_Group]] = []
+    for one in groups:
+        for arms in out:
+            first = arms[0]
+            same = (one.checkpoint, one.about, one.tests[0].instrument) == (
+                first.checkpoint,
+                first.about,
+                first.tests[0].instrument,
+            )
+            close = abs(one.effect - first.effect) < SAME_EFFECT
+            if same and close and bool(one.flagged) == bool(first.flagged):
+                arms.append(one)
+                break
+        else:
+            out.append([one])
+    return out
+
+
+def _attribute_statement(arms: list[_Group], several: bool) -> Statement:
+    """What an arm (or several that say the same) shows of one attribute."""
+    one = max(arms, key=lambda g: len(g.flagged))
+    by = f" (by {clip(one.tests[0].instrument, 40)})" if several else ""
+    names = [g.arm for g in arms]
+    who = names[0] if len(names) == 1 else " and ".join(clip(n, 60) for n in names)
+    flagged, total = one.flagged, len(one.tests)
+    if not flagged:
+        missed = [f.reference.null_q95 for f in one.tests if isfinite(f.reference.null_q95)]
+        limit = (
+            f"at this n sampling error alone puts a prompt up to {points(max(missed))} points off"
+            if missed
+            else ""
+        )
+        lead = f"{who}: {one.about}{by} is off target for none of {total} prompts"
+        return Statement(lead, limit, 0.0, False, tuple(f.id for f in one.tests))
+    ways: dict[str, list[tuple[Finding, float, Finding | None]]] = {}
+    for test in flagged:
+        name, gap, share = _direction(one, test)
+        ways.setdefault(name, []).append((test, gap, share))
+    told = []
+    for name, cases in sorted(ways.items(), key=lambda w: -max(gap for _, gap, _ in w[1])):
+        test, gap, share = max(cases, key=lambda c: c[1])
+        worst = f"most for {quoted(test.subject['prompt'], 70)}"
+        worst += f": {_share_text(name, share, test)}" if share is not None else ""
+        more = f"{_class(name)} too often for {len(cases)}" if name else f"{len(cases)}"
+        told.append(f"{more} ({worst})")
+    lead = f"{who}: {one.about}{by} is off target for {len(flagged)} of {total} prompts"
+    ids = tuple(f.id for f in flagged)
+    return Statement(lead, "; ".join(told[:3]), one.effect, True, ids)
+
+
+def _direction(group: _Group, test: Finding) -> tuple[str, float, Finding | None]:
+    """The class that a prompt's images show too often, by how much, and the share that says so.
+
+    Of two classes one alone may be reported: the other's share is the rest.
+    """
+    known = group.shares.get(test.subject["prompt"], {})
+    targets = test.reference.targets
+    gaps: list[tuple[float, str, Finding]] = []
+    for name, f in known.items():
+        gap = f.value - targets.get(name, f.reference.value)
+        gaps.append((gap, name, f))
+        others = [n for n in targets if n != name]
+        if len(targets) == 2 and len(known) == 1 and others:
+            gaps.append((-gap, others[0], f))
+    if not gaps:
+        return "", test.value, None
+    gap, name, f = max(gaps, key=lambda g: g[0])
+    return name, gap, f
+
+
+def _share_text(name: str, share: Finding, test: Finding) -> str:
+    """'98 % [92 %, 100 %] men, target 50 %', also where the other class was reported."""
+    value, low, high = share.value, share.low, share.high
+    if share.subject.get("class") != name:
+        value, low, high = 1 - value, 1 - high, 1 - low
+    bounds = f" [{percent(low)}, {percent(high)}]" if isfinite(low) and isfinite(high) else ""
+    target = test.reference.targets.get(name)
+    held = f", target {percent(target)}" if target is not None else ""
+    return f"{percent(value)}{bounds} {_class(name)}{held}"
+
+
+def _class(name: str) -> str:
+    """A class in the plural, where it has one, else its name."""
+    return PLURALS.get(name) or clip(name, 60)
+
+
+def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
+    """What exchanging one factor alone changes in the shares of classes, over all prompts."""
+    arms = {f.subject["arm"]: f.subject for f in findings if "arm" in f.subject}
+    means = {
+        (f.subject["arm"], f.subject["attribute"], f.instrument, f.subject["class"]): f.value
+        for f in findings
+        if f.metric.kind == "share"
+        and {"arm", "attribute", "class"} <= f.subject.keys()
+        and not {"prompt", "baseline"} & f.subject.keys()
+        and f.reading == "as counted"
+        and f.estimand == "this suite"
+    }
+    grouped: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for f in findings:
+        subject = f.subject
+        if f.metric.kind != "shift" or not f.family or not f.reading or verdict(f) != "apart":
+            continue
+        if not {"arm", "baseline", "attribute", "class"} <= subject.keys():
+            continue
+        base = arms.get(subject["baseline"], {})
+        if sum(subject.get(k) != base.get(k) for k in SWAPS) != 1:
+            continue  # of two exchanges at once nobody can say which did it
+        key = (subject["arm"], subject["baseline"], subject["attribute"], f.instrument)
+        grouped.setdefault(key, []).append(f)
+    out = []
+    for (arm, base_name, name, instrument), found in grouped.items():
+        found.sort(key=lambda f: -abs(f.value))
+        told = []
+        for f in found[:3]:
+            both = [means.get((a, name, instrument, f.subject["class"])) for a in (base_name, arm)]
+            sign = "+" if f.value > 0 else ""
+            moved = f"{_class(f.subject['class'])} {sign}{points(f.value)} points"
+            if None not in both:
+                moved += f" ({percent(both[0] or 0.0)} to {percent(both[1] or 0.0)})"
+            told.append(moved)
+        base = arms.get(base_name, {})
+        (factor,) = (k for k in SWAPS if found[0].subject.get(k) != base.get(k))
+        kind = {"vae": "the VAE", "checkpoint": "the checkpoint"}.get(factor, factor)
+        lead = f"{clip(arm, 80)} against {clip(base_name, 80)}: {kind} alone moves "
+        lead += attribute(found[0])
+        ids = tuple(f.id for f in found)
+        out.append(Statement(lead, ", ".join(told), abs(found[0].value), True, ids))
+    return out
+
+
+def _of_others(findings: Sequence[Finding]) -> list[Statement]:
+    """Tests of other probes that are apart: one a metric and arm, the surest one."""
+    best: dict[tuple[str, str, str], Finding] = {}
+    for f in findings:
+        if not f.headline or not f.family or verdict(f) != "apart":
+            continue
+        if f.metric.kind == "distance" or (f.metric.kind == "shift" and f.reading):
+            continue  # told above
+        if f.metric.kind == "share":
+            continue
+        key = (f.metric.name, f.subject.get("arm", ""), f.subject.get("baseline", ""))
+        if key not in best or f.p < best[key].p:
+            best[key] = f
+    ordered = sorted(best.values(), key=lambda f: f.p)[:MOST]
+    return [
+        Statement(sentence(f).removesuffix("."), "", float("nan"), True, (f.id,)) for f in ordered
+    ]
