@@ -49,7 +49,7 @@ class Statement(NamedTuple):
 
 
 def answer(findings: Sequence[Finding]) -> list[Statement]:
-    """The answer of a report, the largest effects first; what is not off target comes last.
+    """The answer of a report: what failed, then the largest effects; what is not off target last.
 
     Args:
         findings: All findings, adjusted over the report.
@@ -60,7 +60,8 @@ def answer(findings: Sequence[Finding]) -> list[Statement]:
     if failed:
         named = clip(f"{failed[0].probe}: {failed[0].note}", 200)
         ids = tuple(f.id for f in failed)
-        stated.append(Statement(f"{len(failed)} analyses failed", named, 0.0, False, ids))
+        lead = "1 analysis failed" if len(failed) == 1 else f"{len(failed)} analyses failed"
+        stated.insert(0, Statement(lead, named, float("nan"), False, ids))
     return stated[:MOST]
 
 

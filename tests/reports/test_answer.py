@@ -135,7 +135,7 @@ def test_other_tests_and_failures_are_told_and_order_is_by_effect():
         id="b", probe="spectrum", metric=MetricSpec("analysis"), status="failed", note="KeyError: x"
     )
     said = answer([broken, shift, replace(shift, id="less", p=1e-3), *BIASED])
-    assert [s.lead.split(":")[0] for s in said] == ["mine", "m · pale", "1 analyses failed"]
-    assert said[1].findings == ("shift",)
-    assert said[2].details == "spectrum: KeyError: x"
+    assert [s.lead.split(":")[0] for s in said] == ["1 analysis failed", "mine", "m · pale"]
+    assert said[2].findings == ("shift",)
+    assert said[0].details == "spectrum: KeyError: x"
     assert answer([]) == []
