@@ -12,19 +12,14 @@ from dataclasses import replace
 from itertools import combinations
 from math import nan
 
-import numpy as np
 import pandas as pd
 
-from harness.plan.cells import arm_labels
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.metrics import (
     ASSOCIATION,
     DISAGREEMENT,
-    DIVERSITY,
-    LIKENESS,
-    LIKENESS_DIFFERENCE,
     NOT_COUNTED,
     SHARE_DIFFERENCE,
 )
@@ -34,15 +29,12 @@ from probes.statistics.association import association_interval
 from probes.statistics.intervals import (
     Estimand,
     Interval,
-    mean_over_prompts,
     mean_share_over_prompts,
 )
 from probes.statistics.pairing import Compared, compared
-from probes.statistics.seed_clusters import mean_by_seed, mean_share_by_seed, sharing_note
+from probes.statistics.seed_clusters import mean_share_by_seed, sharing_note
 
 PROBE = "attributes"
-NO_NULL = "a level has no null: what a model without an effect scores is not defined; compare arms"
-UNCLUSTERED = "seeds are shared by all prompts, which this interval between prompts does not know"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 
 
@@ -67,7 +59,7 @@ def compare_arms(
         both = compared(told, "told", arm, base, spec.seeds.shared)
         subject = subject_of(frame[frame["arm"] == arm], attribute.name)
         for name in reported_classes(attribute):
-            findings += _difference(
+            findings += difference_of_arms(
                 both.hits(float(names.index(name))),
                 f"share-difference/{instrument}/{arm}/{name}",
                 SHARE_DIFFERENCE,
@@ -244,90 +236,7 @@ def disagreement(
     return findings, [Figure("disagreement", "table", table, caption, caption)]
 
 
-def guards(
-    tables: Mapping[str, pd.DataFrame], plan: pd.DataFrame, spec: Spec, classifier: str
-) -> list[Finding]:
-    """Likeness to the prompt and diversity over seeds: a fair but broken model shows here."""
-    scores = tables[f"{classifier}.likeness"]
-    if scores.empty:
-        return []
-    scores = scores.drop_duplicates("cell").set_index("cell")
-    frame = plan.assign(arm=arm_labels(plan), likeness=plan["cell"].map(scores["likeness"]))
-    base, findings = baseline_arm(frame, spec), []
-    for arm in dict.fromkeys(frame["arm"]):
-        part = frame[frame["arm"] == arm]
-        subject = subject_of(part, "")
-        subject.pop("attribute")
-        known = part.dropna(subset=["likeness"])
-        values = [g["likeness"].to_numpy() for _, g in known.groupby("prompt", sort=False)]
-        spread = diversity(part, scores["embedding"])
-        blank = Finding(
-            id="",
-            probe=PROBE,
-            metric=LIKENESS,
-            subject=subject,
-            n=len(known),
-            instrument=f"{classifier}.likeness",
-        )
-        if values:
-            suite = mean_over_prompts(values, "this suite")
-            if spec.seeds.shared:
-                cells = known["likeness"], known["prompt"], known["seed"]
-                suite = Interval(*mean_by_seed(*cells, "this suite")[:3])
-            findings.append(
-                replace(
-                    blank,
-                    id=f"{PROBE}/likeness/{classifier}/{arm}",
-                    value=suite.value,
-                    low=suite.low,
-                    high=suite.high,
-                    estimator="mean over prompts of the cosine of image and prompt",
-                    note=NO_NULL + clustered(known, spec.seeds.shared),
-                    n_clusters=len(values),
-                )
-            )
-        if len(spread):
-            mean = mean_over_prompts([np.array([v]) for v in spread], "prompts like these")
-            findings.append(
-                replace(
-                    blank,
-                    id=f"{PROBE}/diversity/{classifier}/{arm}",
-                    metric=DIVERSITY,
-                    value=mean.value,
-                    low=mean.low,
-                    high=mean.high,
-                    estimand="prompts like these",
-                    estimator="mean over prompts of the mean 1 - cosine of two seeds' images",
-                    note=NO_NULL + (f"; {UNCLUSTERED}" if spec.seeds.shared else ""),
-                    n_clusters=len(spread),
-                )
-            )
-        if arm != base:
-            findings += _difference(
-                compared(frame, "likeness", arm, base, spec.seeds.shared),
-                f"likeness-difference/{classifier}/{arm}",
-                LIKENESS_DIFFERENCE,
-                subject | {"baseline": base},
-                f"{classifier}.likeness",
-                f"{arm} against {base}/likeness/{classifier}",
-            )
-    return findings
-
-
-def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:
-    """Mean 1 - cosine over all pairs of seeds, one number a prompt with two or more images."""
-    spread = []
-    for _, own in part.groupby("prompt", sort=False):
-        held = [embeddings[c] for c in own["cell"] if c in embeddings.index]
-        if len(held) > 1:
-            unit = np.stack(held).astype(float)
-            unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-            cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
-            spread.append(1 - cosines.mean())
-    return np.array(spread)
-
-
-def _difference(
+def difference_of_arms(
     both: Compared,
     key: str,
     metric: MetricSpec,

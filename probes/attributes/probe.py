@@ -16,13 +16,8 @@ from harness.plan.cells import arm_labels
 from harness.spec.attributes import AttributeSpec
 from harness.spec.schema import Spec
 from harness.text import slug
-from probes.attributes.arm_comparison import (
-    attrition,
-    compare_arms,
-    disagreement,
-    guards,
-    intersections,
-)
+from probes.attributes.arm_comparison import attrition, compare_arms, disagreement, intersections
+from probes.attributes.guards import guards
 from probes.attributes.human_labels import agreement_figure, with_labels
 from probes.attributes.metrics import (
     AREA_SCORED,

@@ -42,7 +42,8 @@ from probes.statistics.power_spectrum import (
     power_spectrum,
     radial,
 )
-from probes.vae.group_disparity import Measure, describe, with_clusters
+from probes.vae.effects import Measure
+from probes.vae.group_disparity import describe, with_clusters
 
 DETAIL = MetricSpec("share of fine detail", "level", "of power", None, "hf_ratio", 1.0, 0.001)
 GAIN = MetricSpec("high-frequency energy", "shift", "dB", None, "hf_gain", resolution=0.2)

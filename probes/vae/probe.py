@@ -29,15 +29,9 @@ from probes.contracts import (
 )
 from probes.instruments.skin import Skin
 from probes.registry import register
+from probes.vae.effects import Measure
 from probes.vae.fidelity import Fidelity
-from probes.vae.group_disparity import (
-    Measure,
-    against,
-    describe,
-    disparities,
-    of_groups,
-    with_clusters,
-)
+from probes.vae.group_disparity import against, describe, disparities, of_groups, with_clusters
 from probes.vae.metrics import (
     DECODE_SWAP,
     DELTA_E,

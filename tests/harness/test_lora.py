@@ -28,7 +28,7 @@ from harness.spec.prompts import Prompt
 from harness.spec.schema import CheckpointSpec, Spec, strengths
 from harness.taps.attention_record import AttentionRecorder
 from probes.negatives.probe import NegativesProbe
-from probes.text_encoder.probe import states_of
+from probes.text_encoder.states import states_of
 from probes.trajectory.probe import StepsProbe
 
 RANK = 2

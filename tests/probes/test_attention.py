@@ -11,7 +11,8 @@ from audit.pipeline.run import read_batch
 from harness.images.heat_map import heated
 from harness.images.image_ref import read_ref
 from harness.taps import record as taps
-from probes.attention.probe import CrossAttention, content_words
+from probes.attention.instrument import CrossAttention
+from probes.attention.probe import content_words
 from probes.contracts import Context
 from reports.image_grids import Pictures
 

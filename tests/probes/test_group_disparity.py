@@ -3,14 +3,8 @@ import pandas as pd
 import pytest
 
 from probes.contracts import MetricSpec
-from probes.vae.group_disparity import (
-    Measure,
-    against,
-    describe,
-    disparities,
-    mean_effect,
-    of_groups,
-)
+from probes.vae.effects import Measure, mean_effect
+from probes.vae.group_disparity import against, describe, disparities, of_groups
 
 ERROR = Measure(MetricSpec("error", "shift", "", "lower", "error", resolution=0.01))
 

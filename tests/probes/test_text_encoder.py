@@ -8,7 +8,8 @@ from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.run import score
 from audit.pipeline.session import open_audit
 from probes.contracts import Finding
-from probes.text_encoder.probe import distance, part_of, states_of
+from probes.text_encoder.probe import distance
+from probes.text_encoder.states import part_of, states_of
 from reference.world import ROLES, neutral_prompt
 
 PROMPTS = [neutral_prompt(r) for r in ROLES]

@@ -14,7 +14,8 @@ from harness.models.loading import load_checkpoint
 from harness.spec.schema import CheckpointSpec
 from harness.taps.trajectory import StepsTap
 from harness.taps.watched_steps import watched_steps
-from probes.trajectory.probe import PREDICTED, SWITCHED, agreement, switched
+from probes.trajectory.names import PREDICTED, SWITCHED
+from probes.trajectory.readings import agreement, switched
 
 WOMAN, MAN = "a portrait of a woman", "a portrait of a man"
 STEPS = 4
