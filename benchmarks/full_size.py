@@ -162,7 +162,7 @@ def family_rows(family: str, batch: int, seeds: int, rounds: int, device: str) -
     second.unet.compile()
     compiled = lambda folder: ours(one, folder, second, side, device)  # noqa: E731
     print(pairs(f"{family}: {ROWS[3]}", compiled, arm(one), rounds))
-    low = one.speed.model_copy(update={"low_memory": True})
+    low = one.runtime.model_copy(update={"cpu_offload": True})
     third = build(family, "cpu", torch.float16)
     loading.place(third, device, low)
     offloaded = lambda folder: ours(one, folder, third, side, device)  # noqa: E731

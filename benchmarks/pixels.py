@@ -18,16 +18,16 @@ from numpy.typing import NDArray
 
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, SpeedSpec
+from harness.spec.schema import CheckpointSpec, RuntimeSpec
 from reference.world import ROLES, neutral_prompt
 
 BATCH, GUIDANCE = 8, 3.0
 
 
-def drawn(device: str, dtype: torch.dtype, speed: SpeedSpec, steps: int) -> NDArray[np.float32]:
+def drawn(device: str, dtype: torch.dtype, runtime: RuntimeSpec, steps: int) -> NDArray[np.float32]:
     """Images of eight prompts, (n, height, width, 3) in 0 to 255, rounded."""
     source = CheckpointSpec(source="reference:balanced")
-    pipe: Any = load_checkpoint("balanced", source, Path(), device, dtype, speed).pipe
+    pipe: Any = load_checkpoint("balanced", source, Path(), device, dtype, runtime).pipe
     texts = [neutral_prompt(role) for role in ROLES[:BATCH]]
     rows = pd.DataFrame({"text": texts, "negative_text": "", "noise": range(BATCH)})
     rows = rows.assign(sampler="own", steps=steps, guidance=GUIDANCE, width=64, height=64)
@@ -56,20 +56,20 @@ def main() -> None:
         print("effect of speed settings on pixels: not measured (no GPU here)")
         return
     torch.set_num_threads(1)
-    base = SpeedSpec()
+    base = RuntimeSpec()
     plain = drawn(arguments.device, torch.float32, base, arguments.steps)
-    rows: list[tuple[str, torch.dtype, SpeedSpec]] = [
+    rows: list[tuple[str, torch.dtype, RuntimeSpec]] = [
         ("float32 again", torch.float32, base),
         ("bfloat16", torch.bfloat16, base),
         ("float16", torch.float16, base),
-        ("channels_last", torch.float32, SpeedSpec(channels_last=True)),
-        ("low_memory", torch.float32, SpeedSpec(low_memory=True)),
-        ("compile", torch.float32, SpeedSpec(compile=True)),
+        ("channels_last", torch.float32, RuntimeSpec(channels_last=True)),
+        ("cpu_offload", torch.float32, RuntimeSpec(cpu_offload=True)),
+        ("compile", torch.float32, RuntimeSpec(compile=True)),
     ]
     print(f"pixels against float32 on {arguments.device}, {BATCH} images, {arguments.steps} steps")
-    for name, dtype, speed in rows:
+    for name, dtype, runtime in rows:
         try:
-            made = drawn(arguments.device, dtype, speed, arguments.steps)
+            made = drawn(arguments.device, dtype, runtime, arguments.steps)
         except RuntimeError as error:  # no compiler, or a kernel that this machine lacks
             print(f"{name}: not measured ({str(error).splitlines()[0][:80]})")
             continue

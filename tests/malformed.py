@@ -196,9 +196,10 @@ def a_prompt_table(folder: Path, draw: Draw) -> list[str]:
 
 def a_table(folder: Path, draw: Draw) -> list[str]:
     """Measured errors or labels of a spec."""
-    key = draw.choice(("errors", "labels"))
+    key = draw.choice(("confusion_matrix", "labels"))
     good = {
-        "errors": "attribute,instrument,true,outcome,count\nworld-gender,small,woman,man,3\n",
+        "confusion_matrix": "attribute,instrument,true,outcome,count\n"
+        "world-gender,small,woman,man,3\n",
         "labels": "cell,attribute,class,rater\nabc,world-gender,woman,r\n",
     }[key]
     data = damage(good.encode(), draw)

@@ -65,8 +65,7 @@ def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     """
     shared: dict[str, Any] = {
         "guidance": 3,
-        "probes": ["attributes", "negatives"],
-        "doses": {"negatives": list(NEGATIVES)},
+        "probes": {"attributes": {}, "negatives": {"negatives": list(NEGATIVES)}},
     }
     made = make(
         folder,
@@ -83,7 +82,7 @@ def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         say,
         checkpoints={c: f"reference:{c}" for c in ("balanced", "planted-unet")},
         seeds={"count": SEEDS, "start": FIRST_SEED},
-        errors="errors-at-doses.csv",
+        confusion_matrix="errors-at-doses.csv",
         **shared,
     )
     findings, _ = analyse.analyse(audit)
@@ -150,7 +149,7 @@ def guidance(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         guidance=[1, 3],
         seeds={"count": 2 * SEEDS, "start": FIRST_SEED},
         probes=["attributes", "negatives"],
-        errors="reference:errors.csv",
+        confusion_matrix="reference:errors.csv",
     )
     findings, _ = analyse.analyse(audit)
     fewest = int(binom.ppf(0.01, len(ROLES), 0.95))

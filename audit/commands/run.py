@@ -8,18 +8,18 @@ from pathlib import Path
 import click
 
 from audit.commands.endings import FILE, FOLDER, work
-from audit.commands.errors import one_line_errors
+from audit.commands.errors import old_spellings, one_line_errors
 from harness.progress import stoppable
 from harness.terminal import out as put
 
 
-@click.command("run")
+@click.command("run", cls=old_spellings({"--low-memory": "--cpu-offload"}))
 @click.argument("spec", type=FILE)
 @click.option("--out", type=FOLDER, help="Run folder; default: SPEC's file name with -run.")
-@click.option("--low-memory", is_flag=True, help="For GPUs of 8 GB: as speed.low_memory.")
+@click.option("--cpu-offload", is_flag=True, help="For GPUs of 8 GB: as runtime.cpu_offload.")
 @stoppable
 @one_line_errors
-def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
+def run_command(spec: Path, out: Path | None, cpu_offload: bool) -> None:
     """Generate the images of SPEC, score them and write the report.
 
     Run it again to resume, or to add a VAE, a probe or an attribute.
@@ -27,7 +27,7 @@ def run_command(spec: Path, out: Path | None, low_memory: bool) -> None:
     from audit.pipeline.session import open_audit
 
     audit = open_audit(spec, out or Path(f"{spec.stem}-run"))
-    if low_memory:
-        speed = audit.spec.speed.model_copy(update={"low_memory": True})
-        audit = replace(audit, spec=audit.spec.model_copy(update={"speed": speed}))
+    if cpu_offload:
+        runtime = audit.spec.runtime.model_copy(update={"cpu_offload": True})
+        audit = replace(audit, spec=audit.spec.model_copy(update={"runtime": runtime}))
     put(work(audit))

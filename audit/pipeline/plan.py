@@ -165,9 +165,9 @@ def _warn_of_unused_labels(
 def _refuse_hidden_layers(audit: Audit) -> None:
     """PyTorch does not promise to run hooks that are put on a compiled model later."""
     hidden = [t.name for t in audit.taps if t.name in ON_LAYERS]
-    if audit.spec.speed.compile and hidden:
+    if audit.spec.runtime.compile and hidden:
         raise SpecError(
-            f"speed.compile: true hides the layers that {' and '.join(hidden)} are read from; "
+            f"runtime.compile: true hides the layers that {' and '.join(hidden)} are read from; "
             "leave out compile, or the probes attention, latents and memory"
         )
 
@@ -208,7 +208,7 @@ def _warn_of_prompts(audit: Audit, name: str, generator: Generator, say: Say) ->
         text_of(audit.spec, name, a, p.text) for a in audit.spec.adapters for p in audit.prompts
     ]
     texts += audit.spec.negatives.values()
-    for line in warnings_of(texts, audit.spec.weighting, audit.spec.embeddings):
+    for line in warnings_of(texts, audit.spec.prompt_syntax, audit.spec.embeddings):
         say(f"warning: {line}")
     for text in dict.fromkeys(texts):
         ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids

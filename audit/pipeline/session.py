@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from harness.taps.record import Tap
 
 NEEDED = {
-    "errors": ["attribute", "instrument", "true", "outcome", "count"],
+    "confusion_matrix": ["attribute", "instrument", "true", "outcome", "count"],
     "labels": ["cell", "attribute", "class"],
 }
 """Columns of the tables that a spec may name."""
 NUMBERS = ("count", "steps", "guidance", "width", "height")
-"""Columns of measured errors that hold numbers."""
+"""Columns of a confusion matrix that hold numbers."""
 
 
 MOST_IMAGES = 2_000_000
@@ -210,7 +210,7 @@ def read_labels(audit: Audit) -> pd.DataFrame:
 
 
 def read_errors(audit: Audit) -> pd.DataFrame | None:
-    """The measured errors that the spec names, or None where it names none.
+    """The confusion matrix that the spec names, or None where it names none.
 
     Returns:
         Columns as in the file: attribute, instrument, true and outcome (spelled as declared),
@@ -220,11 +220,11 @@ def read_errors(audit: Audit) -> pd.DataFrame | None:
         SpecError: The file cannot be read, lacks a column, or a count is no whole number.
         LabelError: A class in it is not declared.
     """
-    source = audit.spec.errors
+    source = audit.spec.confusion_matrix
     if source is None:
         return None
-    where = f"errors: {source}"
-    table = _read(audit, "errors", source)
+    where = f"confusion_matrix: {source}"
+    table = _read(audit, "confusion_matrix", source)
     for line, count in enumerate(table["count"], 2):
         if not (count.isascii() and count.isdigit()):
             raise SpecError(f"{where}: row {line}: count is {count!r}, not a whole number from 0")

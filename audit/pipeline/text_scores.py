@@ -88,7 +88,7 @@ def text_units(audit: Audit) -> dict[str, str]:
             for level, adapter in spec.adapters.items()
         ]
         words = {word: files[source] for word, source in spec.embeddings.items()}
-        about = [name, digests[name], checkpoint.trigger, levels, words, spec.weighting]
+        about = [name, digests[name], checkpoint.trigger, levels, words, spec.prompt_syntax]
         units[name] = "text-" + canonical_digest(about)[:16]
     return units
 

@@ -93,7 +93,7 @@ else:
     audited = [a for a in run.report.get("audited", []) if a.get("kind") == "VAE"]
     if audited:
         st.dataframe(pd.DataFrame(audited), hide_index=True, alt="The VAEs of this run")
-    if run.spec and not run.spec.other_latent_spaces and run.levels["kind"] == ["made"]:
+    if run.spec and not run.spec.allow_latent_space_mismatch and run.levels["kind"] == ["made"]:
         st.caption(
             "All of them passed as swaps: one whose latents have another shape, or do not "
             "correlate with the own VAE's, is refused before anything is made."

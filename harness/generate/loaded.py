@@ -82,7 +82,7 @@ class Checkpoints:
             SpecError: It does not take the spec's LoRAs, embeddings or prompt syntax.
         """
         spec, pipe = self.spec, checkpoint.pipe
-        any_space = spec.other_latent_spaces or name in self._checked
+        any_space = spec.allow_latent_space_mismatch or name in self._checked
         vaes = {
             vae: loading.load_vae(vae, source, self.base, pipe, self.dtype, any_space)
             for vae, source in spec.vaes.items()
@@ -99,9 +99,9 @@ class Checkpoints:
         loaded = self.load(name)
         if not self._compiled:
             self._compiled = True
-            if self.spec.speed.compile:
+            if self.spec.runtime.compile:
                 loading.compile_denoiser(loaded.checkpoint.pipe)
-            if self.spec.speed.low_memory:
+            if self.spec.runtime.cpu_offload:
                 for vae in loaded.vaes.values():
                     vae.to("cpu")
         return loaded
@@ -112,6 +112,6 @@ class Checkpoints:
 
     def _load(self, name: str) -> loading.Checkpoint:
         spec = self.spec
-        speed = spec.speed.model_copy(update={"compile": False})
+        runtime = spec.runtime.model_copy(update={"compile": False})
         source = spec.checkpoints[name]
-        return loading.load_checkpoint(name, source, self.base, self.device, self.dtype, speed)
+        return loading.load_checkpoint(name, source, self.base, self.device, self.dtype, runtime)

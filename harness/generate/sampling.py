@@ -50,7 +50,7 @@ def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
             for name, adapter in spec.adapters.items()
         },
         {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
-        spec.weighting,
+        spec.prompt_syntax,
     )
 
 
@@ -73,8 +73,8 @@ class Generator:
         self.own_scheduler = getattr(pipe, "scheduler", None)
         if extras.weighting != "none" and not self.family.weighting:
             raise AuditError(
-                f"weighting: {extras.weighting}: of a {self.family.name} prompt weights are not "
-                "known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
+                f"prompt_syntax: {extras.weighting}: of a {self.family.name} prompt weights are "
+                "not known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )
         self.extras = extras
         self._adapters = Adapters(pipe)

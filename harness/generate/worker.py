@@ -144,7 +144,7 @@ class GenerateWorker:
 
     def _decode(self, generator: Generator, vae: Any, latents: torch.Tensor) -> Any:
         """Decode; where memory is short the VAE is on the device only meanwhile."""
-        if not self.spec.speed.low_memory:
+        if not self.spec.runtime.cpu_offload:
             return generator.decode(vae, latents)
         vae.to(self.checkpoints.device)
         try:

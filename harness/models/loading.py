@@ -35,7 +35,7 @@ from harness.models.safetensors_header import refuse_not_finite
 from harness.models.single_file import WeightsError, load_pipeline_file
 from harness.models.vae_files import load_vae_source
 from harness.models.vae_identity import LEAST_ALIKE, legal, same_space
-from harness.spec.schema import CheckpointSpec, SpeedSpec
+from harness.spec.schema import CheckpointSpec, RuntimeSpec
 
 quieten()
 
@@ -91,7 +91,7 @@ def load_checkpoint(
     base: Path,
     device: str,
     dtype: torch.dtype,
-    speed: SpeedSpec = SpeedSpec(),  # noqa: B008
+    runtime: RuntimeSpec = RuntimeSpec(),  # noqa: B008
 ) -> Checkpoint:
     """Load one checkpoint with its component swaps, ready on its device.
 
@@ -111,28 +111,28 @@ def load_checkpoint(
     except (AuditError, OSError) as error:
         raise WeightsError(f"checkpoints.{name}: {spec.source!r}: {reason(error)}") from None
     digests = pipeline_digests(pipe)
-    place(pipe, device, speed)
+    place(pipe, device, runtime)
     pipe.set_progress_bar_config(disable=True)
     return Checkpoint(pipe, digests, revision)
 
 
-def place(pipe: Any, device: str, speed: SpeedSpec) -> None:
-    """Bring a pipeline to its device, as the spec's speed settings say.
+def place(pipe: Any, device: str, runtime: RuntimeSpec) -> None:
+    """Bring a pipeline to its device, as the spec's runtime settings say.
 
-    With low_memory the text encoders and the denoiser come to the GPU only for their work. The
+    With cpu_offload the text encoders and the denoiser come to the GPU only for their work. The
     VAE takes no part in that: who decodes moves it, as any other VAE of the spec.
     """
     denoiser = getattr(pipe, family(pipe).denoiser, None)
-    if speed.channels_last and denoiser is not None:
+    if runtime.channels_last and denoiser is not None:
         denoiser.to(memory_format=torch.channels_last)
-    if speed.low_memory and device != "cpu":
+    if runtime.cpu_offload and device != "cpu":
         order = pipe.model_cpu_offload_seq.split("->")
         pipe.model_cpu_offload_seq = "->".join(part for part in order if part != "vae")
         pipe._exclude_from_cpu_offload = [*pipe._exclude_from_cpu_offload, "vae"]
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.to(device)
-    if speed.compile:
+    if runtime.compile:
         compile_denoiser(pipe)
 
 
@@ -212,7 +212,7 @@ def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) 
         raise WeightsError(
             f"vaes.{name}: another latent space than the checkpoint's: of the same images its "
             f"latents correlate with those of the own VAE by {alike:.2f} (needed: {LEAST_ALIKE}); "
-            "to decode with it all the same, set other_latent_spaces: true"
+            "to decode with it all the same, set allow_latent_space_mismatch: true"
         )
 
 
@@ -250,8 +250,8 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
             raise WeightsError("a folder without model_index.json: not a diffusers pipeline")
         return load_folder(path, dtype), None
     if path.is_file() or path.suffix in {".safetensors", *PICKLE_SUFFIXES}:
-        parts = base / Path(spec.parts).expanduser() if spec.parts else None
-        return load_pipeline_file(path, dtype, parts, spec.prediction), None
+        parts = base / Path(spec.components_from).expanduser() if spec.components_from else None
+        return load_pipeline_file(path, dtype, parts, spec.prediction_type), None
     if spec.source.count("/") == 1 and not spec.source.startswith((".", "/", "~")):
         from huggingface_hub import model_info
 

@@ -20,7 +20,7 @@ class Kind(NamedTuple):
     pattern: re.Pattern[str]
     advice: str
     weighting: bool = False
-    """Whether `weighting: a1111` reads or refuses it."""
+    """Whether `prompt_syntax: a1111` reads or refuses it."""
 
 
 KINDS = (
@@ -53,7 +53,7 @@ KINDS = (
     Kind(
         "a weight",
         re.compile(r"\([^()]+:\s*\d*\.?\d+\s*\)"),
-        "to have it weigh words, set weighting: a1111",
+        "to have it weigh words, set prompt_syntax: a1111",
         True,
     ),
     Kind(
@@ -79,7 +79,7 @@ def warnings_of(texts: Iterable[str], weighting: str, embeddings: Collection[str
 
     Args:
         texts: Prompts and negatives, as they go to the text encoder.
-        weighting: The spec's `weighting`, 'none' or 'a1111'.
+        weighting: The spec's `prompt_syntax`, 'none' or 'a1111'.
         embeddings: Names of textual inversions that the spec loads.
 
     Returns:

@@ -129,7 +129,9 @@ def load_with_configs(
         except WeightsError as error:
             if held[component] or component in ("unet", "transformer"):
                 raise
-            raise WeightsError(f"{error}, or set parts to a folder that gives it") from None
+            raise WeightsError(
+                f"{error}, or set components_from to a folder that gives it"
+            ) from None
     made: dict[str, Any] = {}
     for component in wanted:
         if held[component]:
@@ -198,7 +200,7 @@ def _kept(component: str, name: str, config: dict[str, Any], dtype: torch.dtype)
 def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype) -> Any:
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
-        raise WeightsError(f"parts: {str(parts)!r} has no folder {component!r}")
+        raise WeightsError(f"components_from: {str(parts)!r} has no folder {component!r}")
     return load_component(parts / component, getattr(library, kind[1]), dtype)
 
 
@@ -211,11 +213,11 @@ def _tokenizer(
         return clip_tokenizer(folder / name)
     if parts is None or not (parts / name).is_dir():
         raise WeightsError(
-            f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set parts to a "
-            f"diffusers folder with {name!r}"
+            f"{str(header.path)!r} has a T5, whose vocabulary no such file holds: set "
+            f"components_from to a diffusers folder with {name!r}"
         )
     check_folder(parts / name)
-    with reading(f"parts: {str(parts / name)!r} cannot be loaded", WeightsError):
+    with reading(f"components_from: {str(parts / name)!r} cannot be loaded", WeightsError):
         return transformers.AutoTokenizer.from_pretrained(
             parts / name, local_files_only=True, trust_remote_code=False
         )
@@ -236,7 +238,8 @@ def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: 
         if known is None and config.get("prediction_type") == "v_prediction":
             raise WeightsError(
                 f"{str(header.path)!r} is a Stable Diffusion 2.x, which does not tell what it "
-                "predicts: set prediction: v (768 pixels) or prediction: epsilon (512-base)"
+                "predicts: set prediction_type: v (768 pixels) or prediction_type: epsilon "
+                "(512-base)"
             )
         names = {"v": "v_prediction", "epsilon": "epsilon", None: "epsilon"}
         config["prediction_type"] = names[known]

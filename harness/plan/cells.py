@@ -266,7 +266,7 @@ def _added(
 ) -> dict[str, Any]:
     """What else decides a trajectory's pixels: nothing of what is not used."""
     added: dict[str, Any] = {
-        name: True for name in ("compile", "channels_last") if getattr(spec.speed, name)
+        name: True for name in ("compile", "channels_last") if getattr(spec.runtime, name)
     }
     loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
     if loras:
@@ -280,8 +280,8 @@ def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> dict[str, Any]:
     named = named_in("\n".join(texts), spec.embeddings)
     if named:
         read["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
-    if spec.weighting != "none" and any(weighs(t) for t in texts):
-        read["weighting"] = spec.weighting
+    if spec.prompt_syntax != "none" and any(weighs(t) for t in texts):
+        read["weighting"] = spec.prompt_syntax
     return read
 
 

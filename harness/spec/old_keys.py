@@ -14,16 +14,38 @@ OPTIONS = {
 """Sections of a spec of 0.1.0, and the probes whose options they held."""
 
 
+RENAMED = {
+    "speed": "runtime",
+    "weighting": "prompt_syntax",
+    "errors": "confusion_matrix",
+    "other_latent_spaces": "allow_latent_space_mismatch",
+}
+IN_RUNTIME = {"low_memory": "cpu_offload"}
+IN_CHECKPOINT = {"parts": "components_from", "prediction": "prediction_type"}
+
+
 def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     """A spec's plain data with its old keys moved, and a sentence for each that says where to.
 
     Options of a probe that the spec does not name had no effect and are left out.
     """
+    raw, said = _renamed(raw, RENAMED, "")
+    if isinstance(raw.get("runtime"), dict):
+        runtime, more = _renamed(raw["runtime"], IN_RUNTIME, "runtime.")
+        raw, said = raw | {"runtime": runtime}, said + more
+    if isinstance(raw.get("checkpoints"), dict):
+        checkpoints = {}
+        for name, one in raw["checkpoints"].items():
+            checkpoints[name] = one
+            if isinstance(one, dict):
+                where = f"checkpoints.{name}."
+                checkpoints[name], more = _renamed(one, IN_CHECKPOINT, where)
+                said = said + more
+        raw = raw | {"checkpoints": checkpoints}
     sections = {key: raw[key] for key in OPTIONS if key in raw}
     if not sections:
-        return raw, []
+        return raw, said
     probes = named(raw.get("probes", ["attributes"]))
-    said = []
     for key, options in sections.items():
         probe = OPTIONS[key]
         said.append(
@@ -34,6 +56,15 @@ def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
             probes = probes | {probe: options | (probes[probe] or {})}
     kept = {key: value for key, value in raw.items() if key not in sections}
     return kept | {"probes": probes}, said
+
+
+def _renamed(
+    held: dict[Any, Any], names: dict[str, str], where: str
+) -> tuple[dict[Any, Any], list[str]]:
+    """A mapping with its old keys renamed, in their places; one that has both keeps both."""
+    old = [key for key in names if key in held and names[key] not in held]
+    said = [f"{where}{k} is now called {where}{names[k]}; the old key is still read" for k in old]
+    return {names[k] if k in old else k: v for k, v in held.items()}, said
 
 
 def named(probes: Any) -> Any:

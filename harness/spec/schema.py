@@ -142,9 +142,9 @@ class CheckpointSpec(Strict):
         text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
         denoiser: another checkpoint, or a folder of a U-Net, to take it from.
         loras: LoRA files that always act on this checkpoint, with their strengths.
-        parts: a diffusers folder that gives a single file what it lacks: VAE, text encoders,
-            tokenizers.
-        prediction: what a single file's denoiser predicts, where the file does not tell.
+        components_from: a diffusers folder that gives a single file what it lacks: VAE, text
+            encoders, tokenizers.
+        prediction_type: what a single file's denoiser predicts, where the file does not tell.
         vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
         trigger: words put before every prompt.
         negative: the negative to use in place of the crossed ones.
@@ -159,8 +159,8 @@ class CheckpointSpec(Strict):
     denoiser: str | None = None
     vae: str | None = None
     loras: Loras = {}
-    parts: str | None = None
-    prediction: Literal["epsilon", "v"] | None = None
+    components_from: str | None = None
+    prediction_type: Literal["epsilon", "v"] | None = None
     trigger: str = ""
     negative: str | None = None
     sampler: str | None = None
@@ -226,19 +226,19 @@ class LabelsSpec(Strict):
     map: Annotated[dict[str, str], BeforeValidator(_as_text)] = {}
 
 
-class SpeedSpec(Strict):
+class RuntimeSpec(Strict):
     """What makes a GPU faster or lets a small one do; see docs/checkpoints.md.
 
     Attributes:
         compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
         channels_last: keep a U-Net's weights channels-last. As `compile`.
-        low_memory: keep all weights on the GPU only while they work. The same
+        cpu_offload: keep all weights on the GPU only while they work. The same
             arithmetic, so no part of the identity; no effect on the CPU.
     """
 
     compile: bool = False
     channels_last: bool = False
-    low_memory: bool = False
+    cpu_offload: bool = False
 
 
 class GateSpec(Strict):
@@ -270,11 +270,12 @@ class Spec(Strict):
         vaes: by name, a folder, a file, or 'own' for each checkpoint's; all decode the same
             latents.
         prompts: where prompts come from.
-        other_latent_spaces: also decode latents that no VAE of this checkpoint's kind encoded.
+        allow_latent_space_mismatch: also decode latents that no VAE of this checkpoint's kind
+            encoded.
         negatives: by name, the text of a negative prompt; '' for none.
         adapters: by name, LoRAs that act together and their trigger words.
         embeddings: textual inversions, file by name.
-        weighting: notation in which prompts carry weights: a1111, or none.
+        prompt_syntax: notation in which prompts carry weights: a1111, or none.
         seeds: number of images of each prompt and setting, or a mapping.
         samplers: one or several: a short name, the class of a scheduler of diffusers, or 'own', the
             checkpoint's scheduler.
@@ -286,8 +287,8 @@ class Spec(Strict):
         probes: what is measured: names, or options by name; see the pages in docs/.
         baseline: name of the checkpoint that the others are compared with.
         gate: what `audit gate` accepts.
-        speed: what makes a GPU faster or lets a small one do.
-        errors: CSV of a classifier's measured errors (attribute, instrument, true, outcome, count).
+        runtime: what makes a GPU faster or lets a small one do.
+        confusion_matrix: CSV of how a classifier errs: attribute, instrument, true, outcome, count.
         labels: people's labels on this run's images: a CSV (cell, attribute, class), or
             file and map.
         batch_size: images of one forward pass; pixels depend on it.
@@ -305,11 +306,11 @@ class Spec(Strict):
     ] = Field(min_length=1)
     vaes: dict[str, str] = Field(default={"own": "own"}, min_length=1)
     prompts: PromptsSpec
-    other_latent_spaces: bool = False
+    allow_latent_space_mismatch: bool = False
     negatives: dict[str, str] = Field(default={"none": ""}, min_length=1)
     adapters: dict[str, AdapterSpec] = Field(default={"none": AdapterSpec()}, min_length=1)
     embeddings: dict[str, str] = {}
-    weighting: Literal["none", "a1111"] = "none"
+    prompt_syntax: Literal["none", "a1111"] = "none"
     seeds: Annotated[
         SeedsSpec,
         BeforeValidator(
@@ -335,8 +336,8 @@ class Spec(Strict):
     ] = Field({"attributes": {}}, min_length=1)
     baseline: str | None = None
     gate: GateSpec = GateSpec()
-    speed: SpeedSpec = SpeedSpec()
-    errors: str | None = None
+    runtime: RuntimeSpec = RuntimeSpec()
+    confusion_matrix: str | None = None
     labels: Annotated[
         LabelsSpec | None, BeforeValidator(_from_file, json_schema_input_type=str | LabelsSpec)
     ] = None

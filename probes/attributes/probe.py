@@ -1,7 +1,7 @@
 """Attribute bias: what share of a prompt's images shows each class, and how sure that is.
 
 Shares come three ways. As counted: of the images whose class the instrument told. Corrected
-for the instrument's measured errors (`probes.statistics.corrected_shares`). Prediction-powered,
+for the instrument's confusion matrix (`probes.statistics.corrected_shares`). Prediction-powered,
 where people labelled some of this run's own images. The distance from the target is total
 variation, beside what a model that meets the target scores at this n.
 """
@@ -131,8 +131,8 @@ def analyse_attribute(
                 subject={"attribute": attribute.name},
                 instrument=instrument,
                 status="not-measured",
-                note="no measured errors of this instrument: label some images and name the "
-                "table as `errors` in the spec; until then shares are as counted",
+                note="no confusion matrix of this instrument: label some images and name the "
+                "table as `confusion_matrix` in the spec; until then shares are as counted",
             )
         )
     findings += compare_arms(frame, attribute, instrument, spec)

@@ -40,7 +40,7 @@ from probes.statistics.total_variation import distance_bounds, is_degenerate
 
 PROBE = "attributes"
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
-CORRECTED = "corrected for the instrument's measured errors"
+CORRECTED = "corrected for the instrument's confusion matrix"
 UNTESTED = (
     "a target that leaves a class out is tested only where the instrument's confusion matrix is "
     "known: one misclassified image would be proof"

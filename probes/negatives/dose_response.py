@@ -170,7 +170,7 @@ def _corrected(
     instrument: str,
     errors: Errors,
 ) -> list[Finding]:
-    """Shares of all images of a level, corrected for the instrument's measured errors."""
+    """Shares of all images of a level, corrected for the instrument's confusion matrix."""
     names = attribute.class_names
     fixed = corrected_shares(counts_of(outcomes, errors.table.outcomes), errors.table)
     findings = []
@@ -187,7 +187,7 @@ def _corrected(
                 high=float(fixed.high[k]),
                 n=len(outcomes),
                 n_clusters=_prompts(outcomes),
-                estimator="all prompts together, corrected for the instrument's measured errors",
+                estimator="all prompts together, corrected for the instrument's confusion matrix",
                 instrument=instrument,
                 note="supposes that the error table holds for these images",
             )
@@ -199,7 +199,7 @@ def _lines(shares: list[Finding], factor: str, instrument: str) -> list[Figure]:
     """One line figure a class: its share by level, a facet for every model and setting."""
     what = "the first so many negatives" if factor == "dose" else "guidance"
     told = (
-        ", corrected for its measured errors"
+        ", corrected for its confusion matrix"
         if shares[:1] and (shares[0].metric == CORRECTED_SHARE)
         else ""
     )

@@ -89,7 +89,7 @@ def tokens(table: pd.DataFrame, spec: Spec) -> tuple[list[Finding], list[Figure]
     shown = held.assign(
         tokens=held["tokens"].map(" ".join),
         seen=[f"{u} of {w}" for u, w in zip(held["used"], held["wanted"], strict=True)],
-        note=held["text"].map(_note) if spec.weighting == "none" else "",
+        note=held["text"].map(_note) if spec.prompt_syntax == "none" else "",
     )
     who = [k for k in READER if k == "checkpoint" or shown[k].nunique() > 1]
     shown = shown[[*who, "text", "tokens", "seen", "cut", "note"]]

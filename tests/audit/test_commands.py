@@ -165,7 +165,7 @@ def test_show_makes_the_same_pixels_again(tmp_path, small_audit):
         ({"prompts": {"suite": "dmo"}}, ["dmo", "demo"]),
         ({"prompts": {"template": "a {x}", "slots": {"y": ["1"]}}}, ["x"]),
         ({"classifiers": {"c": "reference:blanced"}}, ["blanced", "'balanced'"]),
-        ({"errors": "none.csv"}, ["errors", "none.csv"]),
+        ({"confusion_matrix": "none.csv"}, ["confusion_matrix", "none.csv"]),
     ],
 )
 def test_bad_specs_exit_2_with_one_line(tmp_path, changes, words):

@@ -15,7 +15,7 @@ from audit.pipeline.analyse import analyse
 from audit.pipeline.run import complete, problems
 from audit.pipeline.session import reopen
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, SpeedSpec
+from harness.spec.schema import CheckpointSpec, RuntimeSpec
 from harness.store.run import Run
 from probes import contracts, registry
 
@@ -134,7 +134,7 @@ def test_an_instrument_that_raises_fails_on_its_own_units_only(tmp_path, brittle
 @pytest.mark.parametrize("part", ["unet", "vae"])
 def test_an_overflow_is_a_failure_with_its_reason_in_show(tmp_path, part):
     source = CheckpointSpec(source="reference:balanced")
-    pipe = load_checkpoint("balanced", source, tmp_path, "cpu", torch.float32, SpeedSpec()).pipe
+    pipe = load_checkpoint("balanced", source, tmp_path, "cpu", torch.float32, RuntimeSpec()).pipe
     module = pipe.unet.conv_out if part == "unet" else pipe.vae.decoder.conv_out
     with torch.no_grad():
         module.weight.fill_(3e38)  # finite, as NaN would be refused when it is loaded

@@ -161,7 +161,7 @@ def test_dependencies_are_imported():
         "umap-learn": "umap",
     }
     by_name = {
-        "accelerate": "low_memory and sharded folders, by diffusers",
+        "accelerate": "cpu_offload and sharded folders, by diffusers",
         "peft": "LoRA, by diffusers",
         "torchvision": "preprocessing, by open_clip",
         "vl-convert-python": "charts as SVG, by altair",

@@ -108,7 +108,7 @@ def test_labels_and_errors_of_a_spec_in_any_dialect(tmp_path):
         "world-gender\tsmall.world-gender\tMan\tcannot tell\t3\t\n"
         "world-gender\tsmall.world-gender\twoman\twoman\t7\t7.5\n"
     )
-    spec = write_spec(tmp_path, labels="labels.csv", errors="errors.csv")
+    spec = write_spec(tmp_path, labels="labels.csv", confusion_matrix="errors.csv")
     audit = open_audit(spec, tmp_path / "run")
     assert read_labels(audit).to_numpy().tolist() == [["c", "world-gender", "woman", ""]]
     errors = read_errors(audit)
@@ -130,7 +130,7 @@ def test_labels_and_errors_of_a_spec_in_any_dialect(tmp_path):
 )
 def test_wrong_errors_are_refused_before_anything_is_loaded(tmp_path, row, words):
     (tmp_path / "errors.csv").write_text(f"attribute,instrument,true,outcome,count\n{row}\n")
-    spec = write_spec(tmp_path, errors="errors.csv", checkpoints={"a": "nowhere"})
+    spec = write_spec(tmp_path, confusion_matrix="errors.csv", checkpoints={"a": "nowhere"})
     result = CliRunner().invoke(main, ["run", str(spec), "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert words in result.stderr

@@ -284,8 +284,8 @@ def test_any_other_pipeline_is_measured_by_its_images_alone(tmp_path):
 
 @pytest.mark.parametrize("probe", ["attention", "latents", "memory"])
 def test_probes_of_layers_do_not_go_with_a_compiled_denoiser(tmp_path, probe):
-    with pytest.raises(SpecError, match=r"speed\.compile: true hides the layers"):
-        make(tmp_path, probes=["attributes", probe], speed={"compile": True})
+    with pytest.raises(SpecError, match=r"runtime\.compile: true hides the layers"):
+        make(tmp_path, probes=["attributes", probe], runtime={"compile": True})
 
 
 def test_a_missing_component_or_nan_is_one_line(tmp_path):

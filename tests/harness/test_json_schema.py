@@ -128,7 +128,7 @@ def test_a_docstring_of_several_lines_is_read_whole():
     assert summary == (
         "A pipeline's weights, with component swaps and its own recommended settings."
     )
-    assert described["parts"] == (
+    assert described["components_from"] == (
         "a diffusers folder that gives a single file what it lacks: VAE, text encoders, tokenizers."
     )
     assert described["revision"] == "commit of a hub id."

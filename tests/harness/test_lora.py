@@ -197,9 +197,9 @@ def test_an_embedding_and_weights_belong_to_the_cells_that_use_them():
     assert named[1] != plain[1]
     negative = cells(embeddings={"bad": "w.safetensors"}, negatives={"n": "bad"})["none"]
     assert negative != cells(negatives={"n": "bad"})["none"]
-    assert cells(weighting="a1111")["none"] == plain
+    assert cells(prompt_syntax="a1111")["none"] == plain
     texts = {"list": ["a (red:1.2) hat", "a hat"]}
-    read, unread = cells(prompts=texts, weighting="a1111"), cells(prompts=texts)
+    read, unread = cells(prompts=texts, prompt_syntax="a1111"), cells(prompts=texts)
     assert read["none"][0] != unread["none"][0]
     assert read["none"][1] == unread["none"][1]
 
@@ -240,10 +240,10 @@ def test_weights_in_a_second_prompt_belong_to_its_cells_and_other_syntax_is_refu
         plan = planned([wish(StepsProbe(), switches=[switch])], **changes)
         return plan.loc[plan["switch"] == 1, "cell"].tolist()
 
-    assert switched("a (tall:1.2) cook") != switched("a (tall:1.2) cook", weighting="a1111")
-    assert switched("a tall cook") == switched("a tall cook", weighting="a1111")
+    assert switched("a (tall:1.2) cook") != switched("a (tall:1.2) cook", prompt_syntax="a1111")
+    assert switched("a tall cook") == switched("a tall cook", prompt_syntax="a1111")
     with pytest.raises(ValueError, match="alternating words, which is not supported"):
-        switched("a [tall|small] cook", weighting="a1111")
+        switched("a [tall|small] cook", prompt_syntax="a1111")
 
 
 @pytest.mark.parametrize("names", [["a b"], ["<x"], ["<lora:x:1>"], ["Easy", "easy"]])
@@ -252,11 +252,11 @@ def test_names_that_a_prompt_cannot_hold_are_refused(names):
         planned(embeddings=dict.fromkeys(names, "w.safetensors"))
 
 
-def test_what_changes_the_last_bits_belongs_to_a_cells_identity_and_low_memory_does_not():
+def test_what_changes_the_last_bits_belongs_to_a_cells_identity_and_cpu_offload_does_not():
     plain = cells()
-    told = [cells(speed={name: True}) for name in ("compile", "channels_last")]
+    told = [cells(runtime={name: True}) for name in ("compile", "channels_last")]
     assert plain != told[0] != told[1] != plain
-    assert cells(speed={"low_memory": True}) == plain
+    assert cells(runtime={"cpu_offload": True}) == plain
 
 
 def test_strengths_add_up_and_zero_is_left_out():
@@ -354,7 +354,7 @@ def test_the_text_probe_reads_through_adapters_embeddings_and_weights(folder, tm
         probes=["text"],
         vaes={"own": "own"},
         prompts={"list": texts},
-        weighting="a1111",
+        prompt_syntax="a1111",
         embeddings={"mystyle": str(folder / "word.safetensors")},
         adapters={"none": {}, "on": {"loras": {lora: {"text_encoder": 1}}}},
     )

@@ -19,6 +19,33 @@ def test_options_move_to_their_probe():
     assert moved(spec) == (spec, [])
 
 
+def test_keys_have_new_names_and_the_old_ones_are_read():
+    raw = {
+        "checkpoints": {"a": {"source": "x", "parts": "p", "prediction": "v"}, "b": "y"},
+        "speed": {"low_memory": True},
+        "errors": "e.csv",
+        "weighting": "a1111",
+        "other_latent_spaces": True,
+    }
+    spec, said = moved(raw)
+    assert spec == {
+        "checkpoints": {
+            "a": {"source": "x", "components_from": "p", "prediction_type": "v"},
+            "b": "y",
+        },
+        "runtime": {"cpu_offload": True},
+        "confusion_matrix": "e.csv",
+        "prompt_syntax": "a1111",
+        "allow_latent_space_mismatch": True,
+    }
+    assert len(said) == 7
+    assert "checkpoints.a.parts is now called checkpoints.a.components_from" in said[5]
+    assert moved(spec) == (spec, [])
+    # With both spellings there, the old one is an unknown key: nobody guesses which is meant.
+    both = {"speed": {}, "runtime": {}}
+    assert moved(both) == (both, [])
+
+
 @pytest.mark.parametrize(
     ("probes", "wanted"),
     [

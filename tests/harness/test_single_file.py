@@ -380,7 +380,7 @@ PREDICTS = {"sd2": "v"}
 
 def test_what_a_stable_diffusion_2_predicts_must_be_told(tiny, tmp_path):
     folder, _, path = tiny["sd2"]
-    with pytest.raises(WeightsError, match=r"set prediction: v .768 pixels. or"):
+    with pytest.raises(WeightsError, match=r"set prediction_type: v .768 pixels. or"):
         load_with_configs(read_header(path), torch.float32, folder)
     types = {
         said: load_with_configs(read_header(path), torch.float32, folder, prediction=said)
@@ -405,7 +405,9 @@ def test_parts_give_what_a_file_lacks_and_only_that(tiny, no_network, tmp_path, 
     bare = {n: t for n, t in bare.items() if n.startswith(UNET)}
     save_file(bare, tmp_path / "bare.safetensors")
     header = read_header(tmp_path / "bare.safetensors")
-    with pytest.raises(WeightsError, match=r"lacks .* of its vae.*, or set parts to a folder"):
+    with pytest.raises(
+        WeightsError, match=r"lacks .* of its vae.*, or set components_from to a folder"
+    ):
         load_with_configs(header, torch.float32, folder)
     pipe = load_with_configs(header, torch.float32, folder, tmp_path / "parts")
     for component, model in models.items():
@@ -414,7 +416,7 @@ def test_parts_give_what_a_file_lacks_and_only_that(tiny, no_network, tmp_path, 
     for name, tensor in models["unet"].state_dict().items():
         assert torch.equal(pipe.unet.state_dict()[name], tensor + 1)
     shutil.rmtree(tmp_path / "parts" / "vae")
-    with pytest.raises(WeightsError, match=r"parts: .* has no folder 'vae'"):
+    with pytest.raises(WeightsError, match=r"components_from: .* has no folder 'vae'"):
         load_with_configs(header, torch.float32, folder, tmp_path / "parts")
 
 
