@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from audit.gate.baseline import Side, needed_instruments
-from audit.gate.decision import Metric
 from audit.gate.evidence import Bad
+from audit.gate.metric import Metric
 from audit.pipeline.margins import MARGINS, margin_of
 from harness.errors import AuditError
 from harness.spec.attributes import AttributeSpec

@@ -13,7 +13,7 @@ from audit.gate.evidence import ALPHA, TAIL, Evidence, design_effect
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand
 
 if TYPE_CHECKING:
-    from audit.gate.decision import Metric, Result
+    from audit.gate.metric import Metric, Result
 
 MOST = 100_000
 """A number of seeds or prompts above this is not worth naming."""

@@ -18,7 +18,7 @@ from audit.gate.prompt_guard import p_of_counts, p_of_means
 from probes.statistics.intervals import LEVEL, Estimand
 
 if TYPE_CHECKING:
-    from audit.gate.decision import Metric
+    from audit.gate.metric import Metric
 
 DRAWS = 2000
 

@@ -16,8 +16,8 @@ import numpy as np
 from scipy import stats
 
 from audit.gate.baseline import Side, side_of_run
-from audit.gate.decision import Metric
 from audit.gate.evidence import ALPHA, EITHER_TAIL, TAIL, by_prompt, paired
+from audit.gate.metric import Metric
 from audit.gate.metrics import metrics, pair
 from audit.gate.needs import cells_to_see, prompts_to_see
 from audit.gate.prompt_guard import unseen

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from audit.gate.baseline import Side, side_of_run
-from audit.gate.decision import EXIT_CODES, Guarded, Judged, Metric, Result, judge, worst_pairs
+from audit.gate.decision import EXIT_CODES, Guarded, Judged, judge, worst_pairs
+from audit.gate.metric import Metric, Result
 from audit.gate.metrics import Grid, differences, metrics, pair
 from audit.gate.page import render
 from audit.gate.rates import DRAWS

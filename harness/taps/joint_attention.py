@@ -13,20 +13,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from harness.models.families.sd3 import StableDiffusion3
 from harness.taps.cross_attention import Attention, Size, basis_of, halves, level_of
 
 Words = Sequence[tuple[str, tuple[int, ...]]]
 """Words with the positions of their tokens among those that the denoiser sees."""
 ALIGNED = 8
 """Columns of values are filled up to a multiple of this, which attention kernels want."""
+
+
+class Joint(Protocol):
+    """What the tap must know of a family of pipelines whose transformers attend jointly."""
+
+    text_first: bool
+    """Whether the prompt's tokens come before the image's in the joint sequence."""
+
+    @property
+    def model(self) -> Any:
+        """The transformer."""
+        ...
+
+    def attention(self) -> dict[str, torch.nn.Module]:
+        """Its layers of joint attention by name."""
+        ...
 
 
 class JointAttentionTap:
@@ -46,7 +61,7 @@ class JointAttentionTap:
 
     def __init__(
         self,
-        named: StableDiffusion3,
+        named: Joint,
         words: Sequence[Words],
         size: Size,
         negatives: Sequence[Words] | None = None,

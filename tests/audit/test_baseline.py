@@ -10,7 +10,7 @@ from conftest import make, write_spec
 
 from audit.commands.main import main
 from audit.gate.baseline import Side, load, read_side, save, side_of_run
-from audit.gate.decision import Metric
+from audit.gate.metric import Metric
 from audit.gate.sample_size import lines, need
 from audit.gate.verdict import decide
 from audit.pipeline.margins import margin_of

@@ -6,8 +6,9 @@ import pytest
 from click.testing import CliRunner
 
 from audit.commands.main import main
-from audit.gate.decision import Metric, judge, overall, worse_by
+from audit.gate.decision import judge, overall, worse_by
 from audit.gate.evidence import evidence
+from audit.gate.metric import Metric
 from audit.gate.metrics import cell_values, distance_values, diversity_values
 from audit.gate.page import render
 from audit.gate.rates import false_fail_rates

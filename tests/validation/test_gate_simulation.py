@@ -12,8 +12,9 @@ from conftest import write_spec
 from scipy import stats
 
 from audit.gate.baseline import Side
-from audit.gate.decision import Metric, judge
+from audit.gate.decision import judge
 from audit.gate.evidence import evidence
+from audit.gate.metric import Metric
 from audit.gate.prompt_guard import p_of_prompts, p_of_rise, unseen
 from audit.gate.verdict import decide, lines
 from harness.spec.schema import load_spec
