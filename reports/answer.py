@@ -137,8 +137,8 @@ def _attribute_statement(arms: list[_Group], several: bool) -> Statement:
     """What an arm (or several that say the same) shows of one attribute."""
     one = max(arms, key=lambda g: len(g.flagged))
     by = f" (by {clip(one.tests[0].instrument, 40)})" if several else ""
-    names = [g.arm for g in arms]
-    who = names[0] if len(names) == 1 else " and ".join(clip(n, 60) for n in names)
+    names = [clip(g.arm, 60) for g in arms]
+    who = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
     flagged, total = one.flagged, len(one.tests)
     if not flagged:
         missed = [f.reference.null_q95 for f in one.tests if isfinite(f.reference.null_q95)]

@@ -79,6 +79,16 @@ def test_what_is_not_off_target_says_so_without_praise_and_comes_last():
     assert not any(w in last.text for w in ("unbiased", "fair model", "no bias"))
 
 
+def test_arms_of_a_checkpoint_that_say_the_same_are_told_once():
+    more = [
+        replace(f, id=f"{f.id}/{vae}", subject=f.subject | {"vae": vae, "arm": f"mine · {vae}"})
+        for vae in ("a", "b")
+        for f in BIASED
+    ]
+    (only,) = answer([*BIASED, *more])
+    assert only.lead == ("mine, mine · a and mine · b: gender is off target for 3 of 4 prompts")
+
+
 def test_corrected_shares_go_before_counted_ones_in_any_order():
     counted = [
         replace(f, id=f"{f.id}/counted", metric=SHARE, reading="as counted", value=0.2)
