@@ -21,7 +21,8 @@ from harness.generate.worker import GenerateWorker
 from harness.models import loading
 from harness.plan.cells import Arm, make_plan, noise_seed, units_of
 from harness.spec.prompts import Prompt
-from harness.spec.schema import CheckpointSpec, Spec
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec
 from harness.store.run import Run
 from reference.world import ROLES, neutral_prompt
 

@@ -21,7 +21,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from benchmarks.pairs import ratio
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from harness.taps.cross_attention import AttentionTap
 from harness.taps.trajectory import StepsTap
 from reference.world import ROLES, neutral_prompt

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, RuntimeSpec
+from harness.spec.sections import CheckpointSpec, RuntimeSpec
 from reference.world import ROLES, neutral_prompt
 
 BATCH, GUIDANCE = 8, 3.0

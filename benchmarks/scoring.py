@@ -16,7 +16,7 @@ from PIL import Image
 import reference
 from benchmarks.pairs import ratio
 from harness.spec.attributes import AttributeSpec, load_attribute
-from harness.spec.schema import ClassifierSpec
+from harness.spec.sections import ClassifierSpec
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from reference.world import HERE, ROLES, STYLES, neutral_prompt, picture_grid

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dashboard.queries import Filters, RunView
 from harness.spec.attributes import AttributeSpec
-from harness.spec.schema import ClassifierSpec
+from harness.spec.sections import ClassifierSpec
 from harness.store.run import Run
 from harness.text import slug
 from probes.attributes.outcomes import monk_frame, outcome_frame

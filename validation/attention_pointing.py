@@ -22,7 +22,7 @@ from PIL import Image
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
 from harness.models.token_alignment import read_words
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from harness.taps.attention_record import words_of
 from harness.taps.cross_attention import AttentionTap, combined
 from probes.statistics.intervals import share_interval

@@ -13,7 +13,8 @@ from audit.gate.side import SETTINGS, Side, needed_instruments
 from audit.pipeline.margins import Gated, gated
 from harness.errors import AuditError, SpecError
 from harness.spec.prompts import resolve_prompts
-from harness.spec.schema import GateSpec, Spec, parse_spec, read_own_spec
+from harness.spec.schema import Spec, parse_spec, read_own_spec
+from harness.spec.sections import GateSpec
 from harness.store.damage import refuse
 from harness.store.run import Run
 from harness.text import nearest, slug

@@ -19,7 +19,7 @@ from audit.gate.metric import Metric
 from audit.pipeline.margins import MARGINS, margin_of
 from harness.errors import AuditError
 from harness.spec.attributes import AttributeSpec
-from harness.spec.schema import GateSpec
+from harness.spec.sections import GateSpec
 from harness.text import slug
 from probes.attributes.outcomes import reported_classes
 

@@ -13,7 +13,8 @@ from audit.pipeline.run import generate, score, working
 from audit.pipeline.session import Audit, open_audit
 from harness.errors import SpecError
 from harness.progress import Say
-from harness.spec.schema import CheckpointSpec, Loras, Spec, Strength
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec, Loras, Strength
 from harness.text import nearest
 from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
 from probes.components.shapley import (

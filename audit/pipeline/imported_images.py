@@ -26,7 +26,8 @@ from harness.plan.cells import Cell
 from harness.progress import Say
 from harness.spec.attributes import load_attribute
 from harness.spec.prompts import Prompt
-from harness.spec.schema import Fit, Spec, parse_spec
+from harness.spec.schema import Spec, parse_spec
+from harness.spec.sections import Fit
 from harness.store.run import Run
 from probes.instruments.crops import DEFAULT_FIT
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from harness.errors import AuditError
-from harness.spec.schema import GateSpec, Spec
+from harness.spec.schema import Spec
+from harness.spec.sections import GateSpec
 from probes.contracts import Instrument, MetricSpec
 from probes.instruments.cell_values import declared
 from probes.registry import instruments_of

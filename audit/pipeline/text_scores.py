@@ -10,7 +10,8 @@ import pandas as pd
 
 from harness.hashing import canonical_digest
 from harness.models.token_alignment import encoded_text, read_words
-from harness.spec.schema import CheckpointSpec, Spec, strengths
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec, strengths
 
 if TYPE_CHECKING:
     from audit.pipeline.session import Audit

@@ -23,7 +23,8 @@ from harness.models.families import family
 from harness.models.lora import Adapters, Lora
 from harness.models.prompt_weights import Piece, pieces, token_weights, weigh
 from harness.models.schedulers import sampler
-from harness.spec.schema import Spec, strengths
+from harness.spec.schema import Spec
+from harness.spec.sections import strengths
 from harness.taps import record as taps
 from harness.taps.trajectory import switching
 

@@ -35,7 +35,7 @@ from harness.models.safetensors_header import refuse_not_finite
 from harness.models.single_file import WeightsError, load_pipeline_file
 from harness.models.vae_files import load_vae_source
 from harness.models.vae_identity import LEAST_ALIKE, legal, same_space
-from harness.spec.schema import CheckpointSpec, RuntimeSpec
+from harness.spec.sections import CheckpointSpec, RuntimeSpec
 
 quieten()
 

@@ -19,7 +19,8 @@ from harness.hashing import canonical_digest
 from harness.models.prompt_weights import weighs
 from harness.models.textual_inversion import named_in
 from harness.spec.prompts import Prompt
-from harness.spec.schema import CheckpointSpec, Spec, strengths
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec, strengths
 
 ARM = (
     "checkpoint",

@@ -23,7 +23,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -34,12 +33,25 @@ from harness.errors import AuditError, SpecError, SpecMistakes
 from harness.files.yaml_files import LARGEST, read_yaml
 from harness.hashing import canonical_digest
 from harness.spec.attributes import AttributeSpec, load_attribute
-from harness.spec.json_schema import ONE_ALONE, Described
+from harness.spec.json_schema import ONE_ALONE
 from harness.spec.label_classes import check_label_map
 from harness.spec.mistakes import mistakes
 from harness.spec.old_keys import moved, named
 from harness.spec.prompts import PromptsSpec
-from harness.spec.samplers import CLASS, OWN, SHORT, names_a_sampler
+from harness.spec.samplers import OWN, SHORT, names_a_sampler
+from harness.spec.sections import (
+    AdapterSpec,
+    CheckpointSpec,
+    ClassifierSpec,
+    GateSpec,
+    Guidance,
+    LabelsSpec,
+    RuntimeSpec,
+    Sampler,
+    SeedsSpec,
+    Steps,
+    Strict,
+)
 from harness.text import nearest, slug
 
 LARGEST_SIDE = 8192
@@ -58,209 +70,7 @@ def _from_file(value: Any) -> Any:
     return {"file": value} if isinstance(value, str) else value
 
 
-def _as_text(value: Any) -> Any:
-    """A label map in text: YAML takes 0 and 1 for numbers, and an empty value for null."""
-    if not isinstance(value, dict):
-        return value
-    text = [
-        ["" if v is None else str(v) if type(v) is int else v for v in kv] for kv in value.items()
-    ]
-    return dict(text)
-
-
-class Strict(Described, BaseModel):
-    """Base of all parts of the spec: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _from_number(value: Any) -> Any:
-    alone = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return {"denoiser": value, "text_encoder": value} if alone else value
-
-
-Steps = Annotated[int, Field(ge=1, le=1000)]
-Guidance = Annotated[float, Field(ge=0, le=100)]
-Sampler = Annotated[
-    str,
-    Field(
-        json_schema_extra={"anyOf": [{"enum": [OWN, *SHORT]}, {"pattern": f"^{CLASS.pattern}$"}]}
-    ),
-]
-Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
-
-
-class Strength(Strict):
-    """How strongly a LoRA acts; one number stands for both.
-
-    Attributes:
-        denoiser: strength on the denoiser, -10 to 10; 1 as trained, 0 not at all.
-        text_encoder: strength on the text encoders, -10 to 10.
-    """
-
-    denoiser: Weight = 0.0
-    text_encoder: Weight = 0.0
-
-
-Loras = dict[
-    str,
-    Annotated[Strength, BeforeValidator(_from_number, json_schema_input_type=Weight | Strength)],
-]
-
-
-def strengths(*named: Loras) -> dict[str, tuple[float, float]]:
-    """The LoRAs that act together: strength on denoiser and text encoders by file.
-
-    A file named twice gets the sum. One of strength 0 is no LoRA and left out.
-    """
-    total: dict[str, tuple[float, float]] = {}
-    for loras in named:
-        for source, one in loras.items():
-            before = total.get(source, (0.0, 0.0))
-            total[source] = (before[0] + one.denoiser, before[1] + one.text_encoder)
-    return {source: both for source, both in total.items() if both != (0, 0)}
-
-
-class AdapterSpec(Strict):
-    """One level of the factor 'adapters'.
-
-    Attributes:
-        loras: strength by file: a number, or one for denoiser and one for text_encoder.
-        trigger: words put before every prompt, such as a LoRA's own or an embedding's name.
-    """
-
-    loras: Loras = {}
-    trigger: str = ""
-
-
-class CheckpointSpec(Strict):
-    """A pipeline's weights, with component swaps and its own recommended settings.
-
-    Attributes:
-        source: diffusers folder, .safetensors file, hub id or 'reference:NAME'.
-        revision: commit of a hub id.
-        text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
-        denoiser: another checkpoint, or a folder of a U-Net, to take it from.
-        loras: LoRA files that always act on this checkpoint, with their strengths.
-        components_from: a diffusers folder that gives a single file what it lacks: VAE, text
-            encoders, tokenizers.
-        prediction_type: what a single file's denoiser predicts, where the file does not tell.
-        vae: the VAE that 'own' means for this checkpoint: another checkpoint, a folder, a file.
-        trigger: words put before every prompt.
-        negative: the negative to use in place of the crossed ones.
-        sampler: sampler to use in place of the crossed ones.
-        steps: number of denoising steps in place of the crossed ones.
-        guidance: guidance scale in place of the crossed ones.
-    """
-
-    source: str
-    revision: str | None = None
-    text_encoder: str | None = None
-    denoiser: str | None = None
-    vae: str | None = None
-    loras: Loras = {}
-    components_from: str | None = None
-    prediction_type: Literal["epsilon", "v"] | None = None
-    trigger: str = ""
-    negative: str | None = None
-    sampler: str | None = None
-    steps: Steps | None = None
-    guidance: Guidance | None = None
-
-
-class SeedsSpec(Strict):
-    """Seed indices start … start + count - 1.
-
-    Attributes:
-        count: number of seeds, so of images of each prompt and setting.
-        start: first seed index.
-        shared: True gives all prompts the same starting noise (X/Y grids); claims from such
-            a run lean on few noises, and every interval says so.
-    """
-
-    count: Annotated[int, Field(ge=1)]
-    start: Annotated[int, Field(ge=0, le=10**15)] = 0
-    shared: bool = False
-
-
-Fit = Literal["crop", "pad", "resize", "crops"]
-DEFAULT_FIT: Fit = "crops"
-"""For images that are not square; docs/simulations/crops.md has the table."""
-
-
-class ClassifierSpec(Strict):
-    """An open_clip model.
-
-    Attributes:
-        model: open_clip architecture, 'hf-hub:owner/name', 'local-dir:folder' (relative to the
-            spec's own folder) or 'reference:NAME'.
-        pretrained: open_clip tag; not with a prefix.
-        cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
-            than this probability.
-        faces: score the largest detected face instead of the whole image; no face: 'nobody'.
-        fit: how an image that is not square is fitted to the classifier's square: 'crop' its
-            middle, 'pad' it with `pad_colour`, 'resize' it without its proportions, or take the
-            mean over overlapping 'crops'. Not given: 'crop' where all images are square, which
-            cuts nothing, else DEFAULT_FIT; see docs/simulations/crops.md.
-        pad_colour: what 'pad' fills up with: grey levels or a colour as '#rrggbb'.
-    """
-
-    model: str
-    pretrained: str | None = None
-    cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
-    faces: bool = False
-    fit: Fit | None = None
-    pad_colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#808080"
-
-
-class LabelsSpec(Strict):
-    """People's labels; a path alone stands for `file`.
-
-    Attributes:
-        file: CSV with the columns cell, attribute, class and, if several people, rater.
-        map: class, outcome or '' (no label) by the value written in the file, for values that
-            are no class, such as {F: woman}.
-    """
-
-    file: str | None = None
-    map: Annotated[dict[str, str], BeforeValidator(_as_text)] = {}
-
-
-class RuntimeSpec(Strict):
-    """What makes a GPU faster or lets a small one do; see docs/checkpoints.md.
-
-    Attributes:
-        compile: torch.compile the denoiser. Changes the last bits: part of a cell's identity.
-        channels_last: keep a U-Net's weights channels-last. As `compile`.
-        cpu_offload: keep all weights on the GPU only while they work. The same
-            arithmetic, so no part of the identity; no effect on the CPU.
-    """
-
-    compile: bool = False
-    channels_last: bool = False
-    cpu_offload: bool = False
-
-
-class GateSpec(Strict):
-    """What `audit gate` accepts of a candidate; read from the baseline's spec.
-
-    Attributes:
-        estimand: the question that the verdict answers.
-        margins: how much worse a metric may get, by its kind (such as 'share') or by its full
-            id (such as 'share/clip.gender-presentation/woman'), which goes first. Likeness and
-            diversity: as a part of the baseline's own mean. 'prompt': how much worse any single
-            prompt may get, in shares and as such a part. Any other metric of an instrument:
-            COLUMN/INSTRUMENT (such as 'delta_e/fidelity'), in its own unit.
-        common: the share of the cells planned by both arms that both must have made; with less
-            the verdict is ERROR.
-    """
-
-    estimand: Literal["this suite", "prompts like these"] = "this suite"
-    margins: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = {}
-    common: Annotated[float, Field(gt=0, le=1)] = 0.9
-
-
-class Spec(Strict):
+class Spec(Strict, BaseModel):
     """All of one audit; lists and mappings are crossed with each other.
 
     Attributes:

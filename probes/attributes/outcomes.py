@@ -13,7 +13,8 @@ from scipy.optimize import minimize_scalar
 from harness.errors import AuditError
 from harness.plan.cells import ARM
 from harness.spec.attributes import OUTCOMES, AttributeSpec
-from harness.spec.schema import ClassifierSpec, Spec
+from harness.spec.schema import Spec
+from harness.spec.sections import ClassifierSpec
 from harness.text import slug
 from probes.statistics.corrected_shares import ErrorTable
 

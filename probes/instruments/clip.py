@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.spec.attributes import AttributeSpec
-from harness.spec.schema import ClassifierSpec, Fit
+from harness.spec.sections import ClassifierSpec, Fit
 from harness.text import slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import part_seen, squares

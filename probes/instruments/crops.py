@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Fit, Spec
+from harness.spec.schema import Spec
+from harness.spec.sections import DEFAULT_FIT, ClassifierSpec, Fit
 
 __all__ = ["DEFAULT_FIT", "fit_of", "part_seen", "squares"]
 

@@ -10,7 +10,7 @@ from audit.pipeline.component_swaps import by_combination, mixed
 from audit.pipeline.session import open_audit, reopen
 from harness.errors import SpecError
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from probes.components.shapley import COMPONENTS
 
 BOTH = {

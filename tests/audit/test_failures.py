@@ -15,7 +15,7 @@ from audit.pipeline.analyse import analyse
 from audit.pipeline.run import complete, problems
 from audit.pipeline.session import reopen
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec, RuntimeSpec
+from harness.spec.sections import CheckpointSpec, RuntimeSpec
 from harness.store.run import Run
 from probes import contracts, registry
 

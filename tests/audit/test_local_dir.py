@@ -14,7 +14,7 @@ import reference
 from audit.commands.main import main
 from audit.pipeline.imported_images import classifier_spec
 from audit.pipeline.session import open_audit
-from harness.spec.schema import ClassifierSpec
+from harness.spec.sections import ClassifierSpec
 from probes.instruments.clip import ClipModel
 
 pytestmark = pytest.mark.faults

@@ -22,7 +22,7 @@ from harness.models.loading import load_checkpoint
 from harness.models.open_clip_models import load_classifier
 from harness.models.safetensors_header import WeightsError
 from harness.models.vae_identity import load_vae_alone
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 
 pytestmark = pytest.mark.faults
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from harness.models.components import load_component, load_folder, only_variant
 from harness.models.loading import load_checkpoint
 from harness.models.safetensors_header import WeightsError
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 
 pytestmark = pytest.mark.faults
 

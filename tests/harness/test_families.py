@@ -19,7 +19,7 @@ from harness.models.loading import load_checkpoint, load_vae
 from harness.models.lora import Lora
 from harness.models.safetensors_header import WeightsError
 from harness.models.schedulers import sampler
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 
 GUIDANCE = {"turbo": 0.0, "schnell": 0.0, "lcm": 8.0}
 TEXTS = ["a portrait of a doctor", "two cats"]

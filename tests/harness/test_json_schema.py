@@ -10,7 +10,8 @@ import yaml
 from audit.pipeline.spec_schema import spec_schema
 from harness.errors import SpecError
 from harness.spec.json_schema import read_docstring
-from harness.spec.schema import CheckpointSpec, parse_spec
+from harness.spec.schema import parse_spec
+from harness.spec.sections import CheckpointSpec
 
 pytestmark = pytest.mark.faults
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ SCRIPT = """
 from pathlib import Path
 import torch
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 for name in ("balanced", "planted-unet"):
     load_checkpoint(name, CheckpointSpec(source=f"reference:{name}"), Path(), "cpu", torch.float16)
 import diffusers

@@ -25,7 +25,8 @@ from harness.models.safetensors_header import WeightsError
 from harness.models.textual_inversion import digest_of_embedding, named_in
 from harness.plan.cells import Arm, make_plan
 from harness.spec.prompts import Prompt
-from harness.spec.schema import CheckpointSpec, Spec, strengths
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec, strengths
 from harness.taps.attention_record import AttentionRecorder
 from probes.negatives.probe import NegativesProbe
 from probes.text_encoder.states import states_of

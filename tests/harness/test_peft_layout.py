@@ -16,7 +16,7 @@ from harness.generate.sampling import Extras, Generator
 from harness.models.loading import load_checkpoint
 from harness.models.lora import Lora, digest_of_lora
 from harness.models.safetensors_header import WeightsError
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 
 pytestmark = pytest.mark.faults
 TARGETS = {"unet": ["to_q", "to_k"], "text_encoder": ["q_proj", "v_proj"]}

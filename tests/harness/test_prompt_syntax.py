@@ -59,7 +59,7 @@ def test_weights_that_are_applied_and_embeddings_that_are_loaded_are_not_warned_
 def test_a_plan_says_it_once_and_takes_an_embedding_with_its_brackets(tmp_path):
     width = 128
     from harness.models.loading import load_checkpoint
-    from harness.spec.schema import CheckpointSpec
+    from harness.spec.sections import CheckpointSpec
 
     spec = CheckpointSpec(source="reference:balanced")
     pipe = load_checkpoint("b", spec, tmp_path, "cpu", torch.float32).pipe

@@ -10,7 +10,7 @@ from PIL import Image
 
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 
 NEGATIVE = "a portrait of a man"
 

@@ -646,7 +646,7 @@ import hashlib, sys
 from pathlib import Path
 import torch
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 def memory(kind):  # not getrusage: its peak is inherited from the parent that forked
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith(kind))

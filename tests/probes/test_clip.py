@@ -3,7 +3,7 @@ import pytest
 from skimage import data
 
 from harness.spec.attributes import load_attribute
-from harness.spec.schema import ClassifierSpec
+from harness.spec.sections import ClassifierSpec
 from probes.contracts import Batch
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.faces import faces

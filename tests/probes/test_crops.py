@@ -13,7 +13,8 @@ from audit.pipeline.imported_images import fitted
 from harness.errors import SpecError
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
-from harness.spec.schema import DEFAULT_FIT, ClassifierSpec, Spec, parse_spec
+from harness.spec.schema import Spec, parse_spec
+from harness.spec.sections import DEFAULT_FIT, ClassifierSpec
 from probes.attributes.probe import images_cut
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel

@@ -11,7 +11,7 @@ from audit.pipeline import analyse
 from harness.generate.sampling import Generator
 from harness.models.families import family
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from harness.taps.activations import ActivationsTap, blocks_of
 from probes.statistics.linear_probe import linear_probe
 from reference.world import GENDERS, ROLES, STYLES, TONES, picture_grid

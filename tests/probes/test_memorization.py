@@ -9,7 +9,8 @@ from conftest import analysed_by
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
 from harness.plan.cells import Cell
-from harness.spec.schema import CheckpointSpec, Spec
+from harness.spec.schema import Spec
+from harness.spec.sections import CheckpointSpec
 from harness.taps.guidance import GuidanceTap
 from probes.memorization.probe import auc, spread_of_seeds, standing_out
 

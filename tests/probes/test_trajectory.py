@@ -11,7 +11,7 @@ from audit.pipeline.plan import plan_audit
 from audit.pipeline.session import open_audit
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from harness.taps.trajectory import StepsTap
 from harness.taps.watched_steps import watched_steps
 from probes.trajectory.names import PREDICTED, SWITCHED

@@ -27,7 +27,7 @@ from scipy import ndimage
 from skimage import data
 
 from harness.spec.attributes import load_attribute
-from harness.spec.schema import ClassifierSpec, Fit
+from harness.spec.sections import ClassifierSpec, Fit
 from probes.contracts import Batch, Context
 from probes.instruments.clip import ClipAttribute, ClipModel
 from reference.world import GENDERS, ROLES, SIZE, STYLES, TONES, Person, picture

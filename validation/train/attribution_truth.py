@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 
 from harness.files.atomic import write_atomic
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from probes.components.shapley import COMPONENTS, combinations, shapley
 from reference.world import GENDERS, HERE, ROLES
 from validation.train.shares import stereotype

@@ -26,7 +26,7 @@ from harness.files.atomic import write_atomic
 from harness.generate.sampling import Generator
 from harness.models.loading import load_checkpoint
 from harness.plan.cells import noise_seed
-from harness.spec.schema import CheckpointSpec
+from harness.spec.sections import CheckpointSpec
 from reference import names
 from reference.oracle import UNREADABLE, read
 from reference.world import GENDERS, HERE, ROLES, SIZE, STYLES, TONES, neutral_prompt
