@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from probes.contracts import Finding
-from probes.statistics.intervals import benjamini_hochberg
+from probes.statistics.multiplicity import benjamini_hochberg
 
 ADJUSTMENT = "Benjamini-Hochberg in two levels"
 """What `Finding.adjustment` says of a p that `adjusted` has adjusted."""

@@ -25,7 +25,7 @@ from audit.pipeline.session import Audit, open_audit
 from harness.plan.cells import arm_labels
 from harness.spec.attributes import load_attribute
 from probes.attributes.outcomes import counts_of, measured_errors, outcome_frame
-from probes.attributes.shares import by_prompt
+from probes.attributes.prompt_shares import by_prompt
 from probes.contracts import Finding
 from probes.error_control import adjusted
 from probes.statistics.corrected_shares import corrected_shares, simulate_absolute_error

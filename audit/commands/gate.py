@@ -41,7 +41,7 @@ def gate_command(
     BASELINE is a run or a file of `audit baseline save`; CANDIDATE is a run, such a file, or a
     spec (.yaml), which is then made and measured first.
     """
-    from audit.gate import baseline, verdict
+    from audit.gate import baseline, outputs, verdict
 
     made = candidate_path
     try:
@@ -62,6 +62,6 @@ def gate_command(
         record = verdict.error(f"a bug of diffusion-audit: {reason(error)}")
         code = BUG
     verdict.write(record, out, baseline_path, made)
-    for line in verdict.lines(record):
+    for line in outputs.lines(record):
         put(line)
     sys.exit(code)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from audit.gate.baseline import Side, needed_instruments
+from audit.gate.baseline import Side
 from audit.gate.evidence import Bad
 from audit.gate.metric import Metric
 from audit.pipeline.margins import MARGINS, margin_of
@@ -104,35 +104,6 @@ def diversity_values(cosines: ArrayLike) -> Floats:
     own = np.eye(apart.shape[-1], dtype=bool)
     missing = np.isnan(np.where(own, nan, apart)).all(axis=-1)
     return cell_values(np.where(missing, nan, np.nansum(np.where(own, 0, apart), axis=-1)))
-
-
-def differences(baseline: Side, candidate: Side) -> list[str]:
-    """What makes two arms incomparable, in words; empty: nothing."""
-    a, b = baseline.spec, candidate.spec
-    found = [
-        f"{name}: {value!r} -> {candidate.settings.get(name)!r}"
-        for name, value in baseline.settings.items()
-        if candidate.settings.get(name) != value
-    ]
-    if a.seeds.shared or b.seeds.shared:
-        found.append("seeds.shared: cells that share noise across prompts are not independent")
-    prompts = [list(dict.fromkeys(side.cells["prompt"])) for side in (baseline, candidate)]
-    lost, added = _beyond(prompts[0], prompts[1]), _beyond(prompts[1], prompts[0])
-    if lost:
-        found.append(f"suite: {_prompts(lost)} gone, such as {lost[0]!r}")
-    if added:
-        found.append(f"suite: {_prompts(added)} new, such as {added[0]!r}")
-    if not lost and not added and baseline.targets != candidate.targets:
-        found.append("suite: the prompts' own targets differ")
-    found += _changed("attribute", *(_attributes(side) for side in (baseline, candidate)))
-    found += _changed("classifier", *(_thresholds(side) for side in (baseline, candidate)))
-    names = needed_instruments(a)
-    names += dict.fromkeys(key.partition("/")[2] for key in baseline.measured)
-    missing = [k for k in baseline.measured if f"value:{k}" not in candidate.cells]
-    if missing:
-        found.append(f"gate.margins: {missing[0]!r} is not measured in the candidate")
-    found += _changed("instrument", *(_digests(s, names) for s in (baseline, candidate)))
-    return found
 
 
 def pair(baseline: Side, candidate: Side) -> Paired:
@@ -376,40 +347,3 @@ def _targets(side: Side, prompts: list[str], attribute: AttributeSpec) -> Floats
         shares = attribute.shares(own)
         rows.append([shares[c] for c in attribute.class_names])
     return np.array(rows, float)
-
-
-def _beyond(one: list[str], other: list[str]) -> list[str]:
-    held = set(other)
-    return [x for x in one if x not in held]
-
-
-def _prompts(those: list[str]) -> str:
-    return "1 prompt is" if len(those) == 1 else f"{len(those)} prompts are"
-
-
-def _changed(what: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-    return [
-        f"{what} {name}: {_short(a.get(name))} -> {_short(b.get(name))}"
-        for name in dict.fromkeys([*a, *b])
-        if a.get(name) != b.get(name)
-    ]
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return "not there"
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _attributes(side: Side) -> dict[str, Any]:
-    words = {"title", "note", "target_source"}
-    return {a.name: a.model_dump(mode="json", exclude=words) for a in side.spec.attributes}
-
-
-def _thresholds(side: Side) -> dict[str, Any]:
-    return {n: f"cannot_tell_below {c.cannot_tell_below}" for n, c in side.spec.classifiers.items()}
-
-
-def _digests(side: Side, names: list[str]) -> dict[str, Any]:
-    return {n: side.instruments[n] for n in names if n in side.instruments}

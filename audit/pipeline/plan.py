@@ -15,7 +15,7 @@ import yaml
 from audit.pipeline.session import Audit, read_errors, read_labels
 from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator
-from harness.models import loading
+from harness.models.digests import digest_of, scheduler_digest
 from harness.models.lora import digest_of_lora
 from harness.models.prompt_syntax import warnings_of
 from harness.models.schedulers import ignored_settings, sampler
@@ -77,7 +77,7 @@ def _examined(
     spec = audit.spec.checkpoints[name]
     loaded = audit.checkpoints.load(name)
     generator, digests = loaded.generator, loaded.checkpoint.digests
-    vaes = {vae: loading.digest_of(model) for vae, model in loaded.vaes.items()}
+    vaes = {vae: digest_of(model) for vae, model in loaded.vaes.items()}
     try:
         side = generator.family.side() if not audit.spec.sizes else 0
         for level in audit.spec.adapters:
@@ -98,9 +98,7 @@ def _examined(
     levels = audit.spec.guidance if spec.guidance is None else [spec.guidance]
     arm = Arm(
         digests=digests,
-        schedulers={
-            s: loading.scheduler_digest(sampler(generator.own_scheduler, s)) for s in names
-        },
+        schedulers={s: scheduler_digest(sampler(generator.own_scheduler, s)) for s in names},
         vaes=vaes,
         size=(side, side),
         files=files,
@@ -184,13 +182,15 @@ def _added_files(audit: Audit) -> tuple[dict[str, str], list[dict[str, str | Non
     words = [(f"embeddings.{name}", source) for name, source in spec.embeddings.items()]
     digests: dict[str, str] = {}
     named: list[dict[str, str | None]] = []
-    for kind, digest_of, sources in (
+    for kind, digest_of_file, sources in (
         ("LoRA", digest_of_lora, loras),
         ("embedding", digest_of_embedding, words),
     ):
         for key, source in sources:
             try:
-                digest = digests.get(source) or digest_of(audit.base / Path(source).expanduser())
+                digest = digests.get(source) or digest_of_file(
+                    audit.base / Path(source).expanduser()
+                )
             except (AuditError, OSError) as error:
                 raise SpecError(f"{key}: {reason(error)}") from None
             digests[source] = digest

@@ -33,7 +33,7 @@ from harness.generate.executor import Outcome
 from harness.hashing import canonical_digest, sha256
 from harness.images.png import png_bytes
 from harness.images.stored import pixels
-from harness.models.loading import digest_of
+from harness.models.digests import digest_of
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import Codec, behaviour, codec, load_vae_alone
 from harness.plan.cells import Cell, Unit

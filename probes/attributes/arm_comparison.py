@@ -26,11 +26,7 @@ from probes.attributes.metrics import (
 from probes.attributes.outcomes import reported_classes, subject_of
 from probes.contracts import Figure, Finding, MetricSpec, Reference
 from probes.statistics.association import association_interval
-from probes.statistics.intervals import (
-    Estimand,
-    Interval,
-    mean_share_over_prompts,
-)
+from probes.statistics.intervals import Estimand, Interval, mean_share_over_prompts
 from probes.statistics.pairing import Compared, compared
 from probes.statistics.seed_clusters import mean_share_by_seed, sharing_note
 

@@ -18,10 +18,7 @@ from probes.attributes.metrics import (
 )
 from probes.attributes.outcomes import subject_of
 from probes.contracts import Finding
-from probes.statistics.intervals import (
-    Interval,
-    mean_over_prompts,
-)
+from probes.statistics.intervals import Interval, mean_over_prompts
 from probes.statistics.pairing import compared
 from probes.statistics.seed_clusters import mean_by_seed
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.spec.attributes import AttributeSpec
 from harness.text import slug
-from probes.attributes.label_sampling import kappa_table
+from probes.attributes.label_agreement import kappa_table
 from probes.attributes.metrics import POWERED_SHARE
 from probes.attributes.outcomes import reported_classes, subject_of
 from probes.contracts import Figure, Finding, Reference

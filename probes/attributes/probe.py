@@ -33,7 +33,8 @@ from probes.attributes.outcomes import (
     prompt_targets,
     subject_of,
 )
-from probes.attributes.shares import by_prompt, over_prompts
+from probes.attributes.prompt_shares import by_prompt
+from probes.attributes.shares import over_prompts
 from probes.contracts import AnalysisInput, Figure, Finding, Instrument, Probe, ProbeOptions, Result
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of

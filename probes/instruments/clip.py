@@ -51,7 +51,7 @@ class ClipModel:
     @cached_property
     def digest(self) -> str:
         """Exact digest of the weights."""
-        from harness.models.loading import digest_of
+        from harness.models.digests import digest_of
 
         return digest_of(self._loaded[0])
 

@@ -151,19 +151,6 @@ def total_variation_null(counts: ArrayLike, target: ArrayLike) -> Null:
     return Null(float(distance @ mass), float(distance[at]), p)
 
 
-def benjamini_hochberg(p: ArrayLike) -> Floats:
-    """P values adjusted for a family by Benjamini and Hochberg (1995), each from 0 to 1.
-
-    Not by statsmodels' multipletests, which collects garbage each time: 0.7 s beside loaded models.
-    NaN stays NaN and does not count: a test that was not made is no member of the family.
-    """
-    adjusted = np.array(p, float)
-    made = ~np.isnan(adjusted)
-    if made.any():
-        adjusted[made] = stats.false_discovery_control(adjusted[made])
-    return adjusted
-
-
 def _joined(
     by_prompt: Sequence[ArrayLike], estimand: Estimand
 ) -> tuple[Floats, NDArray[np.integer]]:

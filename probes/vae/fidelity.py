@@ -193,7 +193,7 @@ class Lpips:
     @cached_property
     def digest(self) -> str:
         """Exact digest of the weights; empty where they are missing."""
-        from harness.models.loading import digest_of
+        from harness.models.digests import digest_of
 
         return digest_of(self._loaded[0]) if self._loaded[0] else ""
 

@@ -10,9 +10,10 @@ from audit.gate.decision import judge, overall, worse_by
 from audit.gate.evidence import evidence
 from audit.gate.metric import Metric
 from audit.gate.metrics import cell_values, distance_values, diversity_values
+from audit.gate.outputs import ILLEGAL_IN_XML, junit, markdown
 from audit.gate.page import render
 from audit.gate.rates import false_fail_rates
-from audit.gate.verdict import ILLEGAL_IN_XML, error, junit, markdown
+from audit.gate.verdict import error
 from probes.statistics.intervals import paired_difference
 
 ESTIMANDS = ("this suite", "prompts like these")

@@ -10,7 +10,7 @@ from accelerate import init_empty_weights
 from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
-from harness.models.loading import digest_of
+from harness.models.digests import digest_of
 from harness.models.safetensors_header import Header, WeightsError, read_header
 from harness.models.single_file import CONFIGS, load_vae_as
 from harness.models.vae_files import ASSUMED, KNOWN, Known, config_of

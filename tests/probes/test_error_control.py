@@ -51,7 +51,7 @@ def test_a_biased_family_does_not_lower_the_bar_of_a_fair_one():
     assert (both[:20] <= 0.05).all()
     assert (both[20:] > 0.05).all()
     # The control: one adjustment over everything flags the fair family's .02.
-    from probes.statistics.intervals import benjamini_hochberg
+    from probes.statistics.multiplicity import benjamini_hochberg
 
     assert benjamini_hochberg(biased + fair)[20] <= 0.05
 

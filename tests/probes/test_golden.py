@@ -8,12 +8,12 @@ import pytest
 
 from probes.statistics.corrected_shares import ErrorTable, corrected_shares
 from probes.statistics.intervals import (
-    benjamini_hochberg,
     kl_divergence,
     l2_distance,
     total_variation,
     total_variation_null,
 )
+from probes.statistics.multiplicity import benjamini_hochberg
 
 HERE = Path(__file__).parents[1] / "golden" / "fair_diffusion"
 EVEN = (0.5, 0.5)

@@ -10,7 +10,8 @@ from harness.plan.cells import Cell, arm_labels
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
 from probes.attributes.arm_comparison import attrition, compare_arms
-from probes.attributes.shares import by_prompt, over_prompts
+from probes.attributes.prompt_shares import by_prompt
+from probes.attributes.shares import over_prompts
 from probes.error_control import adjusted
 from probes.statistics.pairing import compared
 from reports.sentences import sentence

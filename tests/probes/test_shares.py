@@ -7,7 +7,8 @@ import pytest
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from probes.attributes.human_labels import with_labels
 from probes.attributes.outcomes import Errors
-from probes.attributes.shares import by_prompt, over_prompts
+from probes.attributes.prompt_shares import by_prompt
+from probes.attributes.shares import over_prompts
 from probes.statistics.corrected_shares import ErrorTable
 
 pytestmark = pytest.mark.faults

@@ -10,7 +10,8 @@ from dashboard.findings import chosen, frame, tally
 from dashboard.queries import RunView
 from harness.plan.cells import Cell
 from harness.spec.attributes import load_attribute
-from probes.attributes.shares import by_prompt, over_prompts
+from probes.attributes.prompt_shares import by_prompt
+from probes.attributes.shares import over_prompts
 from probes.contracts import Finding, MetricSpec, Reference
 from probes.error_control import ADJUSTMENT, adjusted
 from probes.vae.metrics import CHROMA_SHIFT

@@ -15,8 +15,9 @@ from audit.gate.baseline import Side
 from audit.gate.decision import judge
 from audit.gate.evidence import evidence
 from audit.gate.metric import Metric
+from audit.gate.outputs import lines
 from audit.gate.prompt_guard import p_of_prompts, p_of_rise, unseen
-from audit.gate.verdict import decide, lines
+from audit.gate.verdict import decide
 from harness.spec.schema import load_spec
 from validation.simulations import gate
 

@@ -27,7 +27,8 @@ from scipy import stats
 from harness.spec.attributes import load_attribute
 from harness.spec.schema import Spec
 from probes.attributes.arm_comparison import compare_arms
-from probes.attributes.shares import by_prompt, over_prompts
+from probes.attributes.prompt_shares import by_prompt
+from probes.attributes.shares import over_prompts
 from probes.contracts import Finding
 from probes.error_control import adjusted, is_test
 from probes.statistics.intervals import total_variation_null

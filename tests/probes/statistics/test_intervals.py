@@ -5,7 +5,6 @@ import pytest
 from scipy import stats as scipy_stats
 
 from probes.statistics.intervals import (
-    benjamini_hochberg,
     kl_divergence,
     l2_distance,
     mean_over_prompts,
@@ -15,6 +14,7 @@ from probes.statistics.intervals import (
     total_variation,
     total_variation_null,
 )
+from probes.statistics.multiplicity import benjamini_hochberg
 
 EVEN = (0.5, 0.5)
 SUITE, LIKE = "this suite", "prompts like these"
