@@ -15,7 +15,7 @@ from harness.spec.schema import Spec
 from harness.spec.sections import GateSpec
 from probes.contracts import Instrument, MetricSpec
 from probes.instruments.cell_values import declared
-from probes.registry import instruments_of
+from probes.registry import Broken, chosen, instruments_of
 
 MARGINS = {
     "distance": 0.1,
@@ -61,7 +61,7 @@ def gated(spec: Spec, rules: GateSpec | None = None) -> list[Gated]:
     """
     instruments = instruments_of(spec)
     if rules is None:
-        refuse_unknown(spec.gate, instruments)
+        refuse_unknown(spec, instruments)
     margins = (rules or spec.gate).margins
     found = []
     for instrument in instruments:
@@ -73,8 +73,14 @@ def gated(spec: Spec, rules: GateSpec | None = None) -> list[Gated]:
     return found
 
 
-def refuse_unknown(gate: GateSpec, instruments: Sequence[Instrument]) -> None:
-    """Refuse a margin of no metric; full ids of the gate's own are checked where they are known."""
+def refuse_unknown(spec: Spec, instruments: Sequence[Instrument]) -> None:
+    """Refuse a margin of no metric; full ids of the gate's own are checked where they are known.
+
+    What a probe that cannot be loaded would have measured is not known: nothing is refused then.
+    """
+    gate = spec.gate
+    if gate.margins and any(isinstance(c.probe, Broken) for c in chosen(spec)):
+        return
     others = [key_of(m, i) for i in instruments for m in declared(i)]
     for name, margin in gate.margins.items():
         own = name.split("/")[0] in MARGINS

@@ -136,7 +136,7 @@ def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
     refuse_too_many(spec, len(prompts), path)
     audit = Audit(beside(spec, base), base, run, prompts)
     try:
-        refuse_unknown(spec.gate, audit.instruments)
+        refuse_unknown(spec, audit.instruments)
     except AuditError as error:
         raise SpecError(f"{path}: {error}") from None
     return audit

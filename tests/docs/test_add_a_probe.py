@@ -127,7 +127,9 @@ def test_a_probe_that_cannot_be_loaded_fails_alone(tmp_path):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: broken\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[diffusion_audit.probes]\nbroken = no_module\n")
-    spec = write_spec(tmp_path, probes=["attributes", "broken"], seeds=2)
+    # What a broken probe would have measured is not known: its margin stands.
+    gate = {"margins": {"sharpness/broken": 0.1}}
+    spec = write_spec(tmp_path, probes=["attributes", "broken"], seeds=2, gate=gate)
     result = audit("run", spec, "--out", tmp_path / "run", site=tmp_path / "site")
     assert result.returncode == 1, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("broken: failed")]

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
         ("a {red|blue} cat", "{red|blue}", "template"),
         ("a __job__ at work", "__job__", "template"),
         ("a __jobs/old__ at work", "__jobs/old__", "template"),
-        ("a (red:1.3) cat", "(red:1.3)", "weighting: a1111"),
+        ("a (red:1.3) cat", "(red:1.3)", "prompt_syntax: a1111"),
         ("a [red:blue:0.5] cat", "[red:blue:0.5]", "write the prompts out"),
         ("a [red|blue] cat", "[red|blue]", "write the prompts out"),
         ("a cat AND a dog", "AND", "write the prompts out"),
