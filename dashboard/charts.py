@@ -19,7 +19,7 @@ import pandas as pd
 
 from probes.contracts import Figure, Finding
 from reports.charts import DARK, lay_out
-from reports.page import meter
+from reports.headline import meter
 from reports.plots import (
     GRID,
     INK,

@@ -20,6 +20,8 @@ from reports.verdicts import is_measured, verdict
 
 MOST = 12
 """Statements of an answer; the findings have them all."""
+MOST_WAYS, MOST_WORST = 5, 2
+"""Directions of one attribute that are named, and those of which the worst prompt is told."""
 SWAPS = ("checkpoint", "vae", "adapters", "negative")
 SAME_EFFECT = 0.05
 """Arms of one checkpoint whose mean distances differ by less are told as one."""
@@ -114,18 +116,16 @@ def _of_attributes(findings: Iterable[Finding]) -> list[Statement]:
 
 
 def _joined(groups: Iterable[_Group]) -> list[list[_Group]]:
-    """Arms of one checkpoint that say the same of an attribute stand together."""
+    """Arms that say the same of an attribute stand together: of one checkpoint, or not off."""
     out: list[list[_Group]] = []
     for one in groups:
         for arms in out:
             first = arms[0]
-            same = (one.checkpoint, one.about, one.tests[0].instrument) == (
-                first.checkpoint,
-                first.about,
-                first.tests[0].instrument,
-            )
+            about = (one.about, one.tests[0].instrument) == (first.about, first.tests[0].instrument)
+            silent = not one.flagged and not first.flagged
+            same = about and (silent or one.checkpoint == first.checkpoint)
             close = abs(one.effect - first.effect) < SAME_EFFECT
-            if same and close and bool(one.flagged) == bool(first.flagged):
+            if same and (silent or (close and one.flagged and first.flagged)):
                 arms.append(one)
                 break
         else:
@@ -153,16 +153,18 @@ def _attribute_statement(arms: list[_Group], several: bool) -> Statement:
     for test in flagged:
         name, gap, share = _direction(one, test)
         ways.setdefault(name, []).append((test, gap, share))
-    told = []
+    told: list[str] = []
     for name, cases in sorted(ways.items(), key=lambda w: -max(gap for _, gap, _ in w[1])):
-        test, gap, share = max(cases, key=lambda c: c[1])
-        worst = f"most for {quoted(test.subject['prompt'], 70)}"
-        worst += f": {_share_text(name, share, test)}" if share is not None else ""
         more = f"{_class(name)} too often for {len(cases)}" if name else f"{len(cases)}"
-        told.append(f"{more} ({worst})")
+        test, gap, share = max(cases, key=lambda c: c[1])
+        if len(told) < MOST_WORST:
+            worst = f"most for {quoted(test.subject['prompt'], 70)}"
+            worst += f": {_share_text(name, share, test)}" if share is not None else ""
+            more += f" ({worst})"
+        told.append(more)
     lead = f"{who}: {one.about}{by} is off target for {len(flagged)} of {total} prompts"
     ids = tuple(f.id for f in flagged)
-    return Statement(lead, "; ".join(told[:3]), one.effect, True, ids)
+    return Statement(lead, "; ".join(told[:MOST_WAYS]), one.effect, True, ids)
 
 
 def _direction(group: _Group, test: Finding) -> tuple[str, float, Finding | None]:
@@ -247,8 +249,8 @@ def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
 
 
 def _of_others(findings: Sequence[Finding]) -> list[Statement]:
-    """Tests of other probes that are apart: one a metric and arm, the surest one."""
-    best: dict[tuple[str, str, str], Finding] = {}
+    """Tests of other probes that are apart: one a metric, the surest; others are counted."""
+    held: dict[str, list[Finding]] = {}
     for f in findings:
         if not f.headline or not f.family or verdict(f) != "apart":
             continue
@@ -256,10 +258,13 @@ def _of_others(findings: Sequence[Finding]) -> list[Statement]:
             continue  # told above
         if f.metric.kind == "share":
             continue
-        key = (f.metric.name, f.subject.get("arm", ""), f.subject.get("baseline", ""))
-        if key not in best or f.p < best[key].p:
-            best[key] = f
-    ordered = sorted(best.values(), key=lambda f: f.p)[:MOST]
-    return [
-        Statement(sentence(f).removesuffix("."), "", float("nan"), True, (f.id,)) for f in ordered
-    ]
+        held.setdefault(f.metric.name, []).append(f)
+    out = []
+    for found in held.values():
+        found.sort(key=lambda f: f.p)
+        others = len(found) - 1
+        more = f"and in {others} more {'comparison' if others == 1 else 'comparisons'}"
+        ids = tuple(f.id for f in found)
+        lead = sentence(found[0]).removesuffix(".")
+        out.append((found[0].p, Statement(lead, more if others else "", float("nan"), True, ids)))
+    return [s for _, s in sorted(out, key=lambda pair: pair[0])]

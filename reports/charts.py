@@ -124,11 +124,12 @@ def lay_out(
     start = common_start(table["label"])
     table["label"] = [label.removeprefix(start).strip() for label in table["label"]]
     notes = {f"Labels are shown without their common start, “{start}”."} if start else set()
+    order = in_one_order(table, ranking)
     plots = []
     for facet in facets[:most]:
         rows = table[table["facet"] == facet]
         if figure.kind == "bar":
-            rows, note = shorten(rows, ranking)
+            rows, note = shorten(rows, order, ranking)
             notes |= {note} if note else set()
         plots.append((facet, [PLOTS[figure.kind](rows, styles, scale, w) for w in widths]))
     # A ranking's dashed line is whatever its caption says: often what chance alone would score.
@@ -159,27 +160,42 @@ def style_groups(groups: Iterable[str], known: Sequence[str]) -> dict[str, Style
     return {**styles, **dict(zip(rest, free, strict=False))}
 
 
-def shorten(rows: pd.DataFrame, in_order: bool) -> tuple[pd.DataFrame, str]:
-    """Sort a facet's rows by their labels' mean values, and cut a long one down.
+def in_one_order(table: pd.DataFrame, ranking: bool) -> list[str]:
+    """Labels in the order of all facets: by mean value in the first facet that has them.
+
+    Args:
+        table: all facets.
+        ranking: keep the table's own order.
+    """
+    if ranking:
+        return list(dict.fromkeys(table["label"]))
+    means = table.groupby(["facet", "label"], sort=False)["value"].mean()
+    order: list[str] = []
+    for facet in dict.fromkeys(table["facet"]):
+        own = means.loc[facet].sort_values(ascending=False, kind="stable", na_position="last")
+        order += [label for label in own.index if label not in set(order)]
+    return order
+
+
+def shorten(rows: pd.DataFrame, order: Sequence[str], ranking: bool) -> tuple[pd.DataFrame, str]:
+    """Set a facet's rows in order, and cut a long one down.
 
     Args:
         rows: one facet.
-        in_order: keep the table's own order, and of a long one its first labels.
+        order: all labels.
+        ranking: of a long facet keep the first labels; else the first and the last.
 
     Returns:
-        The rows, highest first, and what was left out, in words.
+        The rows in order, and what was left out, in words.
     """
-    means = rows.groupby("label", sort=False)["value"].mean()
-    if not in_order:
-        means = means.sort_values(ascending=False, kind="stable", na_position="last")
-    order, which = means.index, ""
-    if len(order) > MAX_LABELS:
-        half = MAX_LABELS // 2
-        kept = order[:MAX_LABELS] if in_order else order[:half].append(order[-half:])
-        which = f"The first {MAX_LABELS}" if in_order else f"The {half} highest and {half} lowest"
-        which += f" of {len(order):,} are drawn."
-        order = kept
-    place = {label: i for i, label in enumerate(order)}
+    own = set(rows["label"])
+    kept, which = [label for label in order if label in own], ""
+    if len(kept) > MAX_LABELS:
+        half, total = MAX_LABELS // 2, len(kept)
+        kept = kept[:MAX_LABELS] if ranking else kept[:half] + kept[-half:]
+        which = f"The first {MAX_LABELS}" if ranking else f"The {half} highest and {half} lowest"
+        which += f" of {total:,} are drawn."
+    place = {label: i for i, label in enumerate(kept)}
     rows = rows[rows["label"].isin(place)]
     return rows.iloc[rows["label"].map(place).argsort(kind="stable")], which
 

@@ -7,7 +7,6 @@ thumbnails, tables) add up to 7 MB; what is left over is counted in plain words.
 from __future__ import annotations
 
 from collections import Counter
-from math import isfinite
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -15,11 +14,14 @@ import pandas as pd
 from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
-from reports.answer import answer
-from reports.charts import PLOTS, Drawing, draw
+from reports.answer import Statement, answer
+from reports.charts import PLOTS, Drawing, Picture, draw
+from reports.formats.csv import csv_bytes
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
+from reports.headline import Links, headline
 from reports.overview import audited_cards, entries, tiles
-from reports.sentences import scope, sentence
+from reports.sentences import sentence
+from reports.strips import behind, strip_of
 from reports.tables import Budget, Table, findings_table, make_table, markup_size
 from reports.templating import data_uri
 from reports.text import clip
@@ -40,29 +42,21 @@ MOST_UNDECIDED = 6
 FIGURE_ROWS, TABLE_ROWS, GRID_ROWS, GRID_COLUMNS = 60, 100, 12, 12
 
 
-class Meter(NamedTuple):
-    """Where an interval lies on a scale from 0 to 100 %; what is not known is None."""
+class Stated(NamedTuple):
+    """One statement of the answer, with the strip of its images where it has one."""
 
-    value: float
-    low: float | None
-    high: float | None
-    target: float | None
-    alt: str
-
-
-class Headline(NamedTuple):
-    """One headline finding, worded."""
-
-    verdict: str
-    label: str
-    sentence: str
-    small: str
-    meter: Meter | None
+    apart: bool
+    lead: str
+    details: str
+    strip: PageGrid | None
 
 
 class PageFigure(NamedTuple):
     """A figure as it stands on the page: charts, or else its table."""
 
+    anchor: str
+    files: dict[str, bytes]
+    """Its files under figures/, by name: an SVG a chart, and the table as CSV."""
     kind: str
     caption: str
     alt: str
@@ -84,6 +78,7 @@ class PageGrid(NamedTuple):
     columns: list[str]
     rows: list[tuple[str, list[tuple[str, str, str, str]]]]
     note: str
+    anchor: str
 
 
 def compose(data: ReportData) -> dict[str, Any]:
@@ -92,10 +87,11 @@ def compose(data: ReportData) -> dict[str, Any]:
     pictures = Budget(PICTURE_BYTES, MAX_PICTURES)
     tables = Budget(TABLE_BYTES)
     cards = audited_cards(data.audited)
+    stated = answer(data.findings)
+    seen = behind(data.figures, data.findings)
     known = [c.name for c in cards if c.kind != "VAE"] + groups_of(data.figures)
     heads = headlines(data.findings)
     decided = sum(verdict(f) in ("failed", "apart", "described") for f in heads)
-    worded = [headline(f) for f in heads[:MAX_HEADLINES]]
     open_ones = decided + MOST_UNDECIDED
     unmeasured = sorted(
         (f for f in data.findings if not is_measured(f)), key=lambda f: f.status != "failed"
@@ -103,31 +99,35 @@ def compose(data: ReportData) -> dict[str, Any]:
     others = [e for e in data.figures if not is_grid(e)]
     ranking = [e for e in others if e.ranking]
     figures = [e for e in others if not e.ranking]
-    grids = [e for e in data.figures if is_grid(e)]
-    figures.sort(key=lambda e: e.kind != "bar")
+    grids = [e for e in data.figures if is_grid(e) and e.id not in seen]
+    figures.sort(key=lambda e: not _of_attribute(e))
+    shown = [*figures[:MAX_FIGURES], *ranking[:MAX_FIGURES], *grids[:MAX_GRIDS], *seen.values()]
+    anchors = {e.id: f"figure-{i}" for i, e in enumerate(shown, 1)}
+    links = Links(shown, anchors, seen)
+    worded = [headline(f, links) for f in heads[:MAX_HEADLINES]]
     # What a reader needs most draws on the budgets first.
     lost = make_table(attrition(data.attrition), tables, TABLE_ROWS)
     listed = findings_table(data.findings, tables, MAX_FINDINGS)
-    ranked = [figure(e, known, charts, tables) for e in ranking[:MAX_FIGURES]]
-    drawn = [figure(e, known, charts, tables) for e in figures[:MAX_FIGURES]]
+    drawn = [figure(e, anchors[e.id], known, charts, tables) for e in figures[:MAX_FIGURES]]
+    ranked = [figure(e, anchors[e.id], known, charts, tables) for e in ranking[:MAX_FIGURES]]
+    told = [_stated(s, seen, anchors, data, pictures) for s in stated]
     return {
         "title": clip(data.title, 200),
         "tiles": tiles(data, cards),
-        "answer": [
-            (s.apart, clip(s.lead, 400), clip(s.details, 700)) for s in answer(data.findings)
-        ],
+        "answer": told,
         "audited": cards[:MAX_AUDITED],
         "audited_more": max(0, len(cards) - MAX_AUDITED),
         "settings": entries(data.settings),
         "headlines": worded[:open_ones],
         "headlines_folded": worded[open_ones:],
+        "headlines_total": len(heads),
         "headlines_more": len(heads) - len(worded),
         "tally": tally(heads),
         "families": families(data.findings),
-        "figures": [f for f in drawn if f.kind == "bar"],
-        "further": [f for f in drawn if f.kind != "bar"],
+        "figures": drawn[: (first := sum(map(_of_attribute, figures[:MAX_FIGURES])))],
+        "further": drawn[first:],
         "figures_more": max(0, len(figures) - MAX_FIGURES),
-        "grids": [grid_figure(e, data, pictures) for e in grids[:MAX_GRIDS]],
+        "grids": [grid_figure(e, anchors[e.id], data, pictures) for e in grids[:MAX_GRIDS]],
         "grids_more": max(0, len(grids) - MAX_GRIDS),
         "ranking": ranked,
         "unmeasured": [clip(sentence(f), 700) for f in unmeasured[:MAX_NOT_MEASURED]],
@@ -139,6 +139,22 @@ def compose(data: ReportData) -> dict[str, Any]:
         "commands_more": max(0, len(data.reproduce) - MAX_COMMANDS),
         "provenance": entries(data.provenance),
     }
+
+
+def _of_attribute(figure: Figure) -> bool:
+    return figure.kind == "bar" and "attribute" in figure.subject and not figure.ranking
+
+
+def _stated(
+    statement: Statement,
+    seen: dict[str, Figure],
+    anchors: dict[str, str],
+    data: ReportData,
+    pictures: Budget,
+) -> Stated:
+    strip = seen.get(strip_of(statement.findings[0])) if statement.findings else None
+    shown = grid_figure(strip, anchors[strip.id], data, pictures) if strip else None
+    return Stated(statement.apart, clip(statement.lead, 400), clip(statement.details, 700), shown)
 
 
 def groups_of(figures: list[Figure]) -> list[str]:
@@ -160,41 +176,9 @@ def families(findings: list[Finding]) -> list[tuple[str, int]]:
     return [(clip(name, 160), n) for name, n in counts.items()]
 
 
-def headline(finding: Finding) -> Headline:
-    """Word one finding."""
-    small = [scope(finding), finding.estimator, finding.instrument]
-    if is_measured(finding):
-        small.append(finding.note)
-    return Headline(
-        verdict(finding).replace(" ", "-"),
-        verdict_label(finding),
-        clip(sentence(finding), 700),
-        " · ".join(clip(s, 160) for s in small if s),
-        meter(finding),
-    )
-
-
-def meter(finding: Finding) -> Meter | None:
-    """The finding on a scale from 0 to 100 %, where it is a share or a distance of shares."""
-    how, held = finding.metric.kind, finding.reference
-    numbers = (finding.value, finding.low, finding.high)
-    if how not in ("share", "distance") or not is_measured(finding):
-        return None
-    if any(isfinite(x) and not 0 <= x <= 1 for x in numbers):
-        return None
-    chance = held.null_q95 if isfinite(held.null_q95) else held.null
-    target = held.value if how == "share" else chance
-    value, low, high, mark = (100 * x if isfinite(x) else None for x in (*numbers, target))
-    assert value is not None, "a finding without a value is not measured"
-    known = low is not None and high is not None
-    mark_name = "target" if how == "share" else "chance"
-    described = f"{value:.0f} %"
-    described += f", interval {low:.0f} to {high:.0f} %" if known else ", no interval"
-    described += f", {mark_name} {mark:.0f} %" if mark is not None else ""
-    return Meter(value, low if known else None, high if known else None, mark, described)
-
-
-def figure(figure: Figure, known: list[str], charts: Budget, tables: Budget) -> PageFigure:
+def figure(
+    figure: Figure, anchor: str, known: list[str], charts: Budget, tables: Budget
+) -> PageFigure:
     """Draw a figure, or set its table where its kind has no chart."""
     drawing = draw(figure, known, charts.count) if charts.count else None
     uris: list[dict[str, str]] = []
@@ -212,8 +196,20 @@ def figure(figure: Figure, known: list[str], charts: Budget, tables: Budget) -> 
         more = f"{left:,} more charts than this page can hold: see report.json." if left else ""
         note = f"{drawing.note} {more}".strip()
     table = make_table(figure.table, tables, FIGURE_ROWS)
-    words = (figure.kind, clip(figure.caption, 300), clip(figure.alt, 400))
+    files = figure_files(figure, drawing.pictures[: len(uris)] if drawing else [])
+    words = (anchor, files, figure.kind, clip(figure.caption, 300), clip(figure.alt, 400))
     return PageFigure(*words, drawing if uris else None, uris, table, note)
+
+
+def figure_files(figure: Figure, pictures: list[Picture]) -> dict[str, bytes]:
+    """A figure as files for papers: every chart as SVG on a light ground, the table as CSV."""
+    name = file_name(figure.id).removesuffix(".png")
+    numbers = [f"-{i}" for i in range(1, len(pictures) + 1)] if len(pictures) > 1 else [""]
+    files = {
+        f"{name}{number}.svg": (one.wide_light or one.light).encode()
+        for number, one in zip(numbers, pictures, strict=False)
+    }
+    return files | {f"{name}.csv": csv_bytes(figure.table)}
 
 
 def svg_uri(source: str) -> str:
@@ -221,7 +217,7 @@ def svg_uri(source: str) -> str:
     return data_uri(source.encode(), "image/svg+xml") if source else ""
 
 
-def grid_figure(figure: Figure, data: ReportData, pictures: Budget) -> PageGrid:
+def grid_figure(figure: Figure, anchor: str, data: ReportData, pictures: Budget) -> PageGrid:
     """The corner of a grid that the page shows, as thumbnails: whole rows, while they fit."""
     grid = read_grid(figure.table)
     columns = grid.columns[:GRID_COLUMNS]
@@ -243,7 +239,7 @@ def grid_figure(figure: Figure, data: ReportData, pictures: Budget) -> PageGrid:
     left_out = len(grid.rows) * len(grid.columns) - len(rows) * len(columns)
     note = f"{left_out:,} more in the run folder." if left_out else ""
     about = (clip(figure.caption, 300), clip(figure.alt, 400))
-    return PageGrid(*about, f"grids/{file_name(figure.id)}", heads, rows, note)
+    return PageGrid(*about, f"grids/{file_name(figure.id)}", heads, rows, note, anchor)
 
 
 def _place(place: Place | None, images: Images) -> tuple[str, str, str, str]:

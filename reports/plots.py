@@ -103,6 +103,7 @@ def bar(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) 
     if side_by_side:
         offset = alt.Scale(domain=groups, paddingOuter=0.6)
         place["yOffset"] = alt.YOffset("group:N", sort=groups, scale=offset)
+    size = 34 if side_by_side else 60
     look = {"color": _color(styles), "shape": _shape(styles)}
     whole = data[["value", "low", "high"]].notna().all(axis=1)
     bare, none = data[~whole & data["value"].notna()], data[data["value"].isna()]
@@ -111,16 +112,16 @@ def bar(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) 
         chart = alt.Chart(data[whole]).encode(**place, color=_color(styles))
         interval = chart.mark_rule(strokeWidth=2, opacity=0.6, strokeCap="round")
         layers.append(interval.encode(x=alt.X("low:Q", title=None), x2="high:Q"))
-        layers.append(chart.mark_point(size=62, opacity=1, filled=True).encode(x=x, **look))
+        layers.append(chart.mark_point(size=size, opacity=1, filled=True).encode(x=x, **look))
     if len(bare):
-        hollow = alt.Chart(bare).mark_point(size=58, opacity=1, filled=False, strokeWidth=2)
+        hollow = alt.Chart(bare).mark_point(size=size, opacity=1, filled=False, strokeWidth=2)
         layers.append(hollow.encode(x=x, **place, **look))
     if len(none):
         text = alt.Chart(none).mark_text(
             align="left", dx=6, fontStyle="italic", fontSize=11, color=MUTED, text="not measured"
         )
         layers.append(text.encode(x=alt.XDatum(scale.low), **place))
-    step = 8 + 9 * len(groups) if side_by_side else 24
+    step = max(24, 8 + 5 * len(groups)) if side_by_side else 24
     return _themed(layers, width, alt.Step(step, **{"for": "position"}))
 
 

@@ -18,11 +18,13 @@ from harness.errors import AuditError, SpecError, one_line
 from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
 from harness.taps import record as taps
+from probes.attributes.outcomes import read_as
 from probes.contracts import AnalysisInput, Figure, Finding, MetricSpec
 from probes.error_control import adjusted
 from probes.finding_rows import findings_frame
 from reports import ReportData
 from reports.image_grids import Pictures, difference_grid, grid_figures
+from reports.strips import sheets, strips
 from reports.writers import write_report
 
 STEP = "analysis"
@@ -93,12 +95,21 @@ def report_data(
     assert whole is not None
     provenance = audit.run.provenance() or {}
     spec = audit.spec
+
+    def outcomes(attribute: str, instrument: str) -> pd.Series:
+        tables = {instrument: _scores(audit, plan, instrument)}
+        if tables[instrument].empty:
+            return pd.Series(dtype=object)
+        return read_as(tables, plan, _labels(audit), spec, attribute, instrument)
+
     return ReportData(
         title=spec.name,
         audited=provenance["audited"],
         settings=settings_of(audit, plan) | provenance["made with"],
         findings=findings,
         figures=figures
+        + strips(findings, plan, outcomes)
+        + sheets(findings, plan)
         + grid_figures(plan, grids)
         + difference_grid(plan, _scores(audit, plan, "fidelity"))
         + vae_table.figures(audit.run),

@@ -7,8 +7,8 @@ from dashboard import charts, components, figures
 from dashboard.escaping import count, plain
 from dashboard.findings import LABELS, chosen, frame, tally
 from reports.answer import answer
+from reports.headline import headline
 from reports.overview import HEX, audited_cards
-from reports.page import headline
 
 PER_PAGE = 10
 

@@ -198,6 +198,26 @@ def monk_frame(
     return plan.assign(outcome=plan["cell"].map(outcome), label=plan["cell"].map(label))
 
 
+def read_as(
+    tables: Mapping[str, pd.DataFrame],
+    plan: pd.DataFrame,
+    labels: pd.DataFrame,
+    spec: Spec,
+    attribute: str,
+    instrument: str,
+) -> pd.Series:
+    """What each image is counted as, by cell; empty where the spec has no such reading."""
+    for one in spec.attributes:
+        if one.name == attribute and one.instrument == "colorimetry" and instrument in tables:
+            frame = monk_frame(tables, plan, labels, one)
+            return frame.set_index("cell")["outcome"]
+    for own, classifier, name in clip_readings(spec):
+        if (own.name, name) == (attribute, instrument) and name in tables:
+            frame = outcome_frame(tables, plan, labels, own, name, classifier)
+            return frame.set_index("cell")["outcome"]
+    return pd.Series(dtype=object)
+
+
 def prompt_targets(
     tables: Mapping[str, pd.DataFrame], attribute: AttributeSpec
 ) -> dict[str, dict[str, float]]:

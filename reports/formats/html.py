@@ -1,4 +1,4 @@
-"""index.html and the grids' images.
+"""index.html, the grids' images, and the figures as files.
 
 The page holds no script and asks for nothing: its policy (`default-src 'none'`) forbids both.
 """
@@ -6,6 +6,7 @@ The page holds no script and asks for nothing: its policy (`default-src 'none'`)
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from harness.files.atomic import write_atomic
 from reports import ReportData
@@ -18,7 +19,11 @@ FILE = "index.html"
 
 def write(data: ReportData, folder: Path) -> None:
     """Write the page last, so that what it links to is there."""
-    page = render(data)
+    values = compose(data)
+    page = render(data, values)
+    for one in (*values["figures"], *values["further"], *values["ranking"]):
+        for name, content in one.files.items():
+            write_atomic(folder / "figures" / name, content)
     for figure in data.figures:
         if is_grid(figure):
             picture = sheet(read_grid(figure.table), figure.caption, data.images)
@@ -26,8 +31,14 @@ def write(data: ReportData, folder: Path) -> None:
     write_atomic(folder / FILE, page)
 
 
-def render(data: ReportData) -> bytes:
-    """The page as UTF-8 HTML, below 10 MB."""
-    html = template("page.html.j2").render(compose(data)).encode("utf-8", "replace")
+def render(data: ReportData, values: dict[str, Any] | None = None) -> bytes:
+    """The page as UTF-8 HTML, below 10 MB.
+
+    Args:
+        data: What it says.
+        values: What `compose` made of it, where that is known.
+    """
+    told = compose(data) if values is None else values
+    html = template("page.html.j2").render(told).encode("utf-8", "replace")
     assert len(html) < PAGE_BYTES, f"the page has {len(html):,} bytes; its budgets are wrong"
     return html

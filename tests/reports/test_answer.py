@@ -146,6 +146,7 @@ def test_other_tests_and_failures_are_told_and_order_is_by_effect():
     )
     said = answer([broken, shift, replace(shift, id="less", p=1e-3), *BIASED])
     assert [s.lead.split(":")[0] for s in said] == ["1 analysis failed", "mine", "m · pale"]
-    assert said[2].findings == ("shift",)
+    assert said[2].findings == ("shift", "less")
+    assert said[2].details == "and in 1 more comparison"
     assert said[0].details == "spectrum: KeyError: x"
     assert answer([]) == []

@@ -10,7 +10,16 @@ from report_data import BREAKOUT, SCRIPT
 
 import reports
 from probes.contracts import Figure
-from reports.charts import DARK, MAX_LABELS, darken, draw, shorten, style_groups, target_text
+from reports.charts import (
+    DARK,
+    MAX_LABELS,
+    darken,
+    draw,
+    in_one_order,
+    shorten,
+    style_groups,
+    target_text,
+)
 from reports.plots import INK, MUTED, STYLES, common_start, short_labels, value_scale
 
 PAGE_CSS = Path(reports.__file__).with_name("templates") / "page.css"
@@ -132,11 +141,23 @@ def test_a_ranking_keeps_its_own_order_and_needs_no_legend():
 
 def test_a_long_facet_is_cut_to_its_ends_and_says_so():
     rows = pd.DataFrame({"label": [f"p{i}" for i in range(500)], "value": np.arange(500.0)})
-    kept, note = shorten(rows, in_order=False)
+    order = in_one_order(rows.assign(facet=""), ranking=False)
+    kept, note = shorten(rows, order, ranking=False)
     assert len(kept) == MAX_LABELS
     assert kept["label"].tolist()[:1] + kept["label"].tolist()[-1:] == ["p499", "p0"]
     assert note == "The 20 highest and 20 lowest of 500 are drawn."
-    assert shorten(rows, in_order=True)[0]["label"].tolist() == [f"p{i}" for i in range(40)]
+    order = in_one_order(rows.assign(facet=""), ranking=True)
+    kept = shorten(rows, order, ranking=True)[0]
+    assert kept["label"].tolist() == [f"p{i}" for i in range(40)]
+
+
+def test_labels_have_one_order_in_all_panels():
+    table = pd.DataFrame(
+        [("light", "b", 0.1), ("light", "a", 0.7), ("dark", "a", 0.2), ("dark", "b", 0.8)]
+        + [("dark", "c", 0.5)],
+        columns=["facet", "label", "value"],
+    )
+    assert in_one_order(table, ranking=False) == ["a", "b", "c"]
 
 
 def test_labels_stay_apart_when_they_are_cut():

@@ -1,6 +1,7 @@
 import io
 import json
 import math
+import re
 from base64 import b64decode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,8 +18,10 @@ from probes.error_control import adjusted
 from reports import page
 from reports.formats.html import render
 from reports.formats.json import as_json
+from reports.grids import file_name
+from reports.headline import meter
 from reports.overview import audited_cards
-from reports.page import compose, meter
+from reports.page import compose
 from reports.tables import Budget, make_table
 from reports.templating import PAGE_BYTES, no_break
 from reports.writers import write_report
@@ -50,7 +53,8 @@ class Page(HTMLParser):
                 found.append(f"{tag} {name}")
             if name in ("src", "srcset") and not value.startswith("data:image/"):
                 found.append(f"{tag} {name}={value[:40]}")
-            if name == "href" and not value.startswith("#"):
+            beside = re.fullmatch(r"(figures|grids)/[\w.-]+|report\.json|#[\w-]+", value or "")
+            if name == "href" and not beside:
                 found.append(f"{tag} href={value[:40]}")
         return found
 
@@ -107,17 +111,10 @@ def test_charts_are_svg_without_script_and_have_words_for_them(read):
 def test_every_section_is_there_in_order(read, written):
     html = written[2].read_text(encoding="utf-8")
     ids = [
-        "audited",
-        "findings",
-        "figures",
-        "grids",
-        "ranking",
-        "missing",
-        "all",
-        "reproduce",
-        "method",
+        *("answer", "figures", "findings", "further", "grids", "ranking", "missing", "all"),
+        *("method", "audited", "reproduce"),
     ]
-    places = [html.index(f'<section id="{i}">') for i in ids]
+    places = [html.index(f'<section id="{i}"') for i in ids]
     assert places == sorted(places)
 
 
@@ -133,6 +130,29 @@ def test_the_page_says_what_it_must(read):
     assert "NaN latents at guidance 7.5" in text
     assert "audit show 3fa91c07" in text
     assert not any(word in text.lower() for word in ("unbiased", "debiased"))
+
+
+def test_every_link_leads_somewhere(read, written):
+    """Every headline has a link to its figure and one to its images."""
+    links = {v for t, n, v in read.attributes if n == "href"}
+    anchors = {v for t, n, v in read.attributes if n == "id"}
+    assert {v[1:] for v in links if v.startswith("#")} <= anchors
+    files = {v for v in links if not v.startswith("#")}
+    assert {v.partition("/")[0] for v in files} >= {"figures", "grids"}
+    for file in files - {"report.json"}:
+        assert (written[1] / file).stat().st_size > 0, file
+
+
+def test_figures_are_files_too(written):
+    folder = written[1] / "figures"
+    (first, *_) = [f for f in written[0].figures if f.kind == "bar"]
+    names = {p.name for p in folder.iterdir()}
+    stem = file_name(first.id).removesuffix(".png")
+    assert f"{stem}.csv" in names
+    assert len(pd.read_csv(folder / f"{stem}.csv")) == len(first.table)
+    svgs = [p for p in folder.iterdir() if p.suffix == ".svg"]
+    assert svgs
+    assert all(ElementTree.fromstring(p.read_bytes()).tag.endswith("svg") for p in svgs)
 
 
 def test_digests_stand_in_full(read, written):
