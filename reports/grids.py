@@ -119,14 +119,14 @@ def sheet(grid: Grid, title: str, images: Images) -> bytes:
     rows, columns = grid.rows[:MAX_ROWS], grid.columns[:MAX_COLUMNS]
     pictures = {(r, c): picture(grid.places.get((r, c)), images) for r in rows for c in columns}
     side = _side([p for p in pictures.values() if isinstance(p, Image.Image)])
-    label, head = _font(15), _font(20)
-    headings = [_wrap(c, label, side, 3) for c in columns]
+    label, head = font(15), font(20)
+    headings = [wrap(c, label, side, 3) for c in columns]
     heading = 20 * max((len(h) for h in headings), default=1) + GAP
-    tiny = _font(12)
-    captions = {k: _wrap(p.caption, tiny, side, 2) for k, p in grid.places.items() if p.caption}
+    tiny = font(12)
+    captions = {k: wrap(p.caption, tiny, side, 2) for k, p in grid.places.items() if p.caption}
     pitch = side + GAP + 16 * max((len(lines) for lines in captions.values()), default=0)
     width = 2 * MARGIN + SIDE_LABEL + len(columns) * (side + GAP)
-    words = _wrap(title, head, width - 2 * MARGIN, 3)
+    words = wrap(title, head, width - 2 * MARGIN, 3)
     left_out = _left_out(grid)
     words += [left_out] if left_out else []
     top = MARGIN + 28 * len(words) + MARGIN // 2 + heading
@@ -138,7 +138,7 @@ def sheet(grid: Grid, title: str, images: Images) -> bytes:
         draw.multiline_text((x, top - 20 * len(lines) - GAP), "\n".join(lines), INK, label)
     for j, row in enumerate(rows):
         y = top + j * pitch
-        lines = _wrap(row, label, SIDE_LABEL - 2 * GAP, max(1, side // 20))
+        lines = wrap(row, label, SIDE_LABEL - 2 * GAP, max(1, side // 20))
         draw.multiline_text((MARGIN, y + 2), "\n".join(lines), INK, label)
         for i, column in enumerate(columns):
             corner = (MARGIN + SIDE_LABEL + i * (side + GAP), y)
@@ -160,8 +160,8 @@ def _place(
     x, y = corner
     if isinstance(image, str):
         draw.rectangle((x, y, x + side - 1, y + side - 1), HOLE, LINE)
-        lines = _wrap(image, _font(12), side - 16, max(1, (side - 16) // 16))
-        draw.multiline_text((x + 8, y + 8), "\n".join(lines), MUTED, _font(12))
+        lines = wrap(image, font(12), side - 16, max(1, (side - 16) // 16))
+        draw.multiline_text((x + 8, y + 8), "\n".join(lines), MUTED, font(12))
         return
     # Whole multiples of small images keep their pixels square and sharp.
     factor = side / max(image.size)
@@ -184,31 +184,45 @@ def _left_out(grid: Grid) -> str:
     return f"First {shown}, {min(len(grid.columns), MAX_COLUMNS)} of {len(grid.columns)} columns."
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, width: int, lines: int) -> list[str]:
-    """Break text at blanks, and inside words where it must be, into at most `lines` lines."""
+def wrap(
+    text: str, face: ImageFont.FreeTypeFont, width: int, lines: int, letters: int = 400
+) -> list[str]:
+    """Break text at blanks, and inside words where it must be, into lines that fit.
+
+    Args:
+        text: Any text.
+        face: What it is set in.
+        width: Pixels of a line.
+        lines: Lines at most; the last ends in '…' where there would be more.
+        letters: Letters at most.
+    """
     out = [""]
-    for word in re.findall(r"\S{1,24}\s*", clip(text, 400)):
-        joined = out[-1] + word
-        if font.getlength(joined.rstrip()) <= width or not out[-1]:
-            out[-1] = joined
-        else:
-            out.append(word)
+    for word in re.findall(r"\S+\s*", clip(text, letters)):
+        rest = word
+        if out[-1] and face.getlength((out[-1] + word).rstrip()) > width:
+            out.append("")
+        while rest:
+            room = len(rest)
+            while room > 1 and face.getlength((out[-1] + rest[:room]).rstrip()) > width:
+                room -= 1
+            out[-1] += rest[:room]
+            rest = rest[room:]
+            if rest:
+                out.append("")
     if len(out) > lines:
-        out = [*out[: lines - 1], out[lines - 1].rstrip() + "…"]
-    fitted = []
-    for one in out:
-        short = one.rstrip()
-        while len(short) > 1 and font.getlength(short) > width:
-            short = short.rstrip("…")[:-1] + "…"
-        fitted.append(short)
-    return fitted
+        last = out[lines - 1].rstrip()
+        while len(last) > 1 and face.getlength(last + "…") > width:
+            last = last[:-1]
+        out = [*out[: lines - 1], last + "…"]
+    return [line.rstrip() for line in out]
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own typeface in a size of pixels."""
+    face = ImageFont.load_default(size)
+    assert isinstance(face, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return face
 
 
 def _text(value: object) -> str:
