@@ -134,6 +134,11 @@ def check_fit(path: Path, pipe: Any) -> None:
         )
 
 
+def family_of_lora(header: Header) -> str:
+    """What a LoRA is for, such as 'SDXL'; '' where its names do not tell."""
+    return _family(header)[0]
+
+
 def _load(pipe: Any, path: Path, name: str) -> None:
     check_fit(path, pipe)
     if not hasattr(pipe, "load_lora_weights"):

@@ -1,4 +1,4 @@
-"""Keys of earlier versions' specs, moved to where they stand today; each move is said once."""
+"""Keys of earlier versions and of other tools, moved to where they stand; each is said once."""
 
 from __future__ import annotations
 
@@ -20,6 +20,14 @@ RENAMED = {
     "errors": "confusion_matrix",
     "other_latent_spaces": "allow_latent_space_mismatch",
 }
+OF_OTHER_TOOLS = {
+    "cfg_scale": "guidance",
+    "guidance_scale": "guidance",
+    "num_inference_steps": "steps",
+    "sampler_name": "samplers",
+    "sampler": "samplers",
+}
+"""Words of A1111's API and of diffusers that mean a key of ours."""
 IN_RUNTIME = {"low_memory": "cpu_offload"}
 IN_CHECKPOINT = {"parts": "components_from", "prediction": "prediction_type"}
 
@@ -30,6 +38,8 @@ def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     Options of a probe that the spec does not name had no effect and are left out.
     """
     raw, said = _renamed(raw, RENAMED, "")
+    raw, more = _of_other_tools(raw)
+    said = said + more
     if isinstance(raw.get("runtime"), dict):
         runtime, more = _renamed(raw["runtime"], IN_RUNTIME, "runtime.")
         raw, said = raw | {"runtime": runtime}, said + more
@@ -56,6 +66,23 @@ def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
             probes = probes | {probe: options | (probes[probe] or {})}
     kept = {key: value for key, value in raw.items() if key not in sections}
     return kept | {"probes": probes}, said
+
+
+def _of_other_tools(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+    """A spec with words of A1111's API under our own keys."""
+    old = [key for key in OF_OTHER_TOOLS if key in raw and OF_OTHER_TOOLS[key] not in raw]
+    said = [f"{key} is read as {OF_OTHER_TOOLS[key]}" for key in old]
+    raw = {OF_OTHER_TOOLS[k] if k in old else k: v for k, v in raw.items()}
+    if {"width", "height"} <= raw.keys() and "sizes" not in raw:
+        said.append("width and height are read as sizes: [[width, height]]")
+        sizes = [[raw["width"], raw["height"]]]
+        raw = {k: v for k, v in raw.items() if k not in ("width", "height")} | {"sizes": sizes}
+    if isinstance(raw.get("negative_prompt"), str) and "negatives" not in raw:
+        said.append("negative_prompt is read as negatives: {listed: …}")
+        text = raw["negative_prompt"]
+        raw = {k: v for k, v in raw.items() if k != "negative_prompt"}
+        raw = raw | {"negatives": {"listed": text}}
+    return raw, said
 
 
 def _renamed(

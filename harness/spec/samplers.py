@@ -26,6 +26,16 @@ CLASS = re.compile(r"[A-Z][A-Za-z0-9]*Scheduler")
 """The name of a class of schedulers; whether diffusers has it is seen where it is loaded."""
 
 
+def spelled(name: object) -> object:
+    """A sampler's name as it is spelled here: A1111 and others write capitals.
+
+    >>> spelled("DPM++ 2M Karras"), spelled("Euler a"), spelled("DEISMultistepScheduler")
+    ('dpm++ 2m karras', 'euler a', 'DEISMultistepScheduler')
+    """
+    small = name.strip().casefold() if isinstance(name, str) else ""
+    return small if small in SHORT or small == OWN else name
+
+
 def names_a_sampler(name: str) -> bool:
     """Whether a name is 'own', one of the short names, or that of a class."""
     return name == OWN or name in SHORT or bool(CLASS.fullmatch(name))

@@ -12,7 +12,7 @@ from pydantic import (
 )
 
 from harness.spec.json_schema import Described
-from harness.spec.samplers import CLASS, OWN, SHORT
+from harness.spec.samplers import CLASS, OWN, SHORT, spelled
 
 
 def _as_text(value: Any) -> Any:
@@ -42,6 +42,7 @@ Guidance = Annotated[float, Field(ge=0, le=100)]
 
 Sampler = Annotated[
     str,
+    BeforeValidator(spelled, json_schema_input_type=str),
     Field(
         json_schema_extra={"anyOf": [{"enum": [OWN, *SHORT]}, {"pattern": f"^{CLASS.pattern}$"}]}
     ),

@@ -1,0 +1,47 @@
+"""`audit init`: a first spec, from weights or from an A1111 text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from audit.commands.endings import FILE
+from audit.commands.errors import one_line_errors
+from harness.errors import SpecError
+from harness.terminal import out as put
+from harness.terminal import say
+
+
+@click.command("init")
+@click.argument("weights", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--out", type=FILE, default="audit.yaml", show_default=True, help="Spec to write.")
+@click.option(
+    "--parameters",
+    type=click.File("r", encoding="utf-8"),
+    help="File with an A1111 'parameters' text; - for standard input.",
+)
+@click.option("--force", is_flag=True, help="Overwrite a spec that is there.")
+@one_line_errors
+def init_command(
+    weights: tuple[Path, ...], out: Path, parameters: TextIO | None, force: bool
+) -> None:
+    """Write a commented audit.yaml for WEIGHTS: checkpoints, VAEs, LoRAs, embeddings.
+
+    Files and folders are recognised by their tensors. Without any, the working directory is looked
+    through. Of several families, one spec each.
+    """
+    from audit.pipeline.new_spec import Settings, settings_of, specs
+    from harness.files.atomic import write_atomic
+
+    settings = settings_of(parameters.read()) if parameters else Settings()
+    paths = list(weights) or ([] if parameters else [Path()])
+    made = specs(paths, settings, out)
+    there = [path for path in made if path.exists()]
+    if there and not force:
+        raise SpecError(f"{there[0]}: is there already; name another with --out, or add --force")
+    for path, text in made.items():
+        write_atomic(path, text.encode())
+        put(path)
+    say(f"next: audit plan {next(iter(made))}")
