@@ -11,6 +11,10 @@ from functools import wraps
 from typing import Any, TypeVar
 
 Say = Callable[[str], None]
+EVERY = 10.0
+"""Seconds between two lines of a log."""
+BAR = 24
+"""Letters of a bar."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -27,31 +31,62 @@ class Stopped(KeyboardInterrupt):
 
 
 class Progress:
-    """Progress with rate and time left: a bar on a terminal, one line a unit otherwise."""
+    """Progress with rate and time left: a bar on a terminal, else a line every `EVERY` seconds.
 
-    def __init__(self, stage: str, total: int, say: Say) -> None:
-        self.stage, self.total, self.say = stage, total, say
+    Args:
+        stage: What is done, a verb.
+        total: Number of units.
+        say: Where lines go.
+        now: Seconds that only go forward.
+    """
+
+    def __init__(
+        self, stage: str, total: int, say: Say, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.stage, self.total, self.say, self.now = stage, total, say, now
         self.done = self.images = 0
-        self.started = time.monotonic()
+        self.started = self.told = now()
+        self.open = False
+        """Whether the terminal's last line is a bar that goes on."""
 
     def step(self, unit: str, images: int, reason: str) -> None:
         """One unit is done, or failed for a reason."""
         self.done += 1
         self.images += images
-        elapsed = time.monotonic() - self.started
-        left = elapsed / self.done * (self.total - self.done)
-        text = (
-            f"{self.stage} {self.done}/{self.total} {unit} {self.images / elapsed:.1f} images/s, "
-            f"{int(left) // 60}:{int(left) % 60:02d} left"
-        )
+        now = self.now()
         if reason:
-            self.say(f"{self.stage} {self.done}/{self.total} {unit} failed: {reason}")
+            self._line(f"{self.stage} {self.done}/{self.total} {unit} failed: {reason}")
         elif sys.stderr.isatty():
-            end = "\n" if self.done == self.total else ""
-            sys.stderr.write(f"\r\x1b[K{text}{end}")
+            self.open = self.done < self.total
+            bar = "█" * round(BAR * self.done / self.total)
+            end = "" if self.open else "\n"
+            sys.stderr.write(f"\r\x1b[K{self.stage:<10} {bar:░<{BAR}} {self._told(now)}{end}")
             sys.stderr.flush()
-        else:
-            self.say(text)
+        elif self.done == self.total or now - self.told >= EVERY:
+            self.told = now
+            self.say(f"{self.stage} {self._told(now)}")
+
+    def _told(self, now: float) -> str:
+        elapsed = max(now - self.started, 1e-9)
+        rate = f", {self.images / elapsed:.1f} images/s" if self.images else ""
+        if self.done == self.total:
+            return f"{self.done}/{self.total}{rate}, took {_minutes(elapsed)}"
+        left = elapsed / self.done * (self.total - self.done)
+        return f"{self.done}/{self.total}{rate}, {_minutes(left)} left"
+
+    def _line(self, text: str) -> None:
+        if self.open:
+            sys.stderr.write("\n")
+            self.open = False
+        self.say(text)
+
+
+def _minutes(seconds: float) -> str:
+    """Minutes and seconds: '2:05'; hours where there are any: '1:02:05'."""
+    whole = int(seconds)
+    hours = f"{whole // 3600}:" if whole >= 3600 else ""
+    minutes = whole // 60 % 60
+    return f"{hours}{minutes:0{2 if hours else 1}d}:{whole % 60:02d}"
 
 
 class Stopping:

@@ -35,7 +35,8 @@ def work(audit: Any) -> Path:
     from audit.pipeline.run import complete
 
     complete(audit, say)
-    findings, figures = analyse.analyse(audit)
+    findings, figures = analyse.analyse(audit, say=say)
+    say("write the report")
     page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
     mark_finished(audit)

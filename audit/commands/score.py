@@ -65,7 +65,7 @@ def score_command(
     with working(audit, say):
         begin(audit, imported.plan, imported.provenance)
         score(audit, folders.store_images(imported, say), say)
-    findings, figures = analyse.analyse(audit)
+    findings, figures = analyse.analyse(audit, say=say)
     page = analyse.report(audit, findings, figures)
     end(audit, findings, page)
     put(page)

@@ -61,7 +61,7 @@ def vae_command(
     audit = vae_audit.run(
         images, csv, vaes, out, max_side, batch_size, attributes, classifiers, say
     )
-    findings, figures = analyse.analyse(audit)
+    findings, figures = analyse.analyse(audit, say=say)
     for line in vae_audit.table(findings):
         put(line)
     page = analyse.report(audit, findings, figures)

@@ -15,6 +15,7 @@ from audit.pipeline import vae_table
 from audit.pipeline.session import Audit, read_errors, read_labels
 from audit.pipeline.text_scores import text_units
 from harness.errors import AuditError, SpecError, one_line
+from harness.progress import Say
 from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
 from harness.taps import record as taps
@@ -31,13 +32,16 @@ STEP = "analysis"
 """Folder of the run's `failures` for tracebacks of probes."""
 
 
-def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding], list[Figure]]:
+def analyse(
+    audit: Audit, others: Sequence[Finding] = (), say: Say | None = None
+) -> tuple[list[Finding], list[Figure]]:
     """Ask every probe what the run's scores say; findings and figures are written too.
 
     Args:
         audit: The audit.
         others: Findings made elsewhere that belong to the same report: they come first, and
             their tests are adjusted together with those of the probes.
+        say: Where to say which probe is at work.
 
     Raises:
         SpecError: The run has no plan, or a file that the spec names cannot be used.
@@ -49,7 +53,9 @@ def analyse(audit: Audit, others: Sequence[Finding] = ()) -> tuple[list[Finding]
     labels = _labels(audit)
     findings: list[Finding] = list(others)
     figures: list[Figure] = []
-    for probe, options in audit.probes:
+    for number, (probe, options) in enumerate(audit.probes, 1):
+        if say is not None:
+            say(f"analyse {number}/{len(audit.probes)} {probe.name}")
         seen = plan
         if "requested_by" in plan:
             seen = plan[plan["requested_by"].isin(["", probe.name])].reset_index(drop=True)
