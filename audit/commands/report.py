@@ -65,7 +65,7 @@ def report_command(
     from reports.readme_block import splice_file
     from reports.writers import write_report
 
-    findings, figures = analyse.analyse(audit, say=say)
+    findings, figures = analyse.analyse(audit)
     data = analyse.report_data(audit, findings, figures, grids)
     data = card.only(data, checkpoint) if checkpoint is not None else data
     for path in write_report(data, audit.run.folder / "report", formats):

@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard import charts, components, figures
+from dashboard import charts, components, evidence, figures
 from dashboard.escaping import count, plain
 from dashboard.findings import LABELS, chosen, frame, tally
 from reports.answer import answer
@@ -57,10 +57,14 @@ if not run.report:
     )
 else:
     st.subheader("In short", anchor=False)
+    by_id = {f.id: f for f in run.findings}
     for statement in answer(run.findings):
         mark = ":material/error:" if statement.apart else ":material/horizontal_rule:"
         details = f"  \n{plain(statement.details, 700)}" if statement.details else ""
-        st.markdown(f"{mark} **{plain(statement.lead, 400)}**{details}")
+        with st.container(gap="xxsmall"):
+            st.markdown(f"{mark} **{plain(statement.lead, 400)}**{details}")
+            if statement.apart and statement.findings[0] in by_id:
+                evidence.link(run, by_id[statement.findings[0]])
     st.subheader("All tests", anchor=False)
     counts = tally(findings[findings["headline"]])
     with st.container(horizontal=True, gap="medium"):
@@ -115,6 +119,7 @@ else:
                 st.badge(told.label, color="primary" if apart else "gray")
                 st.markdown(plain(told.sentence))
                 st.caption(plain(told.small))
+                evidence.link(run, finding)
             if svg:
                 picture.image(svg, width=200, alt=alt)
     with st.container(horizontal=True, vertical_alignment="center"):

@@ -162,6 +162,14 @@ def test_a_text_without_weights_names_the_model(tmp_path, monkeypatch):
     assert "dream-v8: PATH-OR-HUB-ID" in (tmp_path / "audit.yaml").read_text()
 
 
+def test_a_text_that_is_not_there_is_one_line(tmp_path):
+    result = CliRunner().invoke(main, ["init", "--parameters", str(tmp_path / "no.txt")])
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "no.txt" in line
+    assert "name a text file, or - to paste it" in line
+
+
 @pytest.mark.parametrize("name", ["a: b", "yes", "x {y}", "naïve", "#1", "it's", 'say "hi"', "- a"])
 def test_any_name_is_a_name(tmp_path, name):
     sd15(tmp_path / f"{name}.safetensors")

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("streamlit")
 from streamlit.testing.v1 import AppTest
 
-from dashboard import components
+from dashboard import components, evidence, outcomes
 from harness.images.image_ref import ImageRef
 from harness.store.run import Run
 
@@ -211,3 +211,42 @@ def test_a_run_of_another_version_says_so(run, shown):
     shown(run)
     assert "spec.yaml is not read" in text(opened())
     assert "unknown key" in text(opened("attributes"))
+
+
+def test_every_finding_leads_to_its_images(made, shown):
+    """One click from the overview; there, every seed of the prompt with what it was read as."""
+    shown(made)
+    view = components.open_view(str(made))
+    asked = [evidence.where_of(view, f) for f in view.findings if f.headline]
+    assert asked
+    assert all(asked)
+    (query, *_) = [q for q in asked if "prompt" in q]
+    levels = view.levels
+    assert set(query["prompt"]) <= set(levels["prompt"])
+    assert set(query.get("vae", [])) <= set(levels["vae"])
+    assert query["seeds"] == "true"
+    where = {k: query[k] for k in ("prompt", "checkpoint", "vae") if k in query}
+    (reading,) = [r for r in outcomes.readings(view) if evidence.label_of(r) == query["reading"]]
+    rows = evidence.read(view, where, reading, "seed")
+    assert len(rows) == len(view.cells(where))
+    assert rows["outcome"].notna().all()
+    doubtful = evidence.read(view, where, reading, "doubt first")["certainty"].dropna()
+    assert doubtful.is_monotonic_increasing
+
+
+def test_images_of_one_prompt_are_shown_seed_by_seed(made, shown):
+    shown(made)
+    app = opened("images", prompt="a portrait of a cook", seeds="true")
+    assert len(names(app)) == 2 * 2 * 2  # checkpoints, VAEs, seeds
+    assert all("seed" in name for name in names(app))
+    pills = [g for g in app.button_group if g.key == "outcome"]
+    assert pills
+
+
+def test_an_image_of_every_seed_opens_too(made, shown):
+    shown(made)
+    app = opened("images", prompt="a portrait of a cook", seeds="true")
+    (first, *_) = [b for b in app.button if str(b.key).startswith("open seeds")]
+    first.click().run()
+    assert not app.exception
+    assert "How it was made" in text(app)
