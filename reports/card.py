@@ -1,7 +1,8 @@
 """A model card: results as metadata that the hub reads, and prose on bias, risks and limits.
 
-The metadata is `model-index` of huggingface_hub: one result for each headline finding, with its
-interval, n and null among the metric's arguments. The prose says what was measured and no more.
+The metadata is `model-index` of huggingface_hub, `MOST_LINES` lines at most: the findings that the
+answer rests on, each with its interval, n and null among the metric's arguments; report.json has
+all. The prose says what was measured and no more.
 Every name and prompt is escaped (`reports.escaping`).
 """
 
@@ -14,20 +15,22 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from harness.errors import AuditError
 from probes.contracts import Finding
-from probes.finding_rows import targets_text
 from reports import ReportData
 from reports.answer import answer
 from reports.escaping import markdown
 from reports.overview import Card, audited_cards
-from reports.sentences import amount, p_text, scope, sentence, topic, value_text
+from reports.sentences import amount, p_text, scope, topic, value_text
 from reports.tables import show
 from reports.text import clip, number
 from reports.verdicts import census, headlines, is_measured, verdict, verdict_label
 
 MOST_ANSWERED = 8
 """Statements of the answer that head the card."""
-MAX_RESULTS, MAX_TOLD, MAX_OPEN = 100, 12, 6
+MAX_RESULTS, MAX_TOLD, MAX_OPEN = 6, 12, 6
 """Findings in the metadata; told in the card; and of those, ones of which we cannot tell."""
+MOST_LINES = 60
+"""Of YAML: a card is for readers, and report.json has every finding."""
+LICENCE = "# yours to add: license, base_model"
 SETTINGS = (
     "prompts",
     "seeds",
@@ -65,22 +68,31 @@ def only(data: ReportData, checkpoint: str) -> ReportData:
 
 def card(data: ReportData) -> str:
     """The whole card: metadata and prose."""
-    written = ModelCardData(
-        model_name=model_name(data),
-        eval_results=results(data) or None,
-        pipeline_tag="text-to-image",
-        tags=["diffusion-audit"],
-    )
-    text = f"---\n{written.to_yaml()}\n---\n\n# {markdown(data.title, 200)}\n\n{prose(data)}"
-    return str(ModelCard(text))
+    about = {
+        "pipeline_tag": "text-to-image",
+        "library_name": "diffusers",
+        "tags": ["diffusion-audit"],
+    }
+    yaml = _fitting(data, 2, **about)
+    text = f"---\n{LICENCE}\n{yaml}\n---\n\n# {markdown(data.title, 200)}\n\n{prose(data)}"
+    ModelCard(text)  # refuses what is no card
+    return text
 
 
 def metadata(data: ReportData) -> str:
     """The `model-index` alone, as YAML; '' where no finding has a number."""
+    return _fitting(data, 0) + "\n" if results(data) else ""
+
+
+def _fitting(data: ReportData, others: int, **about: Any) -> str:
+    """Metadata with as many results as fit `MOST_LINES`, less some other lines."""
     held = results(data)
-    if not held:
-        return ""
-    return str(ModelCardData(model_name=model_name(data), eval_results=held).to_yaml()) + "\n"
+    while True:
+        known = ModelCardData(model_name=model_name(data), eval_results=held or None, **about)
+        text = str(known.to_yaml())
+        if len(held) < 2 or len(text.splitlines()) + others <= MOST_LINES:
+            return text
+        held = held[:-1]
 
 
 def model_name(data: ReportData) -> str:
@@ -89,8 +101,11 @@ def model_name(data: ReportData) -> str:
 
 
 def results(data: ReportData) -> list[EvalResult]:
-    """One result for each headline finding that has a number, at most `MAX_RESULTS`."""
-    measured = [f for f in headlines(data.findings) if is_measured(f)]
+    """At most `MAX_RESULTS`: what the answer's statements rest on, then other headlines."""
+    by_id = {f.id: f for f in data.findings}
+    leading = [by_id[s.findings[0]] for s in answer(data.findings) if s.apart and s.findings]
+    ordered = {f.id: f for f in [*leading, *headlines(data.findings)] if is_measured(f)}
+    measured = list(ordered.values())
     told = ", ".join(f"{k} {show(data.settings[k])}" for k in SETTINGS if k in data.settings)
     return [
         EvalResult(
@@ -114,26 +129,11 @@ def _arguments(finding: Finding) -> dict[str, Any]:
         "low": finding.low,
         "high": finding.high,
         "null": finding.reference.null,
-        "null_q95": finding.reference.null_q95,
         "p": finding.p,
-        "p_unadjusted": finding.p_unadjusted,
-        "reference": finding.reference.value,
-    }
-    words = {
-        "estimand": finding.estimand,
-        "estimator": finding.estimator,
-        "unit": finding.metric.unit,
-        "instrument": finding.instrument,
-        "target": targets_text(finding.reference.targets),
-        "note": finding.note,
-        "adjustment": finding.adjustment if finding.family else "",
     }
     held: dict[str, Any] = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
-    return (
-        {"n": finding.n, "interval": "95 %"}
-        | held
-        | {k: clip(v, 300) for k, v in words.items() if v}
-    )
+    known = {"n": finding.n} | held
+    return known | ({"instrument": clip(finding.instrument, 80)} if finding.instrument else {})
 
 
 def _rounded(value: float) -> float:
@@ -176,11 +176,10 @@ def _bias(data: ReportData) -> list[str]:
     decided = [f for f in chosen if verdict(f) in ("failed", "apart", "described")]
     undecided = [f for f in chosen if verdict(f) == "cannot tell"]
     told = [*decided, *undecided[:MAX_OPEN]][:MAX_TOLD]
-    lines = [f"- **{verdict_label(f)}.** {markdown(sentence(f), 700)}" for f in told]
     short = [f"- **{markdown(s.lead, 400)}** {markdown(s.details, 600)}" for s in answered]
     parts = [first, "\n".join(short), _tested(data)] if short else [first, _tested(data)]
-    if lines:
-        parts += ["\n".join(lines), _table(told)]
+    if told:
+        parts.append(_table(told))
     if len(chosen) > len(told):
         parts.append(f"In the full report: {len(chosen) - len(told):,} more headline findings.")
     return parts

@@ -11,8 +11,10 @@ from PIL import Image
 from report_data import BREAKOUT, SCRIPT, fake_report
 
 from reports import card, escaping, summary
+from reports.answer import answer
 from reports.formats.csv import csv_bytes
 from reports.readme_block import TEXT_MARKERS, YAML_MARKERS, splice, splice_file
+from reports.sentences import topic
 from reports.writers import write_report
 
 LINK = "[click](http://evil.example) ![x](http://evil.example/x.png) www.evil.example"
@@ -54,16 +56,31 @@ def without_front(text: str) -> str:
 def test_the_card_parses_back_with_all_its_results():
     data = hostile_report()
     parsed = ModelCard(card.card(data))
-    assert parsed.data.eval_results == card.results(data)
+    kept = parsed.data.eval_results
+    assert kept == card.results(data)[: len(kept)]
     first = parsed.data.eval_results[0]
     assert first.dataset_revision == "5" * 64
     assert first.dataset_config
     assert first.metric_args["low"] <= first.metric_value <= first.metric_args["high"]
-    assert {"n", "estimand", "instrument"} <= set(first.metric_args)
-    measured = [f for f in data.findings if f.headline and f.status == "measured"]
-    assert len(parsed.data.eval_results) == len(measured)
+    assert {"n", "low", "high", "instrument"} <= set(first.metric_args)
+    assert 2 <= len(kept) <= card.MAX_RESULTS
+    assert len({r.metric_name for r in kept}) == len(kept)
+    assert parsed.data.library_name == "diffusers"
     for heading in ("### Bias", "### Risks", "### Limitations", "## Testing"):
         assert heading in parsed.text
+
+
+def test_the_metadata_are_sixty_lines_at_most_and_begin_with_the_answer():
+    data = fake_report()
+    text = card.card(data)
+    front = text.split("---\n")[1]
+    assert 20 < len(front.splitlines()) <= card.MOST_LINES
+    assert "# yours to add: license, base_model" in front
+    assert len(card.metadata(data).splitlines()) <= card.MOST_LINES
+    by_id = {f.id: f for f in data.findings}
+    leading = [by_id[s.findings[0]] for s in answer(data.findings) if s.apart]
+    names = [r.metric_name for r in card.results(data)]
+    assert names[: len(leading)] == [topic(f) for f in leading][: card.MAX_RESULTS]
 
 
 def test_a_hostile_prompt_changes_nothing_but_its_own_words():
@@ -112,7 +129,8 @@ def test_a_readme_keeps_every_byte_outside_the_markers(newline):
     parsed = ModelCard(once.decode())
     assert parsed.data.license == "mit"
     assert parsed.data.tags == ["art"]
-    assert parsed.data.eval_results == card.results(data)
+    kept = parsed.data.eval_results
+    assert kept == card.results(data)[: len(kept)]
     assert (b"\r\n" in once) == (newline == "\r\n")
     assert once.count(b"\n") == once.count(newline.encode())
 
