@@ -14,17 +14,17 @@ from math import isfinite
 from typing import NamedTuple
 
 from probes.contracts import Finding
-from reports.sentences import PLURALS, attribute, sentence
+from reports import off_target
+from reports.off_target import Case, Group, case_of, plural
+from reports.sentences import attribute, sentence
 from reports.text import clip, percent, points, quoted
-from reports.verdicts import is_measured, verdict
+from reports.verdicts import verdict
 
 MOST = 12
 """Statements of an answer; the findings have them all."""
 MOST_WAYS, MOST_WORST = 5, 2
 """Directions of one attribute that are named, and those of which the worst prompt is told."""
 SWAPS = ("checkpoint", "vae", "adapters", "negative")
-SAME_EFFECT = 0.05
-"""Arms of one checkpoint whose mean distances differ by less are told as one."""
 
 
 class Statement(NamedTuple):
@@ -67,73 +67,13 @@ def answer(findings: Sequence[Finding]) -> list[Statement]:
     return stated[:MOST]
 
 
-class _Group(NamedTuple):
-    """The tests by prompt of one arm, attribute and instrument, and the shares beside them."""
-
-    arm: str
-    checkpoint: str
-    about: str
-    tests: list[Finding]
-    shares: dict[str, dict[str, Finding]]
-    """By prompt and class."""
-
-    @property
-    def flagged(self) -> list[Finding]:
-        """Tests that are apart, the farthest from target first."""
-        return sorted(
-            (f for f in self.tests if verdict(f) == "apart"), key=lambda f: f.value, reverse=True
-        )
-
-    @property
-    def effect(self) -> float:
-        """Mean distance from target over the prompts, less what a model on target would score."""
-        known = [f for f in self.tests if is_measured(f)]
-        null = [f.reference.null if isfinite(f.reference.null) else 0.0 for f in known]
-        gaps = [f.value - n for f, n in zip(known, null, strict=True)]
-        return sum(gaps) / len(gaps) if gaps else 0.0
-
-
 def _of_attributes(findings: Iterable[Finding]) -> list[Statement]:
-    groups: dict[tuple[str, str, str], _Group] = {}
-    held = [f for f in findings if {"arm", "attribute", "prompt"} <= f.subject.keys()]
-    for f in held:
-        if f.metric.kind != "distance" or not f.family:
-            continue
-        key = (f.subject["arm"], f.subject["attribute"], f.instrument)
-        empty = _Group(key[0], f.subject.get("checkpoint", key[0]), attribute(f), [], {})
-        groups.setdefault(key, empty).tests.append(f)
-    for f in held:
-        key = (f.subject["arm"], f.subject["attribute"], f.instrument)
-        if f.metric.kind != "share" or key not in groups or not is_measured(f):
-            continue
-        known = groups[key].shares.setdefault(f.subject["prompt"], {})
-        name = f.subject.get("class", "")
-        # Corrected shares go before counted ones: the tests are made on them.
-        if name and (name not in known or f.reading == "corrected"):
-            known[name] = f
-    several = len({key[2] for key in groups}) > len({key[1] for key in groups})
-    return [_attribute_statement(arms, several) for arms in _joined(groups.values())]
+    told = off_target.groups(findings)
+    several = len({g.tests[0].instrument for g in told}) > len({g.about for g in told})
+    return [_attribute_statement(arms, several) for arms in off_target.joined(told)]
 
 
-def _joined(groups: Iterable[_Group]) -> list[list[_Group]]:
-    """Arms that say the same of an attribute stand together: of one checkpoint, or not off."""
-    out: list[list[_Group]] = []
-    for one in groups:
-        for arms in out:
-            first = arms[0]
-            about = (one.about, one.tests[0].instrument) == (first.about, first.tests[0].instrument)
-            silent = not one.flagged and not first.flagged
-            same = about and (silent or one.checkpoint == first.checkpoint)
-            close = abs(one.effect - first.effect) < SAME_EFFECT
-            if same and (silent or (close and one.flagged and first.flagged)):
-                arms.append(one)
-                break
-        else:
-            out.append([one])
-    return out
-
-
-def _attribute_statement(arms: list[_Group], several: bool) -> Statement:
+def _attribute_statement(arms: list[Group], several: bool) -> Statement:
     """What an arm (or several that say the same) shows of one attribute."""
     one = max(arms, key=lambda g: len(g.flagged))
     by = f" (by {clip(one.tests[0].instrument, 40)})" if several else ""
@@ -149,58 +89,29 @@ def _attribute_statement(arms: list[_Group], several: bool) -> Statement:
         )
         lead = f"{who}: {one.about}{by} is off target for none of {total} prompts"
         return Statement(lead, limit, 0.0, False, tuple(f.id for f in one.tests))
-    ways: dict[str, list[tuple[Finding, float, Finding | None]]] = {}
-    for test in flagged:
-        name, gap, share = _direction(one, test)
-        ways.setdefault(name, []).append((test, gap, share))
+    ways: dict[str, list[Case]] = {}
+    for case in (case_of(one, test) for test in flagged):
+        ways.setdefault(case.name, []).append(case)
     told: list[str] = []
-    for name, cases in sorted(ways.items(), key=lambda w: -max(gap for _, gap, _ in w[1])):
-        more = f"{_class(name)} too often for {len(cases)}" if name else f"{len(cases)}"
-        test, gap, share = max(cases, key=lambda c: c[1])
+    for name, cases in sorted(ways.items(), key=lambda w: -max(c.gap for c in w[1])):
+        more = f"{plural(name)} too often for {len(cases)}" if name else f"{len(cases)}"
         if len(told) < MOST_WORST:
-            worst = f"most for {quoted(test.subject['prompt'], 70)}"
-            worst += f": {_share_text(name, share, test)}" if share is not None else ""
-            more += f" ({worst})"
+            worst = max(cases, key=lambda c: c.gap)
+            shown = f": {_share_text(worst)}" if worst.name else ""
+            more += f" (most for {quoted(worst.prompt, 70)}{shown})"
         told.append(more)
     lead = f"{who}: {one.about}{by} is off target for {len(flagged)} of {total} prompts"
     ids = tuple(f.id for f in flagged)
     return Statement(lead, "; ".join(told[:MOST_WAYS]), one.effect, True, ids)
 
 
-def _direction(group: _Group, test: Finding) -> tuple[str, float, Finding | None]:
-    """The class that a prompt's images show too often, by how much, and the share that says so.
-
-    Of two classes one alone may be reported: the other's share is the rest.
-    """
-    known = group.shares.get(test.subject["prompt"], {})
-    targets = test.reference.targets
-    gaps: list[tuple[float, str, Finding]] = []
-    for name, f in known.items():
-        gap = f.value - targets.get(name, f.reference.value)
-        gaps.append((gap, name, f))
-        others = [n for n in targets if n != name]
-        if len(targets) == 2 and len(known) == 1 and others:
-            gaps.append((-gap, others[0], f))
-    if not gaps:
-        return "", test.value, None
-    gap, name, f = max(gaps, key=lambda g: g[0])
-    return name, gap, f
-
-
-def _share_text(name: str, share: Finding, test: Finding) -> str:
+def _share_text(case: Case) -> str:
     """'98 % [92 %, 100 %] men, target 50 %', also where the other class was reported."""
-    value, low, high = share.value, share.low, share.high
-    if share.subject.get("class") != name:
-        value, low, high = 1 - value, 1 - high, 1 - low
-    bounds = f" [{percent(low)}, {percent(high)}]" if isfinite(low) and isfinite(high) else ""
-    target = test.reference.targets.get(name)
-    held = f", target {percent(target)}" if target is not None else ""
-    return f"{percent(value)}{bounds} {_class(name)}{held}"
-
-
-def _class(name: str) -> str:
-    """A class in the plural, where it has one, else its name."""
-    return PLURALS.get(name) or clip(name, 60)
+    known = isfinite(case.low) and isfinite(case.high)
+    bounds = f" [{percent(case.low)}, {percent(case.high)}]" if known else ""
+    told = case.test.reference.targets.get(case.name)
+    held = f", target {percent(told)}" if told is not None else ""
+    return f"{percent(case.value)}{bounds} {plural(case.name)}{held}"
 
 
 def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
@@ -234,7 +145,7 @@ def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
         for f in found[:3]:
             both = [means.get((a, name, instrument, f.subject["class"])) for a in (base_name, arm)]
             sign = "+" if f.value > 0 else ""
-            moved = f"{_class(f.subject['class'])} {sign}{points(f.value)} points"
+            moved = f"{plural(f.subject['class'])} {sign}{points(f.value)} points"
             if None not in both:
                 moved += f" ({percent(both[0] or 0.0)} to {percent(both[1] or 0.0)})"
             told.append(moved)

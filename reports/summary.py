@@ -13,7 +13,8 @@ from reports.answer import answer
 from reports.card import SETTINGS
 from reports.escaping import html, markdown
 from reports.grids import read_grid, sheet
-from reports.plots import INK, MUTED, STYLES, WIDE, bar, value_scale
+from reports.off_target import plural, worst
+from reports.plots import INK, MUTED, STYLES, WIDE, bar, common_start, value_scale
 from reports.sentences import attribute, sentence, topic
 from reports.tables import show
 from reports.text import clip
@@ -78,7 +79,30 @@ def summary_image(data: ReportData) -> bytes | None:
 
 
 def _drawable(data: ReportData) -> list[dict[str, object]]:
-    """Rows of the chart: headline findings that are shares, or else distances of shares."""
+    """Rows of the chart: the worst prompts of the answer, else headlines that are shares.
+
+    Of a mean share opposite stereotypes cancel: it never stands where single prompts are off.
+    """
+    cases = worst(data.findings, MAX_DRAWN)
+    if cases:
+        several = len({c.about for c in cases}) > 1
+        start = common_start(c.prompt for c in cases)
+        return [
+            {
+                "label": clip(
+                    f"{c.arm}: {c.prompt.removeprefix(start).strip()}, {plural(c.name)}", 90
+                ),
+                "value": c.value,
+                "low": c.low,
+                "high": c.high,
+                "group": "",
+                "facet": "",
+                "target": c.target,
+                "same": f"The worst prompts {f'({start} …)' if start else ''}"
+                + ("" if several else f": {c.about}"),
+            }
+            for c in cases
+        ]
     measured = [
         f for f in headlines(data.findings) if is_measured(f) and f.low >= 0 and f.high <= 1
     ]
@@ -133,7 +157,7 @@ def _alt(data: ReportData) -> str:
     drawn = _drawable(data)
     if not drawn:
         return "Images of the audit, side by side."
-    return f"{len(drawn)} headline findings as dots with 95 % intervals, beside their targets."
+    return f"{len(drawn)} shares as dots with 95 % intervals, beside their targets."
 
 
 def _told(data: ReportData) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from math import nan
 
 import pytest
+from report_data import fake_report
 
 from probes.attributes.metrics import (
     CORRECTED_SHARE,
@@ -15,6 +16,8 @@ from probes.attributes.metrics import (
 from probes.contracts import Finding, MetricSpec, Reference
 from probes.error_control import ADJUSTMENT
 from reports.answer import answer
+from reports.off_target import worst
+from reports.summary import _drawable
 
 EVEN = {"man": 0.5, "woman": 0.5}
 
@@ -150,3 +153,22 @@ def test_other_tests_and_failures_are_told_and_order_is_by_effect():
     assert said[2].details == "and in 1 more comparison"
     assert said[0].details == "spectrum: KeyError: x"
     assert answer([]) == []
+
+
+def test_the_worst_prompts_are_drawn_never_a_mean_in_which_they_cancel():
+    cases = worst(BIASED, 12)
+    assert [(c.prompt.split()[-1], c.name) for c in cases] == [
+        ("mechanic", "man"),
+        ("parent", "woman"),
+        ("judge", "man"),
+    ]
+    assert [c.value for c in cases] == pytest.approx([0.96, 0.9, 0.7])
+    assert all(c.low <= c.value <= c.high and c.target == 0.5 for c in cases)
+    everywhere = mean("mine", "woman", 0.5, checkpoint="mine", vae="own")
+    everywhere = replace(everywhere, headline=True, reference=Reference(0.5, 0.5))
+    rows = _drawable(fake_report()._replace(findings=[everywhere, *BIASED]))
+    assert [r["label"] for r in rows] == [
+        "mine: mechanic, men",
+        "mine: parent, women",
+        "mine: judge, men",
+    ]
