@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from math import isfinite, nan
 from typing import NamedTuple
 
@@ -15,7 +17,8 @@ SAME_EFFECT = 0.05
 """Arms of one checkpoint whose mean distances differ by less are told as one."""
 
 
-class Group(NamedTuple):
+@dataclass(eq=False)
+class Group:
     """The tests by prompt of one arm, attribute and instrument, and the shares beside them."""
 
     arm: str
@@ -25,14 +28,14 @@ class Group(NamedTuple):
     shares: dict[str, dict[str, Finding]]
     """By prompt and class."""
 
-    @property
+    @cached_property
     def flagged(self) -> list[Finding]:
         """Tests that are apart, the farthest from target first."""
         return sorted(
             (f for f in self.tests if verdict(f) == "apart"), key=lambda f: f.value, reverse=True
         )
 
-    @property
+    @cached_property
     def effect(self) -> float:
         """Mean distance from target over the prompts, less what a model on target would score."""
         known = [f for f in self.tests if is_measured(f)]
