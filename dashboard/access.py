@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import secrets
 from html import escape
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from harness.json_types import JsonObject
 
 REFUSED = "403: open the address that `audit dashboard` printed; its token changes at each start\n"
 POLICY = (
@@ -121,5 +122,5 @@ async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "websocket.close", "code": 1008})
         return
-    headers: dict[str, Any] = HEADERS | {"cache-control": "no-store"}
+    headers: JsonObject = HEADERS | {"cache-control": "no-store"}
     await PlainTextResponse(REFUSED, 403, headers)(scope, receive, send)

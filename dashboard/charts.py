@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import altair as alt
 import pandas as pd
 
+from harness.json_types import JsonObject
 from probes.contracts import Figure, Finding
 from reports.charts import DARK, lay_out
 from reports.headline import meter
@@ -31,7 +32,7 @@ from reports.plots import (
 )
 from reports.text import clip
 
-Spec = dict[str, Any]
+Spec: TypeAlias = JsonObject
 """A chart as Vega-Lite takes it."""
 ACCENT = {False: "#4a4fb5", True: "#a4a8ff"}
 """By whether the ground is dark; as in the report's style sheet."""
@@ -91,7 +92,7 @@ def finish(chart: Plot, dark: bool) -> Spec:
     return recolour(spec) if dark else spec
 
 
-def recolour(value: Any) -> Any:
+def recolour(value: object) -> Any:
     """A chart's data with every colour of the light theme exchanged for the dark one's."""
     swap = DARK | {s.light: s.dark for s in STYLES}
     if isinstance(value, dict):

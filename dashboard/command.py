@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from audit.commands.errors import one_line_errors
+from harness.json_types import JsonObject
 from harness.terminal import out, say
 
 ADDRESS = "127.0.0.1"
-OPTIONS: dict[str, Any] = {
+OPTIONS: JsonObject = {
     "server.address": ADDRESS,
     "server.headless": True,
     "server.allowedHosts": ["127.0.0.1", "localhost"],

@@ -7,7 +7,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import streamlit as st
 
@@ -107,11 +106,24 @@ def headline(title: str, about: str) -> None:
     st.caption(about)
 
 
-def filters(run: RunView, names: Sequence[str]) -> dict[str, list[Any]]:
+def page_of(rows: int, at_once: int, key: str) -> slice:
+    """Where the chosen page lies among rows; the pages are drawn where there are several.
+
+    Args:
+        rows: How many there are.
+        at_once: Rows of a page.
+        key: Of the widget, and of the page in the address.
+    """
+    pages = max(1, -(-rows // at_once))
+    page = min(st.pagination(pages, key=key, bind="query-params"), pages) if pages > 1 else 1
+    return slice((page - 1) * at_once, page * at_once)
+
+
+def filters(run: RunView, names: Sequence[str]) -> dict[str, list[object]]:
     """Choices of levels, kept in the address; factors with one level are left out."""
     titles = {"checkpoint": "Checkpoint", "vae": "VAE", "prompt": "Prompt", "arm": "Arm"}
     shown = [n for n in names if len(run.levels[n]) > 1]
-    chosen: dict[str, list[Any]] = {}
+    chosen: dict[str, list[object]] = {}
     if shown:
         with st.grid(columns=len(shown), min_column_width=220):
             for name in shown:

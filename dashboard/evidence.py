@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import streamlit as st
 
@@ -11,6 +9,7 @@ from dashboard import components, galleries
 from dashboard.escaping import count, plain
 from dashboard.outcomes import Reading, readings, told
 from dashboard.queries import RunView
+from harness.json_types import JsonObject
 from probes.contracts import Finding
 
 MOST = 96
@@ -30,10 +29,10 @@ def link(run: RunView, finding: Finding) -> None:
         )
 
 
-def where_of(run: RunView, finding: Finding) -> dict[str, Any]:
+def where_of(run: RunView, finding: Finding) -> JsonObject:
     """The images page's choices for a finding: its prompt, its arms, its reading."""
     subject = finding.subject
-    query: dict[str, Any] = {}
+    query: JsonObject = {}
     arms = [subject[k] for k in ("arm", "baseline") if subject.get(k) in run.arms]
     levels = run.sql(
         "SELECT DISTINCT checkpoint, vae FROM plan WHERE list_contains(?, arm)", [arms]
@@ -57,13 +56,13 @@ def label_of(reading: Reading) -> str:
     return f"{reading.title} ({reading.instrument})"
 
 
-def kept() -> dict[str, Any]:
+def kept() -> JsonObject:
     """What of the address holds on every page: the run."""
     run = st.query_params.get("run")
     return {"run": run} if run else {}
 
 
-def every_seed(run: RunView, chosen: dict[str, list[Any]], width: int) -> None:
+def every_seed(run: RunView, chosen: dict[str, list[object]], width: int) -> None:
     """All images of the chosen prompt, arm by arm: filtered by outcome, sorted by doubt."""
     known = {label_of(r): r for r in readings(run)}
     reading: Reading | None = None
@@ -106,7 +105,7 @@ def every_seed(run: RunView, chosen: dict[str, list[Any]], width: int) -> None:
 
 
 def read(
-    run: RunView, chosen: dict[str, list[Any]], reading: Reading | None, order: str
+    run: RunView, chosen: dict[str, list[object]], reading: Reading | None, order: str
 ) -> pd.DataFrame:
     """The chosen rows of the plan with outcome and certainty (None where nothing was read)."""
     where, values = run.where(chosen)

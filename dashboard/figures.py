@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -13,6 +12,7 @@ from dashboard.components import dark, known
 from dashboard.escaping import plain
 from dashboard.galleries import PICTURES, grid
 from dashboard.queries import RunView
+from harness.json_types import JsonObject
 from probes.contracts import Figure
 from reports.plots import Style
 
@@ -52,7 +52,7 @@ def legend(styles: dict[str, Style], target: bool) -> None:
 def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:
     """Charts side by side where there is room."""
     legend(made.styles, target)
-    look: dict[str, Any] = {"width": "stretch", "theme": None}
+    look: JsonObject = {"width": "stretch", "theme": None}
     if len(made.charts) == 1:
         if made.charts[0][0]:
             st.markdown(f"**{plain(made.charts[0][0], 80)}**")

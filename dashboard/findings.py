@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -41,7 +40,7 @@ def frame(run: RunView) -> pd.DataFrame:
 
 def table(findings: Sequence[Finding]) -> pd.DataFrame:
     """As `frame`, of any findings: by verdict, those of all prompts before those of one."""
-    columns: dict[str, list[Any]] = {
+    columns: dict[str, list[object]] = {
         "id": [f.id for f in findings],
         "verdict": [verdict(f) for f in findings],
         "headline": [f.headline or f.status == "failed" for f in findings],

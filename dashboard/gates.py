@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
+
+from harness.json_types import JsonObject
 
 Colour = Literal["green", "red", "orange", "gray"]
 MARKS: dict[str, tuple[Colour, str]] = {
@@ -33,7 +35,7 @@ COLUMNS = {
 }
 
 
-def read_gate(path: Path) -> dict[str, Any]:
+def read_gate(path: Path) -> JsonObject:
     """A gate's record.
 
     Raises:
@@ -45,7 +47,7 @@ def read_gate(path: Path) -> dict[str, Any]:
     return record
 
 
-def metric_rows(record: dict[str, Any]) -> pd.DataFrame:
+def metric_rows(record: JsonObject) -> pd.DataFrame:
     """One row a metric, with the columns that a chart of intervals takes; group: the verdict."""
     rows = [
         {name: metric.get(key) for name, key in COLUMNS.items()}

@@ -12,7 +12,6 @@ import json
 import re
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from starlette.routing import Route
 from dashboard import components
 from dashboard.images import crisp
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from probes.attributes import label_sampling
 
 IMAGE = "/labels/image"
@@ -113,5 +113,5 @@ def keep(
 
 
 def _answer(status: int, problem: str) -> JSONResponse:
-    content: dict[str, Any] = {"problem": problem}
+    content: JsonObject = {"problem": problem}
     return JSONResponse(content, status)

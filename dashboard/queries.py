@@ -29,6 +29,7 @@ from harness.files.checksums import (
 )
 from harness.images.heat_map import map_at
 from harness.images.image_ref import ImageRef, read_ref, rendered
+from harness.json_types import JsonObject
 from harness.plan.cells import ARM, Cell, arm_labels
 from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.store.damage import find
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 FILTERS = ("checkpoint", "vae", "prompt", "arm", "seed")
 REPORT = "report/report.json"
 SAFE = re.compile(r"[A-Za-z0-9_-]{1,128}")
-Filters = Mapping[str, Sequence[Any]]
+Filters = Mapping[str, Sequence[object]]
 
 
 class RunView:
@@ -133,13 +134,13 @@ class RunView:
 
     # --- tables ---
 
-    def sql(self, query: str, parameters: Sequence[Any] = ()) -> pd.DataFrame:
+    def sql(self, query: str, parameters: Sequence[object] = ()) -> pd.DataFrame:
         """Rows of one query; safe from several sessions at once."""
         with self._lock:
             return self._db.execute(query, list(parameters)).df()
 
     @cached_property
-    def levels(self) -> dict[str, list[Any]]:
+    def levels(self) -> dict[str, list[object]]:
         """The levels of every factor that a reader can filter by, in the plan's order."""
         out = {}
         for name in (*FILTERS, "prompt_index", "kind"):
@@ -164,7 +165,7 @@ class RunView:
         rows["reason"] = [self._why(r) for r in rows["reason"]]
         return rows
 
-    def _why(self, reason: Any) -> str:
+    def _why(self, reason: object) -> str:
         """A reason in words; of a unit without images, its failure."""
         if not isinstance(reason, str):
             return ""
@@ -199,7 +200,7 @@ class RunView:
             [str(row["prompt"]), int(row["seed"])],
         )
 
-    def where(self, filters: Filters) -> tuple[str, list[Any]]:
+    def where(self, filters: Filters) -> tuple[str, list[object]]:
         """A WHERE clause on the plan as `p`, and its parameters; empty lists do not filter."""
         chosen = {k: list(v) for k, v in filters.items() if k in FILTERS and len(v)}
         text = " AND ".join(f"list_contains(?, p.{name})" for name in chosen)
@@ -338,7 +339,7 @@ class RunView:
             return None
 
     @cached_property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> JsonObject:
         """report.json, or nothing where there is none that this version reads."""
         value = self.json(REPORT)
         return value if isinstance(value, dict) and value.get("report") in (1, FORMAT) else {}
@@ -352,7 +353,7 @@ class RunView:
     def figures(self) -> list[Figure]:
         """All figures, in the report's order."""
         # 0.1.0 called them exhibits.
-        rows = self.report.get("figures", self.report.get("exhibits", []))
+        rows: list[JsonObject] = self.report.get("figures") or self.report.get("exhibits") or []
         return [figure_from_row(row) for row in rows]
 
     def close(self) -> None:

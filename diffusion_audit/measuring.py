@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,14 @@ from harness.errors import AuditError
 from probes.contracts import Batch, Context, Instrument
 from probes.registry import instruments_of
 
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
+    from harness.models.vae_identity import Codec
+
 
 def audit(
-    spec: str | PathLike[str] | Mapping[str, Any],
+    spec: str | PathLike[str] | Mapping[str, object],
     out: str | PathLike[str],
     say: Callable[[str], None] = lambda text: None,
 ) -> Run:
@@ -136,7 +141,7 @@ def measure(
 
 
 def round_trip(
-    images: Iterable[ArrayLike], vae: Any, batch_size: int = 4
+    images: Iterable[ArrayLike], vae: Codec | ModelMixin, batch_size: int = 4
 ) -> tuple[pd.DataFrame, list[NDArray[np.uint8]]]:
     """Measure what a VAE loses: each image encoded, decoded and compared with itself.
 

@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from PIL import Image
 
 from harness.errors import AuditError, reading
 from harness.images.stored import opened
+from harness.json_types import JsonObject
 from harness.store import run as store
 from harness.store.damage import refuse
 from probes.contracts import Figure
@@ -129,7 +129,7 @@ class Run:
         """Names of the instruments that scored this run."""
         return list(self._store.instruments())
 
-    def images(self, **facts: Any) -> Iterator[tuple[pd.Series, Image.Image]]:
+    def images(self, **facts: object) -> Iterator[tuple[pd.Series, Image.Image]]:
         """Images with the facts of their cells.
 
         Args:
@@ -154,12 +154,12 @@ class Run:
                 if row["cell"] in held:
                     yield row, opened(held[row["cell"]])
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self) -> JsonObject:
         path = self.folder / REPORT
         if not path.exists():
             raise AuditError(f"{path}: no report yet; run `audit report {self.folder}`")
         with reading(path, hint=f"run `audit report {self.folder}` to write it again"):
-            read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            read: JsonObject = json.loads(path.read_text(encoding="utf-8"))
         return read
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 
 def sha256(data: bytes) -> str:
@@ -12,7 +11,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def canonical_digest(value: Any) -> str:
+def canonical_digest(value: object) -> str:
     """sha256, in hex, of the canonical JSON (sorted keys, no spaces) of plain data."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -16,6 +16,7 @@ EVERY = 10.0
 BAR = 24
 """Letters of a bar."""
 F = TypeVar("F", bound=Callable[..., Any])
+Item = TypeVar("Item")
 
 
 class Stopped(KeyboardInterrupt):
@@ -114,7 +115,7 @@ def stopping() -> Iterator[Stopping]:
     """While open, the first Ctrl-C or SIGTERM only asks to stop; the second stops at once."""
     asked = Stopping()
 
-    def on_signal(number: int, frame: Any) -> None:
+    def on_signal(number: int, frame: object) -> None:
         if asked():
             raise Stopped(number)
         asked.number = number
@@ -127,11 +128,11 @@ def stopping() -> Iterator[Stopping]:
 def stoppable(command: F) -> F:
     """Have Ctrl-C and SIGTERM end a command alike: what is written is kept, exit 130 or 143."""
 
-    def at_once(number: int, frame: Any) -> None:
+    def at_once(number: int, frame: object) -> None:
         raise Stopped(number)
 
     @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: object, **kwargs: object) -> Any:
         try:
             with _handling(at_once):
                 return command(*args, **kwargs)
@@ -159,7 +160,7 @@ def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
             signal.signal(number, old)
 
 
-def until(items: list[Any], stopped: Callable[[], bool]) -> Iterator[Any]:
+def until(items: list[Item], stopped: Callable[[], bool]) -> Iterator[Item]:
     """The items, one by one, until it is asked to stop."""
     for item in items:
         if stopped():

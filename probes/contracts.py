@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from harness.json_types import JsonObject
 from harness.spec.json_schema import Described
 
 if TYPE_CHECKING:
@@ -190,6 +191,7 @@ class Figure:
         probe: name of the probe; set when the analyses are put together.
         subject: of what: {"attribute": …, "instrument": …}; empty where it is of the whole run.
         ranking: whether it ranks the arms, which is shown first.
+        leads: whether it stands open under the answer.
     """
 
     id: str
@@ -200,6 +202,7 @@ class Figure:
     probe: str = ""
     subject: dict[str, str] = field(default_factory=dict)
     ranking: bool = False
+    leads: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError where the kind is unknown or the table lacks a column of its kind."""
@@ -259,7 +262,7 @@ class Instrument(Protocol):
     An instrument may declare `metrics`, a tuple of `MetricSpec` whose columns its table has: each
     can be gated. Where it has several rows a cell, `by_cell(table)` gives one a cell."""
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version, configuration and weights digest: what the scores' folder is named by."""
         ...
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from math import nan
-from typing import Any
 
 import pandas as pd
 
+from harness.json_types import JsonObject
 from probes.contracts import Figure, Finding, MetricSpec, Reference
 from probes.old_rows import old_figure, old_row
 
@@ -24,7 +24,7 @@ COLUMNS = ("id", "probe", *OF_METRIC, *FLAT[2:], *OF_REFERENCE, "targets")
 NUMBERS = ("value", "low", "high", "p", "p_unadjusted", *OF_REFERENCE)
 
 
-def as_row(finding: Finding) -> dict[str, Any]:
+def as_row(finding: Finding) -> JsonObject:
     """A finding as one flat mapping; its subject and its targets are mappings in it."""
     metric, reference = finding.metric, finding.reference
     row = {name: getattr(finding, name) for name in FLAT}
@@ -55,7 +55,7 @@ def targets_text(targets: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {share:.3g}".strip() for name, share in targets.items())
 
 
-def from_row(row: Mapping[str, Any]) -> Finding:
+def from_row(row: JsonObject) -> Finding:
     """A finding of a row of report.json, in which a number that was not measured is null.
 
     Rows of 0.1.0, which say less, are read by `old_row`.
@@ -75,13 +75,13 @@ def from_row(row: Mapping[str, Any]) -> Finding:
     return Finding(**known | {"metric": metric, "subject": subject, "reference": reference})
 
 
-def figure_row(figure: Figure) -> dict[str, Any]:
+def figure_row(figure: Figure) -> JsonObject:
     """A figure as report.json holds it."""
     row = {f.name: getattr(figure, f.name) for f in fields(Figure)}
     return row | {"table": figure.table.to_dict("records")}
 
 
-def figure_from_row(row: Mapping[str, Any]) -> Figure:
+def figure_from_row(row: JsonObject) -> Figure:
     """A figure of report.json; what is no figure of its kind is shown as its table.
 
     Raises:
@@ -91,7 +91,8 @@ def figure_from_row(row: Mapping[str, Any]) -> Figure:
     words = {name: str(row[name]) for name in ("id", "caption", "alt", "probe")}
     subject = {str(k): str(v) for k, v in row["subject"].items()}
     held = {**words, "table": pd.DataFrame(row["table"]), "subject": subject}
+    leads = bool(row.get("leads", False))
     try:
-        return Figure(kind=row["kind"], ranking=bool(row["ranking"]), **held)
+        return Figure(kind=row["kind"], ranking=bool(row["ranking"]), leads=leads, **held)
     except ValueError:
-        return Figure(kind="table", **held)
+        return Figure(kind="table", leads=leads, **held)

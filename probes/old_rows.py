@@ -7,18 +7,17 @@ are read from words.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
+from harness.json_types import JsonObject
 from probes.contracts import MetricKind
 
 TARGET = re.compile(r"(?:(.*\S)\s+)?(\d*\.?\d+)\s*(%|% each)?")
 AGAINST = {"baseline", "against", "versus"}
 
 
-def old_row(row: Mapping[str, Any]) -> dict[str, Any]:
+def old_row(row: JsonObject) -> JsonObject:
     """A row of an old report.json as `probes.finding_rows.from_row` takes it.
 
     Raises:
@@ -43,7 +42,7 @@ def old_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def old_figure(row: Mapping[str, Any]) -> dict[str, Any]:
+def old_figure(row: JsonObject) -> JsonObject:
     """A figure of an old report.json, of which only the id says whose and of what it is."""
     parts = str(row["id"]).split("/")
     of_attributes = ("shares", "ranking", "intersection", "disagreement", "agreement")
@@ -71,7 +70,7 @@ def old_subjects(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table.drop(columns="subject"), held], axis=1)
 
 
-def _kind(row: Mapping[str, Any]) -> MetricKind:
+def _kind(row: JsonObject) -> MetricKind:
     metric = str(row["metric"]).lower()
     if "difference" in metric or AGAINST & {*row["subject"]}:
         return "shift"

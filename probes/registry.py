@@ -82,7 +82,7 @@ def _broken() -> dict[str, AnyProbe]:
     return failed
 
 
-def mistakes_in(named: Mapping[str, Any]) -> list[str]:
+def mistakes_in(named: Mapping[str, object]) -> list[str]:
     """What is wrong with the probes and options that a spec names, one line each.
 
     Args:

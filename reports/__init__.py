@@ -9,7 +9,9 @@ formats in `formats/`. What it says of a number is decided by the finding's own 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.json_types import JsonObject
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,11 +38,11 @@ class ReportData(NamedTuple):
     """
 
     title: str
-    audited: list[dict[str, Any]]
-    settings: dict[str, Any]
+    audited: list[JsonObject]
+    settings: JsonObject
     findings: list[Finding]
     figures: list[Figure]
     attrition: pd.DataFrame
-    provenance: dict[str, Any]
+    provenance: JsonObject
     reproduce: list[str]
     images: Callable[[str], bytes | None]

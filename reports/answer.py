@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import isfinite
-from typing import NamedTuple
 
 from probes.contracts import Finding
-from reports import off_target
+from reports import off_target, vae_answer
 from reports.off_target import Case, Group, case_of, plural
 from reports.sentences import attribute, sentence
+from reports.statement import Statement
 from reports.text import clip, percent, points, quoted
 from reports.verdicts import verdict
 
@@ -27,37 +27,20 @@ MOST_WAYS, MOST_WORST = 5, 2
 SWAPS = ("checkpoint", "vae", "adapters", "negative")
 
 
-class Statement(NamedTuple):
-    """One sentence of the answer.
-
-    Attributes:
-        lead: What holds: who, of what, how often.
-        details: The cases, numbers and limits behind it; '' where the lead says all.
-        effect: How large the effect is, as a share from 0 to 1; NaN where it is in other units.
-        apart: Whether it says that something is off target or differs.
-        findings: Ids of the findings that it rests on, the strongest first.
-    """
-
-    lead: str
-    details: str
-    effect: float
-    apart: bool
-    findings: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        """Lead and details as one sentence."""
-        return f"{self.lead}: {self.details}." if self.details else f"{self.lead}."
-
-
 def answer(findings: Sequence[Finding]) -> list[Statement]:
     """The answer of a report: what failed, then the largest effects; what is not off target last.
 
     Args:
         findings: All findings, adjusted over the report.
     """
-    stated = [*_of_attributes(findings), *_of_swaps(findings), *_of_others(findings)]
+    stated = [
+        *_of_attributes(findings),
+        *_of_swaps(findings),
+        *vae_answer.statements(findings),
+        *_of_others(findings),
+    ]
     stated.sort(key=lambda s: (not s.apart, -s.effect if isfinite(s.effect) else 0.0))
+    stated = vae_answer.closest(findings) + stated
     failed = [f for f in findings if f.status == "failed"]
     if failed:
         named = clip(f"{failed[0].probe}: {failed[0].note}", 200)
@@ -165,8 +148,10 @@ def _of_others(findings: Sequence[Finding]) -> list[Statement]:
     for f in findings:
         if not f.headline or not f.family or verdict(f) != "apart":
             continue
+        if f.probe == vae_answer.PROBE and "arm" in f.subject:
+            continue  # said above
         if f.metric.kind == "distance" or (f.metric.kind == "shift" and f.reading):
-            continue  # told above
+            continue  # said above
         if f.metric.kind == "share":
             continue
         held.setdefault(f.metric.name, []).append(f)

@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from probes.contracts import Finding
 from reports import ReportData
 from reports.answer import answer
@@ -123,7 +124,7 @@ def results(data: ReportData) -> list[EvalResult]:
     ]
 
 
-def _arguments(finding: Finding) -> dict[str, Any]:
+def _arguments(finding: Finding) -> JsonObject:
     """What a number means nothing without; what is not known is left out."""
     numbers = {
         "low": finding.low,
@@ -131,7 +132,7 @@ def _arguments(finding: Finding) -> dict[str, Any]:
         "null": finding.reference.null,
         "p": finding.p,
     }
-    held: dict[str, Any] = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
+    held: JsonObject = {k: _rounded(v) for k, v in numbers.items() if isfinite(v)}
     known = {"n": finding.n} | held
     return known | ({"instrument": clip(finding.instrument, 80)} if finding.instrument else {})
 

@@ -170,11 +170,11 @@ def in_one_order(table: pd.DataFrame, ranking: bool) -> list[str]:
     if ranking:
         return list(dict.fromkeys(table["label"]))
     means = table.groupby(["facet", "label"], sort=False)["value"].mean()
-    order: list[str] = []
+    order: dict[str, None] = {}
     for facet in dict.fromkeys(table["facet"]):
         own = means.loc[facet].sort_values(ascending=False, kind="stable", na_position="last")
-        order += [label for label in own.index if label not in set(order)]
-    return order
+        order |= {label: None for label in own.index if label not in order}
+    return list(order)
 
 
 def shorten(rows: pd.DataFrame, order: Sequence[str], ranking: bool) -> tuple[pd.DataFrame, str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from harness.json_types import JsonObject
 from reports import ReportData
 from reports.tables import show
 from reports.text import clip
@@ -38,9 +39,9 @@ def tiles(data: ReportData, cards: list[Card]) -> list[tuple[str, str]]:
     return [*out, (f"{len(data.findings):,}", "findings")]
 
 
-def audited_cards(audited: list[dict[str, Any]]) -> list[Card]:
+def audited_cards(audited: list[JsonObject]) -> list[Card]:
     """One card a checkpoint, with the digests of its components, and one a VAE."""
-    held: dict[tuple[str, str, str], dict[str, Any]] = {}
+    held: dict[tuple[str, str, str], JsonObject] = {}
     for one in audited:
         name, kind = (clip(one.get(key) or "–", 120) for key in ("name", "kind"))
         vae = kind.upper() == "VAE"
@@ -59,7 +60,7 @@ def audited_cards(audited: list[dict[str, Any]]) -> list[Card]:
     return sorted(cards, key=lambda c: c.kind == "VAE")
 
 
-def entries(values: dict[str, Any]) -> list[tuple[str, str, bool]]:
+def entries(values: JsonObject) -> list[tuple[str, str, bool]]:
     """(key, value, whether it is a digest or path) of the first entries; long values are cut."""
     out = []
     for key, value in list(flat(values).items())[:MAX_ENTRIES]:
@@ -69,9 +70,9 @@ def entries(values: dict[str, Any]) -> list[tuple[str, str, bool]]:
     return out
 
 
-def flat(values: dict[str, Any]) -> dict[str, Any]:
+def flat(values: JsonObject) -> JsonObject:
     """Mappings within mappings told as one, their keys joined; at most two levels down."""
-    out: dict[str, Any] = {}
+    out: JsonObject = {}
     for key, value in values.items():
         if isinstance(value, dict):
             out |= {f"{key} · {k}": v for k, v in value.items()}

@@ -7,20 +7,22 @@ thumbnails, tables) add up to 7 MB; what is left over is counted in plain words.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from harness.json_types import JsonObject
 from probes.contracts import Figure, Finding
 from probes.error_control import is_test
 from reports import ReportData
-from reports.answer import Statement, answer
+from reports.answer import answer
 from reports.charts import PLOTS, Drawing, Picture, draw
 from reports.formats.csv import csv_bytes
 from reports.grids import Images, Place, file_name, is_grid, picture, read_grid, thumbnail
 from reports.headline import Links, headline
 from reports.overview import audited_cards, entries, tiles
 from reports.sentences import sentence
+from reports.statement import Statement
 from reports.strips import behind, strip_of
 from reports.tables import Budget, Table, findings_table, make_table, markup_size
 from reports.templating import data_uri
@@ -81,7 +83,7 @@ class PageGrid(NamedTuple):
     anchor: str
 
 
-def compose(data: ReportData) -> dict[str, Any]:
+def compose(data: ReportData) -> JsonObject:
     """Everything that the template sets."""
     charts = Budget(CHART_BYTES, MAX_CHARTS)
     pictures = Budget(PICTURE_BYTES, MAX_PICTURES)
@@ -97,15 +99,23 @@ def compose(data: ReportData) -> dict[str, Any]:
         (f for f in data.findings if not is_measured(f)), key=lambda f: f.status != "failed"
     )
     others = [e for e in data.figures if not is_grid(e)]
+    leading = [e for e in others if e.leads]
     ranking = [e for e in others if e.ranking]
-    figures = [e for e in others if not e.ranking]
+    figures = [e for e in others if not e.ranking and not e.leads]
     grids = [e for e in data.figures if is_grid(e) and e.id not in seen]
     figures.sort(key=lambda e: not _of_attribute(e))
-    shown = [*figures[:MAX_FIGURES], *ranking[:MAX_FIGURES], *grids[:MAX_GRIDS], *seen.values()]
+    shown = [
+        *leading,
+        *figures[:MAX_FIGURES],
+        *ranking[:MAX_FIGURES],
+        *grids[:MAX_GRIDS],
+        *seen.values(),
+    ]
     anchors = {e.id: f"figure-{i}" for i, e in enumerate(shown, 1)}
     links = Links(shown, anchors, seen)
     worded = [headline(f, links) for f in heads[:MAX_HEADLINES]]
     # What a reader needs most draws on the budgets first.
+    leads = [figure(e, anchors[e.id], known, charts, tables) for e in leading]
     lost = make_table(attrition(data.attrition), tables, TABLE_ROWS)
     listed = findings_table(data.findings, tables, MAX_FINDINGS)
     drawn = [figure(e, anchors[e.id], known, charts, tables) for e in figures[:MAX_FIGURES]]
@@ -115,6 +125,8 @@ def compose(data: ReportData) -> dict[str, Any]:
         "title": clip(data.title, 200),
         "tiles": tiles(data, cards),
         "answer": told,
+        "leading": leads,
+        "imported": "sampler" not in data.settings,
         "audited": cards[:MAX_AUDITED],
         "audited_more": max(0, len(cards) - MAX_AUDITED),
         "settings": entries(data.settings),

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import altair as alt
 import pandas as pd
 
+from harness.json_types import JsonObject
 from reports.text import clip
 
 NARROW, WIDE = 360, 1000
@@ -62,7 +63,7 @@ class Scale(NamedTuple):
         """As Vega-Lite's axis, with few ticks."""
         if not self.share:
             return alt.Axis(tickCount=5, tickSize=0)
-        ticks: dict[str, Any] = {"tickCount": 5}
+        ticks: JsonObject = {"tickCount": 5}
         if self.high == 1:
             ticks = {"values": [0, 0.25, 0.5, 0.75, 1]}
         label = "format(100 * datum.value, '.3~g') + ' %'"
@@ -99,7 +100,7 @@ def bar(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int) 
     )
     y = alt.Y("label:N", scale=alt.Scale(domain=list(names.values())), title=None, axis=axis)
     x = alt.X("value:Q", title=None, scale=scale.vega(), axis=scale.axis())
-    place: dict[str, Any] = {"y": y}
+    place: JsonObject = {"y": y}
     if side_by_side:
         offset = alt.Scale(domain=groups, paddingOuter=0.6)
         place["yOffset"] = alt.YOffset("group:N", sort=groups, scale=offset)
@@ -137,7 +138,7 @@ def line(rows: pd.DataFrame, styles: dict[str, Style], scale: Scale, width: int)
         x = alt.X("x:O", title=None, sort=None, axis=axis)
     y = alt.Y("value:Q", title=None, scale=scale.vega(), axis=scale.axis())
     base = alt.Chart(rows).encode(x=x, color=_color(styles))
-    layers: list[Any] = []
+    layers: list[alt.Chart] = []
     if rows["target"].notna().any():
         target = alt.Chart(rows.dropna(subset=["target"])[["target"]].drop_duplicates())
         layers.append(target.mark_rule(color=TARGET, strokeDash=[4, 3]).encode(y="target:Q"))
@@ -191,8 +192,8 @@ def _shape(styles: dict[str, Style]) -> alt.Shape:
     return alt.Shape("group:N", scale=scale, legend=None)
 
 
-def _reference_layers(data: pd.DataFrame, y: alt.Y, scale: Scale) -> list[Any]:
-    layers: list[Any] = []
+def _reference_layers(data: pd.DataFrame, y: alt.Y, scale: Scale) -> list[alt.Chart]:
+    layers: list[alt.Chart] = []
     if scale.low < 0:
         zero = alt.Chart(pd.DataFrame({"zero": [0.0]}))
         layers.append(zero.mark_rule(color=MUTED, strokeWidth=1).encode(x="zero:Q"))
@@ -206,7 +207,7 @@ def _reference_layers(data: pd.DataFrame, y: alt.Y, scale: Scale) -> list[Any]:
     return layers
 
 
-def _themed(layers: list[Any], width: int, height: Any) -> Plot:
+def _themed(layers: list[alt.Chart], width: int, height: float | alt.Step) -> Plot:
     chart = alt.layer(*layers).properties(
         width=width,
         height=height,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -104,7 +104,7 @@ def markup_size(cells: Iterable[str]) -> int:
     return sum(MARKUP + len(escape(cell).encode()) for cell in cells)
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """One value as text: numbers short, lists joined, nothing as '–'."""
     if isinstance(value, dict):
         return clip(", ".join(f"{k}: {show(v)}" for k, v in value.items()), CELL_TEXT)

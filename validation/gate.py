@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -18,6 +17,7 @@ from diffusers import UNet2DConditionModel
 from audit.gate import baseline, sample_size, verdict
 from audit.pipeline.run import complete
 from audit.pipeline.session import open_audit
+from harness.json_types import JsonObject
 from reference import component
 from validation import shares
 from validation.shares import FIRST_SEED, Check
@@ -60,7 +60,7 @@ def run(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     )
 
 
-def check(name: str, record: dict[str, Any], word: str, code: int) -> Check:
+def check(name: str, record: JsonObject, word: str, code: int) -> Check:
     """One verdict against what it must be."""
     found = verdict.exit_code(record)
     said = f"{record['verdict']}, exit {found}: {record['message']}"
@@ -92,7 +92,7 @@ def write_spec(
 ) -> Path:
     """A spec of reference checkpoints; `denoiser` replaces that of all of them."""
     own = {"denoiser": denoiser} if denoiser else {}
-    spec: dict[str, Any] = {
+    spec: JsonObject = {
         "name": name,
         "checkpoints": {c: {"source": f"reference:{c}"} | own for c in checkpoints},
         "seeds": {"count": seeds, "start": FIRST_SEED},

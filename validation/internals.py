@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from scipy.stats import binom
 from audit.pipeline import analyse
 from audit.pipeline.run import complete
 from audit.pipeline.session import Audit, open_audit
+from harness.json_types import JsonObject
 from probes.contracts import Finding
 from probes.latents.probe import FINAL
 from probes.negatives.probe import dose_name
@@ -63,7 +63,7 @@ def negatives(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     Negatives change how the classifier errs, so its errors are measured at every dose, on
     images of `balanced` from other seeds.
     """
-    shared: dict[str, Any] = {
+    shared: JsonObject = {
         "guidance": 3,
         "probes": {"attributes": {}, "negatives": {"negatives": list(NEGATIVES)}},
     }
@@ -194,7 +194,7 @@ def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     The prompts name role, gender, tone and style, so that a prompt left out has its role in
     others. Of a role that no other prompt names much less can be read, and that is told too.
     """
-    shared: dict[str, Any] = {
+    shared: JsonObject = {
         "checkpoints": {"balanced": "reference:balanced"},
         "guidance": 1,
         "probes": ["attributes", "latents"],
@@ -238,7 +238,9 @@ def latents(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
     )
 
 
-def final_latents(audit: Audit) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
+def final_latents(
+    audit: Audit,
+) -> tuple[NDArray[np.float64], NDArray[np.generic], NDArray[np.generic]]:
     """Final latents (n, width), genders as counted (n,), prompts (n,)."""
     frame = frame_of(audit, "world-gender")
     frame = frame[frame["outcome"].isin(GENDERS)]
@@ -257,7 +259,7 @@ def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         "denoiser": str((folder / "by-heart" / "unet").resolve()),
         "text_encoder": str((folder / "by-heart" / "text_encoder").resolve()),
     }
-    spec: dict[str, Any] = {
+    spec: JsonObject = {
         "checkpoints": {"by heart": {"source": "reference:balanced", **learned_parts}},
         "prompts": {"list": said},
         "guidance": 3,
@@ -289,7 +291,7 @@ def memory(folder: Path, say: Callable[[str], None]) -> Iterator[Check]:
         )
 
 
-def make(folder: Path, name: str, say: Callable[[str], None], **spec: Any) -> Audit:
+def make(folder: Path, name: str, say: Callable[[str], None], **spec: object) -> Audit:
     """Make and measure what a spec asks for."""
     audit = open_audit(write_spec(folder / f"{name}.yaml", name=name, **spec), folder / name)
     complete(audit, say)

@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from scipy import stats
 
 from audit.pipeline.run import complete
 from audit.pipeline.session import Audit, open_audit
+from harness.json_types import JsonObject
 from harness.plan.cells import arm_labels
 from harness.spec.attributes import load_attribute
 from probes.attributes.outcomes import counts_of, measured_errors, outcome_frame
@@ -58,9 +59,9 @@ class Check(NamedTuple):
 
 
 @cache
-def truth_table() -> dict[str, Any]:
+def truth_table() -> JsonObject:
     """`truth.yaml`: settings, and counts by checkpoint, guidance and role."""
-    loaded: dict[str, Any] = yaml.safe_load((HERE / "truth.yaml").read_text())
+    loaded: JsonObject = yaml.safe_load((HERE / "truth.yaml").read_text())
     return loaded
 
 
@@ -121,7 +122,7 @@ def make_run(
     return audit
 
 
-def write_spec(path: Path, **spec: Any) -> Path:
+def write_spec(path: Path, **spec: object) -> Path:
     """A spec's file: what is given, beyond or in place of the settings that validations share."""
     shared = {
         "prompts": {"suite": "demo"},

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from audit.pipeline.run import generate, score
 from audit.pipeline.session import Audit, open_audit
 from harness.errors import SpecError
 from harness.images.png import png_bytes
+from harness.json_types import JsonObject
 from probes.contracts import Finding
 from reference import oracle
 from reference.world import EXTRA, ROLES
@@ -234,7 +234,7 @@ def _pixels(audit: Audit, cells: list[str]) -> dict[str, np.ndarray]:
     plan = audit.run.read_plan()
     assert plan is not None
     where = plan.drop_duplicates("cell").set_index("cell")
-    held: dict[str, Any] = {}
+    held: JsonObject = {}
     for (unit, file), part in where.loc[cells].groupby(["unit", "vae_file"], sort=False):
         table = audit.run.read_images(str(unit), str(file)).set_index("cell")["png"]
         for cell in part.index:

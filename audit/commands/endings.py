@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,13 +13,14 @@ from harness.terminal import out as put
 from harness.terminal import say
 
 if TYPE_CHECKING:
+    from audit.pipeline.session import Audit
     from probes.contracts import Finding
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
-def work(audit: Any) -> Path:
+def work(audit: Audit) -> Path:
     """Plan, generate, score, analyse and report one audit; returns the report's path.
 
     Where nothing has changed since it was finished, nothing is done and no model is loaded.
@@ -53,18 +54,16 @@ def put_answer(findings: Sequence[Finding]) -> None:
 
 def kept_findings(report: Path) -> list[Finding]:
     """The findings of a report's folder; none where they cannot be read."""
-    import json
-
-    from probes.finding_rows import from_row
+    from harness.errors import AuditError
+    from reports.formats import json
 
     try:
-        rows = json.loads((report / "report.json").read_text(encoding="utf-8"))["findings"]
-        return [from_row(row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError):
+        return json.read_findings(report / json.FILE)
+    except AuditError:
         return []
 
 
-def end(audit: Any, findings: Any, page: Path) -> None:
+def end(audit: Audit, findings: Sequence[Finding], page: Path) -> None:
     """Say the answer; end with exit code 1, after the report's path, where a part failed."""
     from audit.pipeline.run import problems
 

@@ -30,7 +30,7 @@ def one_line_errors(command: F) -> F:
     """End a command with one line where the user can act, and with a traceback where we must."""
 
     @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: object, **kwargs: object) -> Any:
         try:
             return command(*args, **kwargs)
         except SpecMistakes as error:
@@ -62,7 +62,7 @@ def say_bug(error: Exception) -> None:
     )
 
 
-def reported(run: Callable[[], Any]) -> Any:
+def reported(run: Callable[[], object]) -> object:
     """Run click's own part of a command; its messages are escaped as all others."""
     try:
         code = run()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from audit.gate.baseline_file import load, save
 from audit.gate.side import SETTINGS, Side, needed_instruments
 from audit.pipeline.margins import Gated, gated
 from harness.errors import AuditError, SpecError
+from harness.json_types import JsonObject
 from harness.spec.prompts import resolve_prompts
 from harness.spec.schema import Spec, parse_spec, read_own_spec
 from harness.spec.sections import GateSpec
@@ -94,8 +94,8 @@ def _arm_name(checkpoint: str, vae: str, adapters: str) -> str:
     return f"{checkpoint},{vae}" + ("" if adapters == "none" else f",{adapters}")
 
 
-def _settings(part: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
+def _settings(part: pd.DataFrame, folder: Path) -> JsonObject:
+    settings: JsonObject = {}
     for name in SETTINGS:
         values = part[name].unique().tolist()
         if len(values) > 1:
@@ -160,7 +160,7 @@ def _cells(
     return cells
 
 
-def about(one: Gated) -> dict[str, Any]:
+def about(one: Gated) -> JsonObject:
     """What the gate must know of a declared metric, as a baseline file keeps it."""
     metric = one.metric
     span = metric.span if np.isfinite(metric.span) else None
@@ -181,7 +181,7 @@ def _cosines(cells: pd.DataFrame, embeddings: pd.Series) -> list[list[float | No
     return rows
 
 
-def _findings(run: Run, checkpoint: str, vae: str) -> list[dict[str, Any]]:
+def _findings(run: Run, checkpoint: str, vae: str) -> list[JsonObject]:
     table = run.read_table("findings.parquet")
     if table is None:
         return []

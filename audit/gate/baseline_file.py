@@ -32,6 +32,7 @@ from harness import __version__
 from harness.errors import AuditError, SpecError
 from harness.files.atomic import write_atomic
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.spec.schema import Spec, parse_spec
 from harness.text import slug
 from probes.attributes.outcomes import clip_readings
@@ -80,14 +81,14 @@ class _Content(BaseModel):
     format: str
     version: str
     arm: str
-    cells: dict[str, list[Any]]
+    cells: dict[str, list[object]]
     settings: dict[str, str | int | Number | bool | None]
     targets: dict[str, dict[str, dict[str, Number]]]
-    spec: dict[str, Any]
+    spec: JsonObject
     instruments: dict[str, str]
-    made_with: dict[str, Any]
-    audited: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
+    made_with: JsonObject
+    audited: list[JsonObject]
+    findings: list[JsonObject]
     measured: dict[str, _Measured] = {}
 
 
@@ -140,7 +141,7 @@ def load(path: Path) -> Side:
     return side
 
 
-def _spec(path: Path, raw: dict[str, Any]) -> Spec:
+def _spec(path: Path, raw: JsonObject) -> Spec:
     """The spec that a baseline keeps; of several mistakes in it the first is told."""
     try:
         return parse_spec(raw, path)
@@ -148,7 +149,7 @@ def _spec(path: Path, raw: dict[str, Any]) -> Spec:
         raise SpecError(str(error).split("\n", 1)[0]) from None
 
 
-def _content(path: Path) -> tuple[dict[str, Any], Any]:
+def _content(path: Path) -> tuple[JsonObject, Any]:
     """What the file holds, and the digest it carries."""
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
@@ -162,7 +163,7 @@ def _content(path: Path) -> tuple[dict[str, Any], Any]:
     return whole["content"], whole.get("digest")
 
 
-def _check_format(path: Path, content: dict[str, Any]) -> None:
+def _check_format(path: Path, content: JsonObject) -> None:
     found = re.fullmatch(rf"{NAME} (\d{{1,6}})", str(content.get("format")))
     if found is None:
         _refuse(path, f"its format is {str(content.get('format'))[:60]!r}, not '{NAME} {FORMAT}'")
@@ -177,12 +178,12 @@ def _check_format(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def _cells(path: Path, columns: dict[str, list[Any]]) -> pd.DataFrame:
+def _cells(path: Path, columns: dict[str, list[object]]) -> pd.DataFrame:
     """The cells' table, each column checked for what it may hold."""
     missing = [name for name in PLAIN if name not in columns]
     if missing:
         _refuse(path, f"cells: no column {missing[0]!r}")
-    checked: dict[str, list[Any]] = {}
+    checked: dict[str, list[object]] = {}
     for name, values in columns.items():
         kind = name if name in PLAIN else f"{name.partition(':')[0]}:"
         if kind not in COLUMNS:

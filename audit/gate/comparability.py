@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from audit.gate.baseline import Side, needed_instruments
+from harness.json_types import JsonObject
 
 
 def differences(baseline: Side, candidate: Side) -> list[str]:
@@ -45,7 +44,7 @@ def _prompts(those: list[str]) -> str:
     return "1 prompt is" if len(those) == 1 else f"{len(those)} prompts are"
 
 
-def _changed(what: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def _changed(what: str, a: JsonObject, b: JsonObject) -> list[str]:
     return [
         f"{what} {name}: {_short(a.get(name))} -> {_short(b.get(name))}"
         for name in dict.fromkeys([*a, *b])
@@ -53,21 +52,21 @@ def _changed(what: str, a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     ]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if value is None:
         return "not there"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _attributes(side: Side) -> dict[str, Any]:
+def _attributes(side: Side) -> JsonObject:
     words = {"title", "note", "target_source"}
     return {a.name: a.model_dump(mode="json", exclude=words) for a in side.spec.attributes}
 
 
-def _thresholds(side: Side) -> dict[str, Any]:
+def _thresholds(side: Side) -> JsonObject:
     return {n: f"cannot_tell_below {c.cannot_tell_below}" for n, c in side.spec.classifiers.items()}
 
 
-def _digests(side: Side, names: list[str]) -> dict[str, Any]:
+def _digests(side: Side, names: list[str]) -> JsonObject:
     return {n: side.instruments[n] for n in names if n in side.instruments}

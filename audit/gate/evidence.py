@@ -239,6 +239,6 @@ def size_of(n: NDArray[np.int_], estimand: Estimand) -> Floats:
     return np.where(prompts >= least, prompts * each, nan)
 
 
-def design_effect(seeds: Any) -> Any:
+def design_effect(seeds: Floats | float) -> Floats | float:
     """By how much cells of one prompt count for less than independent ones (Kish 1965)."""
     return 1 + INTRA_PROMPT * (seeds - 1)

@@ -7,7 +7,7 @@ only is not paired; what both planned and one lacks is attrition.
 from __future__ import annotations
 
 from math import nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from audit.gate.evidence import Bad
 from audit.gate.metric import Metric
 from audit.pipeline.margins import MARGINS, margin_of
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec
 from harness.spec.sections import GateSpec
 from harness.text import slug
@@ -179,7 +180,7 @@ class Grid:
         laid[self.at] = np.asarray(values, float)
         return laid
 
-    def cell(self, prompt: int, seed: int) -> dict[str, Any]:
+    def cell(self, prompt: int, seed: int) -> JsonObject:
         """A position's prompt, seed and cells."""
         here = (self.at[0] == prompt) & (self.at[1] == seed)
         found = self.rows[here].iloc[0]
@@ -286,7 +287,7 @@ def _of_likeness(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
     return made
 
 
-def _of_measured(grid: Grid, key: str, about: dict[str, Any]) -> list[Metric]:
+def _of_measured(grid: Grid, key: str, about: JsonObject) -> list[Metric]:
     """A metric that an instrument declares: against its direction, or either way where it has none.
 
     One that has no better direction is two metrics, a rise and a drop: it passes where both do,

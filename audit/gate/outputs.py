@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
+from harness.json_types import JsonObject
 from harness.terminal import plain
 
 if TYPE_CHECKING:
@@ -17,13 +18,13 @@ ILLEGAL_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ff
 NUMBERS = ("baseline", "candidate", "value", "low", "high", "worse_high", "p_adjusted", "margin")
 
 
-def lines(record: dict[str, Any]) -> list[str]:
+def lines(record: JsonObject) -> list[str]:
     """The verdict for a terminal: one line a metric, then the verdict."""
     said = [f"{m['verdict']:<12} {m['id']}: {_sentence(m)}" for m in record["metrics"]]
     return [*said, *record["notes"], *_cells(record), *_rate(record), _head(record)]
 
 
-def junit(record: dict[str, Any]) -> bytes:
+def junit(record: JsonObject) -> bytes:
     """The verdict as JUnit XML: one test case a metric."""
     cases = record["metrics"] or [
         {"id": "gate", "verdict": record["verdict"], "note": record["message"]}
@@ -47,7 +48,7 @@ def junit(record: dict[str, Any]) -> bytes:
     return told
 
 
-def markdown(record: dict[str, Any]) -> str:
+def markdown(record: JsonObject) -> str:
     """The verdict as Markdown: a heading, a table of the metrics, what was lost, false fails."""
     page = [f"## audit gate: {_escaped(_head(record))}", ""]
     if record["metrics"]:
@@ -69,12 +70,12 @@ def markdown(record: dict[str, Any]) -> str:
     return "\n".join(page) + "\n\n"
 
 
-def _head(record: dict[str, Any]) -> str:
+def _head(record: JsonObject) -> str:
     of = f", for {record['estimand']}" if record["metrics"] else ""
     return f"{record['verdict']}{of}: {record['message']}"
 
 
-def _sentence(metric: dict[str, Any]) -> str:
+def _sentence(metric: JsonObject) -> str:
     n = {k: _number(metric[k]) for k in NUMBERS}
     most = "" if metric["worse_high"] is None else f"worse by at most {n['worse_high']}, "
     text = (
@@ -86,7 +87,7 @@ def _sentence(metric: dict[str, Any]) -> str:
     return "; ".join(t for t in (text, needs, metric["note"]) if t)
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
+def _cells(record: JsonObject) -> list[str]:
     if "cells" not in record:
         return []
     c = record["cells"]
@@ -97,7 +98,7 @@ def _cells(record: dict[str, Any]) -> list[str]:
     ]
 
 
-def _rate(record: dict[str, Any]) -> list[str]:
+def _rate(record: JsonObject) -> list[str]:
     if not record["metrics"]:
         return []
     told = [

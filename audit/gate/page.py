@@ -5,9 +5,10 @@ All that it says stands in gate.json; the images are looked up in the runs that 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.images.stored import opened
+from harness.json_types import JsonObject
 from reports.grids import Images, thumbnail
 from reports.overview import entries
 from reports.templating import PAGE_BYTES, data_uri, template
@@ -34,7 +35,7 @@ class Scale(NamedTuple):
     alt: str
 
 
-def render(record: dict[str, Any], baseline: Images, candidate: Images) -> bytes:
+def render(record: JsonObject, baseline: Images, candidate: Images) -> bytes:
     """The page as UTF-8 HTML.
 
     Args:
@@ -74,7 +75,7 @@ def render(record: dict[str, Any], baseline: Images, candidate: Images) -> bytes
     return page
 
 
-def _metric(m: dict[str, Any], baseline: Images, candidate: Images) -> dict[str, Any]:
+def _metric(m: JsonObject, baseline: Images, candidate: Images) -> JsonObject:
     told = {k: number(_float(m[k])) for k in ("baseline", "candidate", "value", "low", "high")}
     pairs = [
         {
@@ -102,7 +103,7 @@ def _metric(m: dict[str, Any], baseline: Images, candidate: Images) -> dict[str,
     }
 
 
-def _scale(m: dict[str, Any]) -> Scale | None:
+def _scale(m: JsonObject) -> Scale | None:
     value, low, high, margin = (_float(m[k]) for k in ("value", "low", "high", "margin"))
     if value != value or margin != margin:
         return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
+from harness.json_types import JsonObject
 from harness.plan.cells import ARM
 from harness.spec.schema import Spec
 from harness.text import slug
@@ -34,14 +35,14 @@ class Side(NamedTuple):
 
     arm: str
     cells: pd.DataFrame
-    settings: dict[str, Any]
+    settings: JsonObject
     targets: dict[str, dict[str, dict[str, float]]]
     spec: Spec
     instruments: dict[str, str]
-    made_with: dict[str, Any]
-    audited: list[dict[str, Any]]
-    findings: list[dict[str, Any]]
-    measured: dict[str, dict[str, Any]] = {}  # noqa: RUF012
+    made_with: JsonObject
+    audited: list[JsonObject]
+    findings: list[JsonObject]
+    measured: dict[str, JsonObject] = {}  # noqa: RUF012
 
 
 def needed_instruments(spec: Spec) -> list[str]:

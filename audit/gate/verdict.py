@@ -21,6 +21,7 @@ from audit.gate.page import render
 from audit.gate.rates import DRAWS
 from harness.errors import AuditError
 from harness.files.atomic import write_atomic
+from harness.json_types import JsonObject
 from harness.store.run import Run
 from harness.terminal import plain_json
 from probes.statistics.intervals import Estimand
@@ -33,12 +34,12 @@ if TYPE_CHECKING:
 ESTIMANDS: tuple[Estimand, ...] = ("this suite", "prompts like these")
 
 
-def error(message: str) -> dict[str, Any]:
+def error(message: str) -> JsonObject:
     """The record of a gate that could not be had."""
     return {"verdict": "ERROR", "message": message, "metrics": [], "notes": []}
 
 
-def decide(baseline: Side, candidate: Side) -> dict[str, Any]:
+def decide(baseline: Side, candidate: Side) -> JsonObject:
     """Compare two arms; what cannot be compared is ERROR with the reason.
 
     Returns:
@@ -94,7 +95,7 @@ def decide(baseline: Side, candidate: Side) -> dict[str, Any]:
         "instruments": baseline.instruments,
         "gate": gate.model_dump(mode="json"),
     }
-    plain: dict[str, Any] = _plain(record)
+    plain: JsonObject = _plain(record)
     return plain
 
 
@@ -123,14 +124,14 @@ def make_candidate(spec: Path, folder: Path, baseline: Side, arm: str | None, sa
     return side_of_run(folder, arm, baseline.spec.gate)
 
 
-def exit_code(record: dict[str, Any], allow_inconclusive: bool = False) -> int:
+def exit_code(record: JsonObject, allow_inconclusive: bool = False) -> int:
     """0 pass, 1 regression, 2 error, 3 inconclusive (0 where that is allowed)."""
     code = EXIT_CODES[record["verdict"]]
     return 0 if allow_inconclusive and code == 3 else code
 
 
 def write(
-    record: dict[str, Any],
+    record: JsonObject,
     folder: Path,
     baseline: Path | None = None,
     candidate: Path | None = None,
@@ -165,7 +166,7 @@ def _pictures(folder: Path | None) -> Images:
     return lambda cell: pictures(cell) if cell in known else None
 
 
-def _beside(result: Result, estimand: Estimand) -> dict[str, Any]:
+def _beside(result: Result, estimand: Estimand) -> JsonObject:
     """What the estimand that was not chosen says of a metric."""
     kept = ("value", "low", "high", "worse_high", "p_adjusted", "needs")
     return {"estimand": estimand, "verdict": result.verdict} | {k: getattr(result, k) for k in kept}
@@ -173,7 +174,7 @@ def _beside(result: Result, estimand: Estimand) -> dict[str, Any]:
 
 def _guard_row(
     guard: Guarded, theirs: Guarded | None, other: Estimand, wanted: list[Metric], grid: Grid
-) -> dict[str, Any]:
+) -> JsonObject:
     """The prompt that moved most, as one more row of the metrics."""
     prompt = grid.prompts[guard.prompt]
     note = f"the prompt that moved most: {prompt!r}"
@@ -223,7 +224,7 @@ def _notes(baseline: Side, candidate: Side) -> list[str]:
     return notes
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """As JSON takes it: no numpy, None for what is not finite."""
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}

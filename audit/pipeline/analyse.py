@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +14,7 @@ from audit.pipeline import vae_table
 from audit.pipeline.session import Audit, read_errors, read_labels
 from audit.pipeline.text_scores import text_units
 from harness.errors import AuditError, SpecError, one_line
+from harness.json_types import JsonObject
 from harness.progress import Say
 from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
@@ -113,7 +113,8 @@ def report_data(
         audited=provenance["audited"],
         settings=settings_of(audit, plan) | provenance["made with"],
         findings=findings,
-        figures=figures
+        figures=vae_table.verdicts(findings)
+        + figures
         + strips(findings, plan, outcomes)
         + sheets(findings, plan)
         + grid_figures(plan, grids)
@@ -137,9 +138,11 @@ def report_data(
     )
 
 
-def settings_of(audit: Audit, plan: pd.DataFrame) -> dict[str, Any]:
+def settings_of(audit: Audit, plan: pd.DataFrame) -> JsonObject:
     """What held for all images; of images made elsewhere it is not known how."""
-    known: dict[str, Any] = {"prompts": len(audit.prompts)}
+    if (plan["kind"] == "round trip").any():
+        return {"images": int(plan["trajectory"].nunique())}
+    known: JsonObject = {"prompts": len(audit.prompts)}
     if (plan["kind"] != "made").all():
         return known | {"images": int(plan["trajectory"].nunique())}
     return known | {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from audit.pipeline.plan import begin, plan_audit
 from audit.pipeline.run import generate, score, working
 from audit.pipeline.session import Audit, open_audit
 from harness.errors import SpecError
+from harness.json_types import JsonObject
 from harness.progress import Say
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, Loras, Strength
@@ -55,7 +55,7 @@ def mixed(spec: Spec, a: str, b: str) -> Spec:
                 }
             )
     vaes = {"A": _source(one, "vae"), "B": _source(two, "vae")}
-    update: dict[str, Any] = {"checkpoints": mixes, "vaes": vaes, "baseline": None}
+    update: JsonObject = {"checkpoints": mixes, "vaes": vaes, "baseline": None}
     return spec.model_copy(update=update)
 
 

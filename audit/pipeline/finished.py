@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import reference
 from audit.pipeline.session import Audit
@@ -56,7 +55,7 @@ def state(audit: Audit) -> dict[str, str]:
     }
 
 
-def seen(path: Path) -> list[Any]:
+def seen(path: Path) -> list[object]:
     """What tells a file, or all files of a folder, from changed ones without reading them."""
     return [str(path), *(_identity(one) for one in files(path))]
 
@@ -70,7 +69,7 @@ def files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names))
 
 
-def strings(value: Any) -> Iterator[str]:
+def strings(value: object) -> Iterator[str]:
     """All texts in plain data, keys of mappings included: where a spec may name a file."""
     if isinstance(value, str):
         yield value
@@ -92,7 +91,7 @@ def _path_of(text: str, base: Path) -> list[Path]:
         return []
 
 
-def _identity(path: Path) -> list[Any]:
+def _identity(path: Path) -> list[object]:
     try:
         found = path.stat()
     except OSError:
@@ -100,7 +99,7 @@ def _identity(path: Path) -> list[Any]:
     return [str(path), found.st_size, found.st_mtime_ns, found.st_ino]
 
 
-def _code() -> list[Any]:
+def _code() -> list[object]:
     folders = [Path(import_module(name).__path__[0]) for name in CODE]
     return [_identity(p) for folder in folders for p in files(folder) if p.suffix == ".py"]
 

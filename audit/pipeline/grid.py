@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from harness.errors import SpecError
+from harness.errors import AuditError, SpecError
 from harness.files.atomic import write_atomic
 from harness.files.names import file_name
 from harness.store.damage import refuse
 from harness.store.run import Run
-from probes.finding_rows import from_row
 from reports.answer import answer
+from reports.formats import json
 from reports.image_grids import Pictures
 from reports.native_grids import Axes, choose, drawn, pages_of
 from reports.verdicts import headlines
-
-REPORT = "report/report.json"
 
 
 def write(
@@ -82,17 +79,15 @@ def worst_prompts(run: Run) -> list[str]:
     Raises:
         SpecError: The run has no report.
     """
+    report = run.folder / "report" / json.FILE
     try:
-        text = (run.folder / REPORT).read_text(encoding="utf-8")
-        findings = [from_row(row) for row in json.loads(text)["findings"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise SpecError(
-            f"{run.folder / REPORT}: no report to order by; run `audit report` first"
-        ) from None
+        findings = json.read_findings(report)
+    except AuditError:
+        raise SpecError(f"{report}: no report to order by; run `audit report` first") from None
     by_id = {f.id: f for f in findings}
-    told = [by_id[name] for statement in answer(findings) for name in statement.findings]
-    told += headlines(findings)
-    return list(dict.fromkeys(f.subject["prompt"] for f in told if "prompt" in f.subject))
+    named = [by_id[name] for statement in answer(findings) for name in statement.findings]
+    named += headlines(findings)
+    return list(dict.fromkeys(f.subject["prompt"] for f in named if "prompt" in f.subject))
 
 
 def _export(laid: Axes, shown: pd.DataFrame, images: Pictures, target: Path) -> int:

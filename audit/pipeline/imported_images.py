@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from harness.images.copies import keep_one_of_each, labels_of
 from harness.images.folder import GivenError, GivenImage
 from harness.images.pixels import CONVERTED
 from harness.images.png import png_bytes
+from harness.json_types import JsonObject
 from harness.models.open_clip_models import refuse_unknown
 from harness.plan.cells import Cell
 from harness.progress import Say
@@ -49,7 +50,7 @@ class Import(NamedTuple):
 
     audit: Audit
     plan: pd.DataFrame
-    provenance: dict[str, Any]
+    provenance: JsonObject
     images: Mapping[str, Sequence[GivenImage]]
     folder: Path
 
@@ -89,7 +90,7 @@ def given_audit(
     warnings = [*given.warnings_of(found), *_of_masks(images)]
     prompts = list(dict.fromkeys(i.prompt or NO_PROMPT for i in images))
     arms = list(dict.fromkeys(_arm(i) for i in images))
-    raw: dict[str, Any] = {
+    raw: JsonObject = {
         "name": folder.name,
         "checkpoints": dict.fromkeys(arms, FILE),
         "prompts": {"list": prompts},
@@ -155,7 +156,7 @@ def store_images(imported: Import, say: Say) -> pd.DataFrame:
     return plan
 
 
-def _record(cell: str, image: GivenImage, folder: Path) -> dict[str, Any]:
+def _record(cell: str, image: GivenImage, folder: Path) -> JsonObject:
     try:
         pixels = given.load_image(image.path)
     except GivenError as error:
@@ -273,7 +274,7 @@ def _seed(cell: Cell) -> int:
 
 def fitted(
     classifiers: Sequence[str], sizes: Sequence[tuple[int, int]], fit: Fit | None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JsonObject]:
     """Classifiers of the command line for a spec, with how they take images that are not square.
 
     Args:
@@ -287,7 +288,7 @@ def fitted(
     return {classifier_name(c): classifier_spec(c) | named for c in classifiers}
 
 
-def classifier_spec(text: str) -> dict[str, Any]:
+def classifier_spec(text: str) -> JsonObject:
     """A classifier as the command line names it: ARCHITECTURE:TAG, or a source with a prefix.
 
     Raises:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import yaml
@@ -15,6 +14,7 @@ import yaml
 from audit.pipeline.session import Audit, read_errors, read_labels
 from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator
+from harness.json_types import JsonObject
 from harness.models.digests import digest_of, scheduler_digest
 from harness.models.lora import digest_of_lora
 from harness.models.prompt_syntax import warnings_of
@@ -28,7 +28,7 @@ ON_LAYERS = ("attention", "activations", "guidance")
 LIBRARIES = ("torch", "diffusers", "transformers", "open_clip_torch", "numpy", "pillow")
 
 
-def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, dict[str, Any]]:
+def plan_audit(audit: Audit, say: Say) -> tuple[pd.DataFrame, JsonObject]:
     """Look at every checkpoint, name what it is, and lay out all cells.
 
     Returns:
@@ -123,7 +123,7 @@ def _examined(
     return arm, audited
 
 
-def begin(audit: Audit, plan: pd.DataFrame, provenance: dict[str, Any]) -> None:
+def begin(audit: Audit, plan: pd.DataFrame, provenance: JsonObject) -> None:
     """Write spec, plan and provenance; refuse to mix pixels of two set-ups in one run.
 
     Raises:

@@ -15,7 +15,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from audit.pipeline.imported_images import FILE, NO_PROMPT, given_cell
+from audit.pipeline.imported_images import FILE, given_cell
 from audit.pipeline.plan import LIBRARIES
 from audit.pipeline.round_trip_inputs import Picture
 from audit.pipeline.session import Audit
@@ -33,6 +33,7 @@ from harness.generate.executor import Outcome
 from harness.hashing import canonical_digest, sha256
 from harness.images.png import png_bytes
 from harness.images.stored import pixels
+from harness.json_types import JsonObject
 from harness.models.digests import digest_of
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import Codec, behaviour, codec, load_vae_alone
@@ -43,6 +44,9 @@ from harness.store.damage import lost
 from harness.store.run import Run
 from harness.store.run_folder import DiskFullError
 
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
 ORIGINAL = "original"
 CLASSES = tuple(VAE_CLASSES.values())
 
@@ -50,13 +54,13 @@ CLASSES = tuple(VAE_CLASSES.values())
 def round_trip_audit(
     name: str,
     pictures: list[Picture],
-    sources: Mapping[str, Any],
+    sources: Mapping[str, object],
     out: Path,
     longest: int,
     batch: int,
     attributes: Iterable[str] = (),
-    classifiers: Mapping[str, Any] | None = None,
-) -> tuple[Audit, pd.DataFrame, dict[str, Any], dict[str, Any]]:
+    classifiers: Mapping[str, object] | None = None,
+) -> tuple[Audit, pd.DataFrame, JsonObject, JsonObject]:
     """The audit, plan, provenance and loaded VAEs of a round trip. Nothing is written.
 
     Args:
@@ -82,7 +86,7 @@ def round_trip_audit(
         key: source if isinstance(source, str) else f"object:{type(source).__name__}"
         for key, source in sources.items()
     }
-    prompts = list(dict.fromkeys(p.prompt or NO_PROMPT for p in pictures))
+    prompts = list(dict.fromkeys(p.prompt for p in pictures))
     raw = {
         "name": name,
         "checkpoints": {FILE: FILE},
@@ -127,7 +131,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
         held = audit.run.images_path(str(unit), FILE).exists()
         if held and not any(lost(audit.run, m) for m in masks):
             continue
-        records: list[dict[str, Any]] = []
+        records: list[JsonObject] = []
         for cell in rows["cell"].drop_duplicates():
             picture = known[str(cell)]
             record = {"cell": cell, "png": None, "sha256": None, "reason": None}
@@ -154,7 +158,7 @@ def store_originals(audit: Audit, plan: pd.DataFrame, pictures: list[Picture]) -
 class RoundTripWorker:
     """Sends a unit's originals through every VAE that has not had them yet."""
 
-    def __init__(self, run: Run, vaes: Mapping[str, Any], batch: int, device: str) -> None:
+    def __init__(self, run: Run, vaes: Mapping[str, object], batch: int, device: str) -> None:
         self.run, self.batch = run, batch
         self.codecs: dict[str, Codec] = {
             name: codec(vae.to(device).eval() if isinstance(vae, CLASSES) else vae)
@@ -254,7 +258,7 @@ def shrunk_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     return (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
 
 
-def _digest(vae: Any) -> str:
+def _digest(vae: ModelMixin) -> str:
     """Of configuration and weights; of what it does, for an object without weights."""
     if isinstance(vae, torch.nn.Module) and vae.state_dict():
         return digest_of(vae)
@@ -279,15 +283,16 @@ def _plan(
     for picture in pictures:
         by_size.setdefault(shrunk_size(picture.size, longest), []).append(picture)
     seen: dict[str, int] = {}
+    places = {prompt: place for place, prompt in enumerate(prompts)}
     cells = []
     for alike in by_size.values():
         for start in range(0, len(alike), batch):
             part = alike[start : start + batch]
             unit = canonical_digest([cell_of(p, longest) for p in part])[:16]
             for picture in part:
-                prompt, own = picture.prompt or NO_PROMPT, cell_of(picture, longest)
+                prompt, own = picture.prompt, cell_of(picture, longest)
                 seed = seen[prompt] = seen.get(prompt, -1) + 1
-                base = given_cell(own, prompt, prompts.index(prompt), seed)
+                base = given_cell(own, prompt, places[prompt], seed)
                 base = base._replace(unit=unit, vae=ORIGINAL)
                 cells.append(base)
                 cells += [

@@ -25,6 +25,7 @@ class Picture(NamedTuple):
 
     digest: str
     prompt: str
+    """Its prompt; the file's name where none was found."""
     labels: Mapping[str, str]
     size: tuple[int, int]
     """Width and height; (0, 0) where it cannot be read."""
@@ -55,7 +56,7 @@ def images_of_folder(
         pictures.append(
             Picture(
                 image.sha256,
-                image.prompt,
+                image.prompt or image.name,
                 image.labels,
                 image.header.size,
                 lambda path=image.path: given.load_image(path),  # type: ignore[misc]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from harness.json_types import JsonObject
 from harness.spec.schema import Spec
 from probes.registry import registry
 
 
-def spec_schema() -> dict[str, Any]:
+def spec_schema() -> JsonObject:
     """JSON schema of the spec, for editors: probes by name, each with its options."""
     schema = Spec.model_json_schema()
-    shared: dict[str, Any] = schema["$defs"]
-    options: dict[str, Any] = {}
+    shared: JsonObject = schema["$defs"]
+    options: JsonObject = {}
     for name, probe in sorted(registry().items()):
         own = probe.Options.model_json_schema()
         shared |= own.pop("$defs", {})

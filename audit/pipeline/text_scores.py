@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.models.token_alignment import encoded_text, read_words
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, strengths
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from audit.pipeline.session import Audit
+    from harness.generate.sampling import Generator
+    from harness.models.families.base import Reader
     from harness.progress import Say
 
 FILE = "text"
@@ -133,8 +138,8 @@ COLUMNS = [
 
 
 def text_rows(
-    checkpoint: str, adapters: str, generator: Any, text: str, kinds: list[str]
-) -> list[dict[str, Any]]:
+    checkpoint: str, adapters: str, generator: Generator, text: str, kinds: list[str]
+) -> list[JsonObject]:
     """One text as one checkpoint gets it, a row for each encoder that reads it by itself.
 
     Returns:
@@ -152,7 +157,7 @@ def text_rows(
     ]
 
 
-def _read_by(reader: Any, shown: str, hidden: Any, about: dict[str, Any]) -> dict[str, Any]:
+def _read_by(reader: Reader, shown: str, hidden: Tensor, about: JsonObject) -> JsonObject:
     reading = read_words(reader.tokenizer, shown, reader.length)
     ids = reader.tokenizer(shown, truncation=True, max_length=reader.length)["input_ids"]
     states = hidden[reader.first : reader.first + reader.length].float().cpu().numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from audit.pipeline.imported_images import fitted
 from audit.pipeline.plan import begin
@@ -21,35 +20,19 @@ from audit.pipeline.round_trip_time import clock, pace
 from audit.pipeline.run import score, unmade, working
 from audit.pipeline.session import Audit
 from audit.pipeline.vae_inspection import examine
+from audit.pipeline.vae_table import COLUMNS, number_text
 from harness.errors import AuditError
 from harness.plan.cells import units_of
 from harness.progress import Progress, Say, stopping, until
 from harness.spec.attributes import load_attribute
 from probes.contracts import Finding
-from probes.vae.metrics import (
-    DELTA_E,
-    DETAIL_LOSS,
-    LIGHTNESS_SHIFT,
-    MS_SSIM,
-    PSNR,
-    SQUARED_ERROR,
-    SSIM,
-)
-
-COLUMNS = (
-    (PSNR, "PSNR dB", 1),
-    (SSIM, "SSIM", 3),
-    (MS_SSIM, "MS-SSIM", 3),
-    (DELTA_E, "ΔE", 2),
-    (DETAIL_LOSS, "detail lost", 3),
-    (LIGHTNESS_SHIFT, "L* shift", 2),
-)
+from probes.vae.metrics import PSNR, SQUARED_ERROR
 
 
 def run(
     images: Path,
     csv: Path | None,
-    vaes: tuple[str, ...] | Mapping[str, Any],
+    vaes: tuple[str, ...] | Mapping[str, object],
     out: Path,
     longest: int,
     batch: int,
@@ -152,14 +135,9 @@ def table(findings: list[Finding]) -> list[str]:
         row = [name]
         for metric, _, digits in COLUMNS:
             f = values.get((name, metric))
-            if f is None or f.status != "measured":
-                exact = values.get((name, SQUARED_ERROR))
-                same = metric == PSNR and exact is not None and exact.value == 0
-                row.append("exact" if same else "–")
-            elif f.low == f.low:
-                row.append(f"{f.value:.{digits}f} [{f.low:.{digits}f}, {f.high:.{digits}f}]")
-            else:
-                row.append(f"{f.value:.{digits}f}")
+            exact = values.get((name, SQUARED_ERROR))
+            same = metric == PSNR and f is None and exact is not None and exact.value == 0
+            row.append("exact" if same else number_text(f, digits))
         rows.append(row)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [

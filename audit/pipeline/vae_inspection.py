@@ -6,7 +6,7 @@ Written once into `vaes.json`, since all of it needs the weights; the report onl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,12 +17,16 @@ from audit.pipeline.round_trip_time import clock
 from audit.pipeline.session import Audit
 from audit.pipeline.vae_table import FILE
 from harness.images.stored import pixels
+from harness.json_types import JsonObject
 from harness.models.vae_files import VAE_CLASSES
 from harness.models.vae_identity import VaeIdentity, codec, compare, identify
 from harness.models.vae_precision import precision
 from harness.models.vae_scaling import RECONSTRUCTED, check_shift, check_vae_scale, settle
 from harness.progress import Say
 from harness.store.run import Run
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 MOST_PICTURES, MOST_SIDE = 48, 256
 """Images for the check of the scaling factor, and the side that they are cropped to."""
@@ -33,7 +37,7 @@ MOST_ACTIVATIONS = 4
 def examine(
     audit: Audit,
     plan: pd.DataFrame,
-    vaes: Mapping[str, Any],
+    vaes: Mapping[str, object],
     paces: Mapping[str, float],
     say: Say,
 ) -> list[str]:
@@ -55,7 +59,7 @@ def examine(
     audited = (audit.run.provenance() or {})["audited"]
     digests = {a["name"]: str(a["digest"]) for a in audited}
     known: list[VaeIdentity] = []
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     lines: list[str] = []
     for number, (name, vae) in enumerate(vaes.items(), 1):
         say(
@@ -63,12 +67,12 @@ def examine(
             f"activations in fp32{_about(paces.get(name), pictures)}"
         )
         one = identify(name, audit.spec.vaes[name], vae, digests[name])
-        row: dict[str, Any] = dict(one._asdict())
+        row: JsonObject = dict(one._asdict())
         kin = [(other, compare(other, one)) for other in known]
         row["kin"] = "; ".join(f"{kind} as {o.name}" for o, kind in kin if kind != "different")
         copies = [o.name for o, kind in kin if kind in ("the same file", "a copy")]
         if copies:
-            lines.append(f"{name} is {copies[0]} under another name")
+            lines.append(f"{name} has the same weights as {copies[0]}")
         known.append(one)
         row |= _examined(vae, pictures)
         if row["assumed"]:
@@ -94,7 +98,7 @@ def _about(pace: float | None, pictures: list[NDArray[np.uint8]]) -> str:
     return f", about {clock(pace * pixels * trips)}"
 
 
-def _examined(vae: Any, pictures: list[NDArray[np.uint8]]) -> dict[str, Any]:
+def _examined(vae: ModelMixin, pictures: list[NDArray[np.uint8]]) -> JsonObject:
     fitting = []
     if isinstance(vae, tuple(VAE_CLASSES.values())):
         step = codec(vae).step

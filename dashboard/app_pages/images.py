@@ -42,13 +42,10 @@ def by_swap() -> None:
         f"SELECT prompt, seed, min(place) AS first FROM plan p {where} GROUP BY 1, 2 ORDER BY 3",
         values,
     )
-    pages = max(1, -(-len(lines) // ROWS))
-    page = 1
-    if pages > 1:
-        page = min(st.pagination(pages, key="line", bind="query-params"), pages)
+    page = components.page_of(len(lines), ROWS, "line")
     if lines.empty:
         components.empty("No image passes these filters", "Take one of them away.")
-    for number, line in enumerate(lines.iloc[(page - 1) * ROWS : page * ROWS].itertuples()):
+    for number, line in enumerate(lines.iloc[page].itertuples()):
         rows = run.cells(chosen | {"prompt": [line.prompt], "seed": [line.seed]}, SWAPS + 1)
         with st.container(border=True):
             st.markdown(f"**{plain(line.prompt, 200)}** · seed {line.seed}")

@@ -2,13 +2,13 @@
 
 import secrets
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from dashboard import components, figures
 from dashboard.escaping import plain
 from dashboard.label_routes import SIDES
+from harness.json_types import JsonObject
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from probes.attributes import label_sampling
 
@@ -25,7 +25,7 @@ LABELLER = st.components.v2.component(
 
 def labeller_data(
     attribute: AttributeSpec, left: list[str], size: int, labeller: str
-) -> dict[str, Any]:
+) -> JsonObject:
     """What the labeller in the browser starts from.
 
     Args:
@@ -114,7 +114,7 @@ if mine not in st.session_state:
             st.error(f"The sample cannot be drawn: {plain(error)}")
             st.stop()
     st.session_state[mine] = labeller_data(attribute, left, size, labeller)
-data: dict[str, Any] = st.session_state[mine]
+data: JsonObject = st.session_state[mine]
 if data["queue"]:
     LABELLER(key=f"labeller {data['key']}", data=data, on_finished_change=lambda: None)
 else:

@@ -97,10 +97,7 @@ else:
             "Search", key="search", placeholder="a prompt, a metric …", bind="query-params"
         )
     rows = chosen(findings, pick | {"verdict": verdicts}, search, not all_of)
-    pages = max(1, -(-len(rows) // PER_PAGE))
-    page = 1
-    if pages > 1:
-        page = min(st.pagination(pages, key="page", bind="query-params"), pages)
+    page = components.page_of(len(rows), PER_PAGE, "page")
     if rows.empty:
         components.empty("No finding passes these filters", "Take one of them away.")
     st.caption(
@@ -108,7 +105,7 @@ else:
         "or, for a distance, what chance alone reaches in 95 % of runs."
     )
     dark = components.dark()
-    for place in rows.index[(page - 1) * PER_PAGE : page * PER_PAGE]:
+    for place in rows.index[page]:
         finding = run.findings[place]
         told = headline(finding)
         apart = told.verdict == "apart"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,7 +114,7 @@ def check(data: bytes, path: Path, strict: bool = True) -> int:
 # --- JSON and text ---
 
 
-def sealed_json(value: Any) -> bytes:
+def sealed_json(value: object) -> bytes:
     """A JSON file with a checksum; what is no object is put under the key 'value'."""
     whole = value if isinstance(value, dict) else {"value": value}
     whole = whole | {KEY: BLANK.decode()}
@@ -181,7 +182,7 @@ def array_digest(name: str, array: NDArray[np.generic] | torch.Tensor) -> str:
     return digest.hexdigest()
 
 
-def tensor_metadata(arrays: dict[str, Any], notes: str = "") -> dict[str, str]:
+def tensor_metadata(arrays: JsonObject, notes: str = "") -> dict[str, str]:
     """Metadata of a safetensors file: room for its checksum, the checksum of each tensor, notes."""
     digests = {name: array_digest(name, array) for name, array in arrays.items()}
     # One key only: safetensors writes several in random order.

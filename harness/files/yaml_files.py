@@ -92,7 +92,7 @@ def _check_depth(text: str | bytes, where: str, kind: type[AuditError]) -> None:
             depth -= 1
 
 
-def _children(node: Any) -> Iterator[Any]:
+def _children(node: yaml.Node) -> Iterator[yaml.Node]:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             yield key
@@ -101,12 +101,12 @@ def _children(node: Any) -> Iterator[Any]:
         yield from node.value
 
 
-def _check_size(root: Any, where: str, kind: type[AuditError]) -> None:
+def _check_size(root: yaml.Node, where: str, kind: type[AuditError]) -> None:
     """Refuse what grows beyond `MOST` values, or without end, where aliases are written out."""
     sizes: dict[int, int] = {}
     open_: set[int] = set()
 
-    def size(node: Any) -> int:  # as deep as the text is nested, and once a node
+    def size(node: yaml.Node) -> int:  # as deep as the text is nested, and once a node
         known = sizes.get(id(node))
         if known is not None:
             return known
@@ -127,7 +127,7 @@ def _check_size(root: Any, where: str, kind: type[AuditError]) -> None:
     size(root)
 
 
-def _check_scalars(root: Any, where: str, kind: type[AuditError]) -> None:
+def _check_scalars(root: yaml.Node, where: str, kind: type[AuditError]) -> None:
     stack, seen = [root], set()
     while stack:
         node = stack.pop()

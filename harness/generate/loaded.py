@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import AuditError, SpecError
 from harness.generate.sampling import Generator, extras_of
+from harness.json_types import JsonObject
 from harness.models import loading
 from harness.spec.schema import Spec
 
@@ -27,7 +28,7 @@ class Loaded(NamedTuple):
     name: str
     checkpoint: loading.Checkpoint
     generator: Generator
-    vaes: dict[str, Any]
+    vaes: JsonObject
 
 
 class Checkpoints:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from harness.models import loading, textual_inversion
 from harness.models.families import family
 from harness.models.lora import Adapters, Lora
@@ -27,6 +28,9 @@ from harness.spec.schema import Spec
 from harness.spec.sections import strengths
 from harness.taps import record as taps
 from harness.taps.trajectory import switching
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, ModelMixin
 
 
 class Extras(NamedTuple):
@@ -67,7 +71,7 @@ class Generator:
         AuditError: The pipeline takes no such extras.
     """
 
-    def __init__(self, pipe: Any, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
+    def __init__(self, pipe: DiffusionPipeline, batch_size: int, extras: Extras = Extras()) -> None:  # noqa: B008
         self.pipe = pipe
         self.family = family(pipe)
         self.batch_size = batch_size
@@ -81,7 +85,7 @@ class Generator:
         self._adapters = Adapters(pipe)
         self._spelled = textual_inversion.put_in(pipe, extras.embeddings)
         self._level = "none"
-        self._embeddings: dict[tuple[str, str], dict[str, Any]] = {}
+        self._embeddings: dict[tuple[str, str], JsonObject] = {}
 
     def adapt(self, level: str) -> None:
         """Have the LoRAs of one level of the factor 'adapters' act, and no others."""
@@ -98,7 +102,7 @@ class Generator:
         return "".join(part.text for part in self.read(text))
 
     @torch.no_grad()
-    def embed(self, text: str) -> dict[str, Any]:
+    def embed(self, text: str) -> JsonObject:
         """What the denoiser sees of a text, encoded alone and once."""
         key = (self._level, text)
         if key not in self._embeddings:
@@ -110,7 +114,7 @@ class Generator:
             self._embeddings[key] = made
         return self._embeddings[key]
 
-    def embed_negative(self, text: str) -> dict[str, Any]:
+    def embed_negative(self, text: str) -> JsonObject:
         """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
         return self.family.negative(text, self.embed(text))
 
@@ -129,7 +133,7 @@ class Generator:
         self.adapt(str(first.get("adapters", "none")))
         padded = _padded(list(range(len(rows))), self.batch_size)
         texts = [rows["text"].iloc[i] for i in padded]
-        arguments: dict[str, Any] = _stack([self.embed(t) for t in texts])
+        arguments: JsonObject = _stack([self.embed(t) for t in texts])
         if self.family.reads_negative(float(first["guidance"])):
             negatives = [rows["negative_text"].iloc[i] for i in padded]
             stacked = _stack([self.embed_negative(t) for t in negatives])
@@ -160,7 +164,7 @@ class Generator:
             latents = self.family.latents(made, int(first["height"]), int(first["width"]))
         return torch.Tensor.cpu(latents[: len(rows)])
 
-    def decode(self, vae: Any, latents: torch.Tensor) -> NDArray[np.float32]:
+    def decode(self, vae: ModelMixin, latents: torch.Tensor) -> NDArray[np.float32]:
         """Images (n, height, width, 3) in [0, 1]; NaN where the decoder overflowed."""
         padded = latents[_padded(list(range(len(latents))), self.batch_size)]
         drawn = loading.decode(vae, padded)[: len(latents)].float()
@@ -172,7 +176,7 @@ def _padded(items: list[int], size: int) -> list[int]:
     return items + [items[-1]] * (size - len(items))
 
 
-def _stack(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _stack(parts: list[JsonObject]) -> JsonObject:
     """Batches of one as one batch: tensors, or lists of texts."""
     whole = {key: [part[key] for part in parts] for key in parts[0]}
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ from harness.generate.executor import Outcome
 from harness.generate.loaded import Checkpoints
 from harness.generate.sampling import Generator
 from harness.images.png import write_images
+from harness.json_types import JsonObject
 from harness.plan.cells import Unit
 from harness.progress import Say
 from harness.store.damage import Damage, set_aside
@@ -25,6 +26,9 @@ from harness.store.run_folder import DiskFullError, free_bytes
 from harness.taps import record
 from harness.taps.record import Tap
 from harness.taps.trajectory import predicted_latents
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 
 class GenerateWorker:
@@ -49,7 +53,7 @@ class GenerateWorker:
         self.say, self.largest = say, 0
         self.run, self.checkpoints, self.spec = run, checkpoints, checkpoints.spec
         self.taps = list(taps)
-        self.vaes: dict[str, Any] = {}
+        self.vaes: JsonObject = {}
         self.writer = ThreadPoolExecutor(1)
         self.writing: tuple[Unit, Future[None]] | None = None
 
@@ -142,7 +146,7 @@ class GenerateWorker:
             made += len(images)
         return made
 
-    def _decode(self, generator: Generator, vae: Any, latents: torch.Tensor) -> Any:
+    def _decode(self, generator: Generator, vae: ModelMixin, latents: torch.Tensor) -> Any:
         """Decode; where memory is short the VAE is on the device only meanwhile."""
         if not self.spec.runtime.cpu_offload:
             return generator.decode(vae, latents)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.images.generation_text import Found
+from harness.json_types import JsonObject
 
 MAX_NODES = 3_000
 SETTINGS = {
@@ -57,7 +58,7 @@ KNOWN = (
 """Node types on the way from the saved image to its sampler that are known to pass it on."""
 
 Link = tuple[str, int]
-Nodes = Mapping[str, Mapping[str, Any]]
+Nodes = Mapping[str, Mapping[str, object]]
 
 
 class Way(NamedTuple):
@@ -85,7 +86,7 @@ def read_graph(text: str) -> Found:
         return Found(tool="ComfyUI", note="a ComfyUI graph too deep to be followed")
 
 
-def nodes_of(graph: object) -> dict[str, Mapping[str, Any]]:
+def nodes_of(graph: object) -> dict[str, Mapping[str, object]]:
     """The nodes of a graph in API format; empty where it is none, or has too many."""
     if not isinstance(graph, dict) or len(graph) > MAX_NODES:
         return {}
@@ -118,16 +119,16 @@ def _read(nodes: Nodes) -> Found:
     return found[0]._replace(tool="ComfyUI", note=named)
 
 
-def _kind(node: Mapping[str, Any]) -> str:
+def _kind(node: Mapping[str, object]) -> str:
     return str(node.get("class_type", ""))
 
 
-def _inputs(node: Mapping[str, Any]) -> dict[str, Any]:
+def _inputs(node: Mapping[str, object]) -> JsonObject:
     inputs = node.get("inputs")
     return inputs if isinstance(inputs, dict) else {}
 
 
-def _links(node: Mapping[str, Any]) -> dict[str, Link]:
+def _links(node: Mapping[str, object]) -> dict[str, Link]:
     """A node's inputs that come from other nodes: by name, the node and its output."""
     return {
         str(name): (str(value[0]), value[1])
@@ -136,11 +137,11 @@ def _links(node: Mapping[str, Any]) -> dict[str, Link]:
     }
 
 
-def _saves(node: Mapping[str, Any], word: str) -> bool:
+def _saves(node: Mapping[str, object], word: str) -> bool:
     return word in _kind(node).casefold() and bool(_pictures(node))
 
 
-def _pictures(node: Mapping[str, Any]) -> list[str]:
+def _pictures(node: Mapping[str, object]) -> list[str]:
     """The nodes that a node takes images or latents from, images first."""
     links = _links(node)
     named = [links[n][0] for n in (*IMAGE_INPUTS, *LATENT_INPUTS, "") if n in links]
@@ -188,7 +189,7 @@ class Walk:
         return Way(tuple(dict.fromkeys(samplers)), tuple(dict.fromkeys(unknown)))
 
 
-def _reworks(node: Mapping[str, Any]) -> bool:
+def _reworks(node: Mapping[str, object]) -> bool:
     """Whether a sampler goes on from the latent that it gets, rather than from noise."""
     inputs = _inputs(node)
     denoise, start = inputs.get("denoise", 1), inputs.get("start_at_step", 0)
@@ -278,7 +279,9 @@ class Texts:
                 self.whole = False
         return [text for text in dict.fromkeys(texts) if text]
 
-    def _joined(self, links: Mapping[str, Link], inputs: Mapping[str, Any], side: str) -> list[str]:
+    def _joined(
+        self, links: Mapping[str, Link], inputs: Mapping[str, object], side: str
+    ) -> list[str]:
         parts = []
         for key in ("string_a", "string_b"):
             value = inputs.get(key, "")

@@ -84,33 +84,35 @@ def read_easy(chunks: Mapping[str, str]) -> Found | None:
     return _easy(dict(chunks))
 
 
-def _easy(value: Mapping[str, Any]) -> Found:
+def _easy(value: Mapping[str, object]) -> Found:
     prompt, negative = (
         ("prompt", "negative_prompt") if "prompt" in value else ("Prompt", "Negative Prompt")
     )
     return _found(value, value.get(prompt), value.get(negative), "Easy Diffusion")
 
 
-def _swarm(value: Mapping[str, Any]) -> Found:
+def _swarm(value: Mapping[str, object]) -> Found:
     own = value["sui_image_params"]
     if not isinstance(own, dict):
         return Found(tool="SwarmUI", note="SwarmUI's text cannot be read")
     return _found(own, own.get("prompt"), own.get("negativeprompt"), "SwarmUI")
 
 
-def _fooocus(value: Mapping[str, Any]) -> Found:
+def _fooocus(value: Mapping[str, object]) -> Found:
     return _found(value, value.get("prompt"), value.get("negative_prompt"), "Fooocus")
 
 
-def _invoke(value: Mapping[str, Any]) -> Found:
+def _invoke(value: Mapping[str, object]) -> Found:
     model = value.get("model")
     if isinstance(model, dict):
         value = {**value, "model": model.get("name", model.get("model_name", ""))}
     return _found(value, value.get("positive_prompt"), value.get("negative_prompt"), "InvokeAI")
 
 
-def _invoke_of_2022(value: Mapping[str, Any]) -> Found:
+def _invoke_of_2022(value: Mapping[str, object]) -> Found:
     image = value["image"]
+    if not isinstance(image, dict):
+        return Found(tool="InvokeAI", note="InvokeAI's text cannot be read")
     said = image.get("prompt")
     if isinstance(said, list):
         texts = [p.get("prompt") for p in said if isinstance(p, dict)]
@@ -121,7 +123,7 @@ def _invoke_of_2022(value: Mapping[str, Any]) -> Found:
     return _found(image, prompt, negative, "InvokeAI")
 
 
-def _novel(value: Mapping[str, Any]) -> Found:
+def _novel(value: Mapping[str, object]) -> Found:
     """NovelAI's comment; from its fourth model on, characters have captions of their own."""
     said, negative = value.get("prompt"), value.get("uc")
     for key in ("v4_prompt", "v4_negative_prompt"):
@@ -144,11 +146,11 @@ def _captions(value: object) -> str:
     return "\n".join(t.strip() for t in texts if isinstance(t, str) and t.strip())
 
 
-def _draw_things(value: Mapping[str, Any]) -> Found:
+def _draw_things(value: Mapping[str, object]) -> Found:
     return _found(value, value.get("c"), value.get("uc"), "Draw Things")
 
 
-def _found(settings: Mapping[str, Any], prompt: object, negative: object, tool: str) -> Found:
+def _found(settings: Mapping[str, object], prompt: object, negative: object, tool: str) -> Found:
     if not isinstance(prompt, str) or not prompt.strip():
         return Found(tool=tool, note=f"{tool}'s text holds no prompt")
     return Found(

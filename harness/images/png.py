@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from harness.hashing import sha256
 from harness.images.a1111 import write_parameters
+from harness.json_types import JsonObject
 from harness.store.run import Run
 
 NAN_LATENTS = "NaN in the latents: the denoiser overflowed; try bfloat16 or float32"
@@ -45,7 +45,7 @@ def write_images(
         images: (rows, height, width, 3) in [0, 1]; NaN where the decoder overflowed.
         sound: Whether the latents of each row are finite.
     """
-    records: list[dict[str, Any]] = []
+    records: list[JsonObject] = []
     for row, image, finite in zip(rows.itertuples(), images, sound, strict=True):
         reason = _unusable(image) if finite else NAN_LATENTS
         if reason:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import transformers
@@ -30,8 +30,12 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from harness.errors import reason
+from harness.json_types import JsonObject
 from harness.models.safetensors_header import UNET, WeightsError, some
 from harness.models.traced_keys import names_in, traced
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 WHOLE = "name a file that holds the whole model"
 Tensors = dict[str, torch.Tensor]
@@ -83,7 +87,7 @@ def names_of(component: str, pipeline: str, names: list[str]) -> list[str]:
     return [n for n in names if n.startswith(starts)]
 
 
-def empty_model(config: dict[str, Any]) -> Any:
+def empty_model(config: JsonObject) -> ModelMixin:
     """The model that a configuration describes, without memory for its weights."""
     with init_empty_weights():
         if "_class_name" in config:
@@ -92,7 +96,7 @@ def empty_model(config: dict[str, Any]) -> Any:
         return kind(kind.config_class(**config))
 
 
-def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]) -> Tensors:
+def convert(path: Path, component: str, tensors: Tensors, config: JsonObject) -> Tensors:
     """A component's tensors from a file's, under the model's own names, all there and checked.
 
     The conversion is rehearsed on shapes, which tells the tensors that it would drop.
@@ -126,7 +130,7 @@ def convert(path: Path, component: str, tensors: Tensors, config: dict[str, Any]
     return {name: found[name.removeprefix("text_model.")] for name in expected}
 
 
-def _own_names(component: str, tensors: Tensors, config: dict[str, Any], model: Any) -> Tensors:
+def _own_names(component: str, tensors: Tensors, config: JsonObject, model: ModelMixin) -> Tensors:
     found = _renamed(component, tensors, config, model)
     # transformers 5.6 dropped this prefix from one of its two text encoders.
     found = {name.removeprefix("text_model."): tensor for name, tensor in found.items()}
@@ -137,7 +141,7 @@ def _own_names(component: str, tensors: Tensors, config: dict[str, Any], model: 
     return found
 
 
-def _renamed(component: str, tensors: Tensors, config: dict[str, Any], model: Any) -> Tensors:
+def _renamed(component: str, tensors: Tensors, config: JsonObject, model: ModelMixin) -> Tensors:
     if isinstance(model, UNet2DConditionModel):
         return convert_ldm_unet_checkpoint(tensors, config)
     if isinstance(model, AutoencoderKL):
@@ -159,9 +163,7 @@ def _renamed(component: str, tensors: Tensors, config: dict[str, Any], model: An
     return convert_ldm_clip_checkpoint(tensors)
 
 
-def _refuse_dropped(
-    path: Path, component: str, names: Iterable[str], config: dict[str, Any]
-) -> None:
+def _refuse_dropped(path: Path, component: str, names: Iterable[str], config: JsonObject) -> None:
     # Stable Diffusion 2 uses its text encoder up to the last layer but one.
     layers = config.get("num_hidden_layers", 0)
     kept = (n for n in names if not ((b := _BLOCK.search(n)) and int(b[1]) >= layers))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -32,7 +31,7 @@ _WEIGHTS = re.compile(
 )
 
 
-def load_folder(path: Path, dtype: torch.dtype) -> Any:
+def load_folder(path: Path, dtype: torch.dtype) -> DiffusionPipeline:
     """Load a diffusers folder as the pipeline that its model_index.json names, on the CPU.
 
     Args:
@@ -61,7 +60,7 @@ def load_folder(path: Path, dtype: torch.dtype) -> Any:
         )
 
 
-def load_component(path: Path, model_class: Any, dtype: torch.dtype) -> Any:
+def load_component(path: Path, model_class: type[ModelMixin], dtype: torch.dtype) -> ModelMixin:
     """Load one model of diffusers or transformers from a folder of its own, every tensor used.
 
     Args:

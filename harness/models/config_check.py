@@ -7,7 +7,7 @@ without memory and counted before it is loaded.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,13 +16,16 @@ from harness.library_logs import quiet_libraries
 from harness.models.folders import read_config
 from harness.models.safetensors_header import WeightsError, read_header
 
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+
 PACKED = 4
 """Numbers that a quantized weight may hold in one."""
 SLACK = 1_000_000
 """Numbers that a model may have beyond its file: buffers that are not saved."""
 
 
-def rehearse(folder: Path, kind: Any) -> None:
+def rehearse(folder: Path, kind: type[ModelMixin]) -> None:
     """Build a component's class without memory, as its folder's config.json describes it.
 
     Args:

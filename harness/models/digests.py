@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from harness.hashing import canonical_digest
 from harness.models.families import family
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, SchedulerMixin
 
-def digest_of(module: torch.nn.Module, extra: Mapping[str, Any] | None = None) -> str:
+
+def digest_of(module: torch.nn.Module, extra: Mapping[str, object] | None = None) -> str:
     """sha256 over a component's configuration and every tensor's name, dtype, shape, bytes."""
     config = getattr(module, "config", {})
     plain = dict(config) if isinstance(config, Mapping) else config.to_diff_dict()
@@ -31,7 +34,7 @@ def digest_of(module: torch.nn.Module, extra: Mapping[str, Any] | None = None) -
     return total.hexdigest()
 
 
-def pipeline_digests(pipe: Any) -> dict[str, str]:
+def pipeline_digests(pipe: DiffusionPipeline) -> dict[str, str]:
     """Exact digests by component."""
     parts = {name: part for name, part in sorted(pipe.components.items()) if part is not None}
     encoders = [p for name, p in parts.items() if name.startswith("text_encoder")]
@@ -49,7 +52,7 @@ def pipeline_digests(pipe: Any) -> dict[str, str]:
     }
 
 
-def scheduler_digest(scheduler: Any) -> str:
+def scheduler_digest(scheduler: SchedulerMixin) -> str:
     """Digest of a sampler's class and configuration; of a pipeline without one, None."""
     if scheduler is None:
         return canonical_digest(None)

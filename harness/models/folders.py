@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import reason
+from harness.json_types import JsonObject
 from harness.models.pickle_scan import PICKLE_SUFFIXES, refusal
 from harness.models.safetensors_header import WeightsError
 
@@ -83,7 +84,7 @@ def _components(folder: Path) -> list[Path]:
     return [p for p in _entries(folder) if p.name in named and p.is_dir()]
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> JsonObject:
     """A JSON file that holds keys and values.
 
     Raises:
@@ -112,7 +113,7 @@ def _entries(folder: Path) -> list[Path]:
         raise WeightsError(f"{str(folder)!r} cannot be read: {reason(error)}") from None
 
 
-def _check_config(path: Path, values: dict[str, Any]) -> None:
+def _check_config(path: Path, values: JsonObject) -> None:
     bounded = path.name in BOUNDED
     if path.name == "adapter_config.json":
         raise WeightsError(
@@ -145,7 +146,7 @@ def _check_config(path: Path, values: dict[str, Any]) -> None:
         _check_index(path, values)
 
 
-def _check_number(where: str, key: str, value: int | list[Any]) -> None:
+def _check_number(where: str, key: str, value: int | list[object]) -> None:
     if isinstance(value, list):
         most = MOST_BLOCKS if "block" in key else MOST_ENTRIES
         if len(value) > most:
@@ -156,7 +157,7 @@ def _check_number(where: str, key: str, value: int | list[Any]) -> None:
         raise WeightsError(f"{where} is {value:.3g}, which no model has (at most {most:,})")
 
 
-def _walk(path: Path, values: Any) -> Iterator[tuple[str, Any]]:
+def _walk(path: Path, values: object) -> Iterator[tuple[str, Any]]:
     """Every value of the JSON with the key that it stands under, in lists too."""
     stack: list[tuple[str, Any]] = [("", values)]
     while stack:
@@ -176,7 +177,7 @@ def _lies_outside(path: Path, value: str) -> bool:
         return True
 
 
-def _check_index(path: Path, values: Mapping[str, Any]) -> None:
+def _check_index(path: Path, values: Mapping[str, object]) -> None:
     """A pipeline and its components, all of classes that the libraries have."""
     import diffusers
 
@@ -208,7 +209,7 @@ def _check_index(path: Path, values: Mapping[str, Any]) -> None:
             raise WeightsError(f"{where} has Python code of its own ({library}.py): refused")
 
 
-def _check_shards(path: Path, values: Mapping[str, Any]) -> None:
+def _check_shards(path: Path, values: Mapping[str, object]) -> None:
     shards = values.get("weight_map")
     if not isinstance(shards, dict):
         raise WeightsError(f"{str(path)!r} has no 'weight_map' of tensors to files")

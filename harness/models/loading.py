@@ -8,7 +8,7 @@ names a hub id.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from diffusers import (
@@ -34,13 +34,16 @@ from harness.models.vae_files import load_vae_source
 from harness.models.vae_identity import LEAST_ALIKE, legal, same_space
 from harness.spec.sections import CheckpointSpec, RuntimeSpec
 
+if TYPE_CHECKING:
+    from diffusers import ModelMixin, SchedulerMixin
+
 quieten()
 
 
 class Checkpoint(NamedTuple):
     """A loaded pipeline and the exact digests of its components."""
 
-    pipe: Any
+    pipe: DiffusionPipeline
     digests: dict[str, str]
     """text_encoder (with its tokenizer), denoiser, vae, scheduler."""
     revision: str | None
@@ -95,7 +98,7 @@ def load_checkpoint(
     return Checkpoint(pipe, digests, revision)
 
 
-def place(pipe: Any, device: str, runtime: RuntimeSpec) -> None:
+def place(pipe: DiffusionPipeline, device: str, runtime: RuntimeSpec) -> None:
     """Bring a pipeline to its device, as the spec's runtime settings say.
 
     With cpu_offload the text encoders and the denoiser come to the GPU only for their work. The
@@ -115,7 +118,7 @@ def place(pipe: Any, device: str, runtime: RuntimeSpec) -> None:
         compile_denoiser(pipe)
 
 
-def compile_denoiser(pipe: Any) -> None:
+def compile_denoiser(pipe: DiffusionPipeline) -> None:
     """Have torch compile a pipeline's denoiser at its first forward."""
     denoiser = getattr(pipe, family(pipe).denoiser, None)
     if denoiser is not None:
@@ -123,8 +126,13 @@ def compile_denoiser(pipe: Any) -> None:
 
 
 def load_vae(
-    name: str, source: str, base: Path, pipe: Any, dtype: torch.dtype, any_space: bool = False
-) -> Any:
+    name: str,
+    source: str,
+    base: Path,
+    pipe: DiffusionPipeline,
+    dtype: torch.dtype,
+    any_space: bool = False,
+) -> ModelMixin | Pixels:
     """Load a VAE to decode the latents of `pipe` ('own': the checkpoint's).
 
     Raises:
@@ -152,7 +160,9 @@ def load_vae(
     return vae.to(named.device).eval()
 
 
-def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) -> None:
+def check_latent_space(
+    name: str, vae: ModelMixin, pipe: DiffusionPipeline, any_space: bool = False
+) -> None:
     """Refuse a VAE whose latents are of another shape or space than the checkpoint's own."""
     why = legal(vae, family(pipe).channels, pipe.vae_scale_factor)
     if why:
@@ -170,7 +180,7 @@ def check_latent_space(name: str, vae: Any, pipe: Any, any_space: bool = False) 
 
 
 @torch.no_grad()
-def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+def decode(vae: ModelMixin, latents: torch.Tensor) -> torch.Tensor:
     """Final latents to images: (n, 3, height, width), about [-1, 1], float.
 
     Scaling, shift and mean come from the VAE's own configuration.
@@ -194,7 +204,9 @@ def decode(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tuple[Any, str | None]:
+def _load_pipeline(
+    spec: CheckpointSpec, base: Path, dtype: torch.dtype
+) -> tuple[DiffusionPipeline, str | None]:
     if spec.source.startswith("reference:"):
         return _load_reference(spec.source.removeprefix("reference:"), dtype), None
     path = base / Path(spec.source).expanduser()
@@ -232,7 +244,7 @@ def _load_pipeline(spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> tupl
     )
 
 
-def _check_tokenizers(pipe: Any) -> None:
+def _check_tokenizers(pipe: DiffusionPipeline) -> None:
     """Refuse a tokenizer that gives its text encoder more than it has room for."""
     for number in ("", "_2"):
         tokenizer = getattr(pipe, f"tokenizer{number}", None)
@@ -268,7 +280,9 @@ def _load_reference(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:
     )
 
 
-def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -> None:
+def _exchange(
+    pipe: DiffusionPipeline, spec: CheckpointSpec, base: Path, dtype: torch.dtype
+) -> None:
     """Put in the components that the spec names in place of the checkpoint's own."""
     named = family(pipe)
     if not named.inside and (spec.text_encoder or spec.denoiser or spec.vae):
@@ -280,7 +294,7 @@ def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -
                 new = _part(spec.text_encoder, kind, base, dtype, type(old))
                 setattr(pipe, kind, _swap(old, new, kind, ("hidden_size", "vocab_size")))
     if spec.denoiser is not None:
-        own: Any = named.model
+        own: SchedulerMixin = named.model
         new = _part(spec.denoiser, named.denoiser, base, dtype, type(own))
         text = "cross_attention_dim" if named.denoiser == "unet" else "joint_attention_dim"
         setattr(pipe, named.denoiser, _swap(own, new, "denoiser", ("in_channels", text)))
@@ -290,7 +304,9 @@ def _exchange(pipe: Any, spec: CheckpointSpec, base: Path, dtype: torch.dtype) -
         pipe.vae = vae
 
 
-def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -> Any:
+def _part(
+    source: str, kind: str, base: Path, dtype: torch.dtype, wanted: type[ModelMixin]
+) -> ModelMixin:
     """One component: of a whole checkpoint, or from a folder of its own."""
     if source.startswith("reference:"):
         name = source.removeprefix("reference:")
@@ -306,7 +322,7 @@ def _part(source: str, kind: str, base: Path, dtype: torch.dtype, wanted: Any) -
     return load_component(path, wanted, dtype)
 
 
-def _swap(old: Any, new: Any, kind: str, keys: tuple[str, ...]) -> Any:
+def _swap(old: ModelMixin, new: ModelMixin, kind: str, keys: tuple[str, ...]) -> ModelMixin:
     for key in keys:
         have, want = getattr(new.config, key, None), getattr(old.config, key, None)
         if have != want:

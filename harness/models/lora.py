@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -31,6 +31,9 @@ from harness.models.safetensors_header import (
     seems_to_be,
     some,
 )
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, ModelMixin
 
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
 _DOWN = re.compile(r"\.(lora_down|lora_A|lora\.down|lora_linear_layer\.down)(\.default)?\.weight$")
@@ -67,7 +70,7 @@ class Lora(NamedTuple):
 class Adapters:
     """The LoRAs of one loaded pipeline; a file is loaded once, and then switched on and off."""
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
         self.held: dict[Path, str] = {}
         """Name of the adapter by file."""
@@ -110,7 +113,7 @@ def digest_of_lora(path: Path) -> str:
     return canonical_digest([digest, peft_layout.settings_of(path)])
 
 
-def check_fit(path: Path, pipe: Any) -> None:
+def check_fit(path: Path, pipe: DiffusionPipeline) -> None:
     """Refuse a LoRA of another family than the checkpoint's.
 
     Raises:
@@ -139,7 +142,7 @@ def family_of_lora(header: Header) -> str:
     return _family(header)[0]
 
 
-def _load(pipe: Any, path: Path, name: str) -> None:
+def _load(pipe: DiffusionPipeline, path: Path, name: str) -> None:
     check_fit(path, pipe)
     if not hasattr(pipe, "load_lora_weights"):
         raise WeightsError(f"{str(path)!r}: diffusers loads no LoRA into a {type(pipe).__name__}")
@@ -203,12 +206,12 @@ def _alpha_folded(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _models(pipe: Any) -> list[tuple[str, Any]]:
+def _models(pipe: DiffusionPipeline) -> list[tuple[str, ModelMixin]]:
     held = ((kind, getattr(pipe, kind, None)) for kind in COMPONENTS)
     return [(kind, model) for kind, model in held if isinstance(model, torch.nn.Module)]
 
 
-def _activate(model: Any, strengths: Mapping[str, float]) -> None:
+def _activate(model: ModelMixin, strengths: Mapping[str, float]) -> None:
     from peft.tuners.lora import LoraLayer
 
     for layer in model.modules():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import open_clip
 from open_clip.tokenizer import HFTokenizer
@@ -19,11 +19,15 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 import reference
 from harness.errors import reading
+from harness.json_types import JsonObject
 from harness.library_logs import quiet_libraries
 from harness.models.config_check import SLACK
 from harness.models.folders import check_folder, read_config
 from harness.models.pickle_scan import refusal
 from harness.models.safetensors_header import WeightsError, read_header
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FOLDER, HUB, REFERENCE = "local-dir:", "hf-hub:", "reference:"
 CONFIG = "open_clip_config.json"
@@ -44,7 +48,7 @@ class Classifier(NamedTuple):
 
     model: Any
     preprocess: Any
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
 
 
 def load_classifier(name: str, source: str, pretrained: str | None) -> Classifier:
@@ -135,7 +139,7 @@ def _built_in(source: str, pretrained: str | None) -> Classifier:
     return Classifier(model.eval(), _transform(model), tokenizer)
 
 
-def _refuse_pickled(tag: dict[str, Any], name: str) -> None:
+def _refuse_pickled(tag: JsonObject, name: str) -> None:
     """Fetch a tag's weights, as open_clip is about to, and refuse any but safetensors."""
     if not tag.get("hf_hub") and not str(tag.get("url", "")).endswith(".safetensors"):
         raise WeightsError(
@@ -165,13 +169,13 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
     text, vision = dict(model_cfg["text_cfg"]), model_cfg["vision_cfg"]
     settings = text.get("tokenizer_kwargs") or {}
     _check_towers(path, text, vision, settings)
-    changed: dict[str, Any] = {}
+    changed: JsonObject = {}
     if text.get("hf_model_name"):
         text |= {"hf_model_name": _tower(folder, text["hf_model_name"], fetch)}
         changed = {"text_cfg": text | {"hf_model_pretrained": False}}
     weights = _weights(folder)
     header = read_header(weights)
-    bare: dict[str, Any] = {"load_weights": False, "pretrained_text": False}
+    bare: JsonObject = {"load_weights": False, "pretrained_text": False}
     # open_clip warns that no weights are loaded yet: they are, from safetensors alone, below.
     with reading(path, WeightsError), quiet_libraries():
         import torch
@@ -196,7 +200,7 @@ def _from_folder(folder: Path, fetch: bool = False) -> Classifier:
         return Classifier(model.eval(), _transform(model), tokenizer)
 
 
-def _check_towers(path: str, text: dict[str, Any], vision: dict[str, Any], settings: Any) -> None:
+def _check_towers(path: str, text: JsonObject, vision: JsonObject, settings: object) -> None:
     if not isinstance(settings, dict):
         raise WeightsError(f"{path!r}: tokenizer_kwargs is no mapping")
     for key in settings:
@@ -212,7 +216,7 @@ def _check_towers(path: str, text: dict[str, Any], vision: dict[str, Any], setti
         )
 
 
-def _tower(folder: Path, named: Any, fetch: bool) -> str:
+def _tower(folder: Path, named: object, fetch: bool) -> str:
     """Folder with the configuration of a text tower of transformers."""
     if (folder / "config.json").is_file():
         return str(folder)
@@ -224,7 +228,7 @@ def _tower(folder: Path, named: Any, fetch: bool) -> str:
     return str(_fetched(named, ("config.json",)))
 
 
-def _tokenizer(folder: Path, text: dict[str, Any], settings: dict[str, Any], fetch: bool) -> Any:
+def _tokenizer(folder: Path, text: JsonObject, settings: JsonObject, fetch: bool) -> Any:
     length = text.get("context_length", 77)
     named = text.get("hf_tokenizer_name")
     if not named:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
 
 from harness.errors import reading
+from harness.json_types import JsonObject
 from harness.models.folders import read_config
 from harness.models.safetensors_header import Header, WeightsError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
@@ -32,7 +36,7 @@ def is_peft(header: Header) -> bool:
     return any(name.startswith(PREFIX) for name in header.shapes)
 
 
-def settings_of(path: Path) -> dict[str, Any]:
+def settings_of(path: Path) -> JsonObject:
     """What of adapter_config.json changes the effect of a LoRA.
 
     Args:
@@ -63,7 +67,7 @@ def settings_of(path: Path) -> dict[str, Any]:
     return settings
 
 
-def diffusers_tensors(path: Path, pipe: Any) -> dict[str, torch.Tensor]:
+def diffusers_tensors(path: Path, pipe: DiffusionPipeline) -> dict[str, torch.Tensor]:
     """The LoRA under diffusers' names, its strength alpha / rank multiplied into the up matrices.
 
     Args:
@@ -100,7 +104,7 @@ def diffusers_tensors(path: Path, pipe: Any) -> dict[str, torch.Tensor]:
     return out
 
 
-def _component(path: Path, tensors: dict[str, torch.Tensor], pipe: Any) -> str:
+def _component(path: Path, tensors: dict[str, torch.Tensor], pipe: DiffusionPipeline) -> str:
     for component, pattern in _COMPONENTS:
         if not any(pattern.search(name) for name in tensors):
             continue

@@ -97,7 +97,7 @@ class ParameterNote(Inert):
         return data
 
 
-class Ordered(dict[Any, Any]):
+class Ordered(dict[object, object]):
     """Stands for collections.OrderedDict, without the attributes that modules put on it."""
 
     __slots__ = ()

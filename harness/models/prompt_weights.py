@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from harness.errors import AuditError
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 _PARTS = re.compile(
@@ -56,7 +57,7 @@ def pieces(prompt: str) -> list[Piece]:
     for pattern, kind in _NOT_WEIGHTS:
         if found := pattern.search(prompt):
             raise AuditError(f"{prompt[:60]!r}: {found[0]!r} is {kind}, which is not supported")
-    parts: list[list[Any]] = []
+    parts: list[tuple[str, float]] = []
     opened: list[tuple[str, int]] = []
     for match in _PARTS.finditer(prompt):
         if match["open"]:
@@ -68,14 +69,13 @@ def pieces(prompt: str) -> list[Piece]:
             _, start = opened.pop()
             standard = ROUND if wanted == "(" else SQUARE
             factor = float(match["weight"]) if match["weight"] else standard
-            for part in parts[start:]:
-                part[1] *= factor
+            parts[start:] = [(text, weight * factor) for text, weight in parts[start:]]
             continue
         text = match["escaped"][1] if match["escaped"] else match[0]
-        parts.append([text, 1.0])
+        parts.append((text, 1.0))
     for kind, start in opened:
-        for part in parts[start:]:
-            part[1] *= ROUND if kind == "(" else SQUARE
+        factor = ROUND if kind == "(" else SQUARE
+        parts[start:] = [(text, weight * factor) for text, weight in parts[start:]]
     joined: list[Piece] = []
     for text, weight in parts:
         if joined and joined[-1].weight == weight:
@@ -90,7 +90,7 @@ def weighs(prompt: str) -> bool:
     return pieces(prompt) != [Piece(prompt, 1.0)]
 
 
-def token_weights(tokenizer: Any, parts: Sequence[Piece]) -> torch.Tensor:
+def token_weights(tokenizer: PreTrainedTokenizerBase, parts: Sequence[Piece]) -> torch.Tensor:
     """Weight of every position of the padded, cut prompt, (positions,).
 
     A token that two stretches share has the weight of the one it begins in.

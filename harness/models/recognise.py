@@ -13,8 +13,8 @@ from harness.models.safetensors_header import (
     Header,
     WeightsError,
     family_of,
+    kind_of,
     read_header,
-    seems_to_be,
 )
 
 OF_LORA = {
@@ -32,12 +32,6 @@ TITLES = {
     "sd3": "Stable Diffusion 3 and 3.5",
     "flux": "Flux",
 }
-OF_PIPELINE = {
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux",
-}
-VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL")
 MOST_FILES = 2_000
 
 
@@ -110,6 +104,8 @@ def _inside(path: Path) -> Iterator[Path]:
 def _is_model(path: Path) -> bool:
     if (path / "model_index.json").is_file():
         return True
+    from harness.models.vae_files import VAE_CLASSES
+
     config = path / "config.json"
     return config.is_file() and read_config(config).get("_class_name") in VAE_CLASSES
 
@@ -118,13 +114,15 @@ def _folder(path: Path) -> Found:
     if not (path / "model_index.json").is_file():
         config = read_config(path / "config.json")
         return Found(path, "VAE", _vae_families(config.get("latent_channels", 4)))
+    from harness.models.families import families
+
     name = str(read_config(path / "model_index.json").get("_class_name"))
-    if name in OF_PIPELINE:
-        return Found(path, "checkpoint", (OF_PIPELINE[name],))
-    if name == "StableDiffusionPipeline":
+    known = families().get(name)
+    family = (known.vae_family if known else None) or name
+    if family == "sd15":
         width = read_config(path / "unet" / "config.json").get("cross_attention_dim")
-        return Found(path, "checkpoint", ("sd2" if width == 1024 else "sd15",))
-    return Found(path, "checkpoint", (name,))
+        family = "sd2" if width == 1024 else "sd15"
+    return Found(path, "checkpoint", (family,))
 
 
 def _file(header: Header) -> Found:
@@ -137,13 +135,13 @@ def _file(header: Header) -> Found:
         return Found(header.path, "checkpoint", ("sd2" if family == "sd2" else known,))
     except WeightsError as error:
         why = error
-    kind = seems_to_be(header)
-    if "LoRA" in kind:
+    kind = kind_of(header)
+    if kind == "LoRA":
         told = OF_LORA.get(family_of_lora(header), "")
         return Found(header.path, "LoRA", (told,) if told else tuple(TITLES))
-    if "textual-inversion" in kind:
+    if kind == "embedding":
         return Found(header.path, "embedding", tuple(TITLES))
-    if "tiny autoencoder" in kind:
+    if kind == "tiny VAE":
         shape = header.shapes.get("decoder.layers.0.weight", (0, 4))
         return Found(header.path, "VAE", _vae_families(shape[1]))
     try:

@@ -12,10 +12,13 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from harness.errors import AuditError
 from harness.models.pickle_scan import is_pickle, refusal
+
+if TYPE_CHECKING:
+    import torch
 
 Family = Literal[
     "sd15",
@@ -48,20 +51,35 @@ SUPPORTED = (
 _CONTEXT = "transformer_blocks.0.attn2.to_k.weight"
 
 # Read from the top: an adapter's names hold those of the model it adapts.
-_KINDS = tuple(
-    (re.compile(pattern), kind)
-    for pattern, kind in (
-        (r"(^|[._])lora(_|\.)|\.hada_w|\.lokr_w|\.dora_scale$", "a LoRA or similar adapter"),
-        (r"^(control_model|controlnet_cond_embedding|input_hint_block)\.", "a ControlNet"),
-        (r"^(ip_adapter|image_proj)\.", "an IP-Adapter"),
-        (r"(^|\.)joint_blocks\.", "Stable Diffusion 3"),
-        (r"(^|\.)(double_blocks|single_transformer_blocks)\.", "Flux or a relative of it"),
-        (r"^(first_stage_model\.|vae\.)?(en|de)coder\.(up|down|mid)", "a stand-alone VAE"),
-        (r"^(en|de)coder\.layers\.", "a tiny autoencoder (TAESD)"),
-        (r"^(down_blocks|up_blocks|mid_block)\.", "one component of a diffusers folder"),
-        (r"text_model\.|transformer\.resblocks\.", "a text encoder alone"),
-        (r"^(emb_params|string_to_param|clip_[lg]$)", "a textual-inversion embedding"),
-    )
+Kind = Literal[
+    "LoRA",
+    "ControlNet",
+    "IP-Adapter",
+    "SD 3",
+    "Flux",
+    "VAE",
+    "tiny VAE",
+    "component",
+    "text encoder",
+    "embedding",
+    "",
+]
+"""What a file is that is no whole checkpoint; '' is not known."""
+_KINDS: tuple[tuple[str, Kind, str], ...] = (
+    (r"(^|[._])lora(_|\.)|\.hada_w|\.lokr_w|\.dora_scale$", "LoRA", "a LoRA or similar adapter"),
+    (
+        r"^(control_model|controlnet_cond_embedding|input_hint_block)\.",
+        "ControlNet",
+        "a ControlNet",
+    ),
+    (r"^(ip_adapter|image_proj)\.", "IP-Adapter", "an IP-Adapter"),
+    (r"(^|\.)joint_blocks\.", "SD 3", "Stable Diffusion 3"),
+    (r"(^|\.)(double_blocks|single_transformer_blocks)\.", "Flux", "Flux or a relative of it"),
+    (r"^(first_stage_model\.|vae\.)?(en|de)coder\.(up|down|mid)", "VAE", "a stand-alone VAE"),
+    (r"^(en|de)coder\.layers\.", "tiny VAE", "a tiny autoencoder (TAESD)"),
+    (r"^(down_blocks|up_blocks|mid_block)\.", "component", "one component of a diffusers folder"),
+    (r"text_model\.|transformer\.resblocks\.", "text encoder", "a text encoder alone"),
+    (r"^(emb_params|string_to_param|clip_[lg]$)", "embedding", "a textual-inversion embedding"),
 )
 
 
@@ -191,12 +209,19 @@ def told_prediction(header: Header) -> Literal["epsilon", "v"] | None:
 
 def seems_to_be(header: Header) -> str:
     """A guess at what a file is that is no checkpoint: 'seems to be …'."""
-    for pattern, kind in _KINDS:
-        if any(pattern.search(name) for name in header.shapes):
-            return f"seems to be {kind}"
-    if len(header.shapes) <= 2 and all(len(shape) <= 2 for shape in header.shapes.values()):
-        return "seems to be a textual-inversion embedding"
+    kind = kind_of(header)
+    if kind:
+        return f"seems to be {next(words for _, known, words in _KINDS if known == kind)}"
     return f"is of no kind known here (it holds {some(header.shapes)})"
+
+
+def kind_of(header: Header) -> Kind:
+    """A guess at what a file is that is no checkpoint, from its tensors' names; '' if none."""
+    for pattern, kind, _ in _KINDS:
+        if any(re.search(pattern, name) for name in header.shapes):
+            return kind
+    small = len(header.shapes) <= 2 and all(len(shape) <= 2 for shape in header.shapes.values())
+    return "embedding" if small else ""
 
 
 def some(names: Iterable[str], shown: int = 3) -> str:
@@ -218,7 +243,7 @@ def exact_digest(header: Header) -> str:
     return total.hexdigest()
 
 
-def refuse_not_finite(what: object, tensors: Mapping[str, Any]) -> None:
+def refuse_not_finite(what: object, tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse tensors that hold NaN or infinity, as a merge gone wrong leaves them.
 
     Args:
@@ -236,7 +261,7 @@ def refuse_not_finite(what: object, tensors: Mapping[str, Any]) -> None:
         )
 
 
-def _finite(tensor: Any) -> bool:
+def _finite(tensor: torch.Tensor) -> bool:
     if not tensor.numel():
         return True
     low, high = (tensor.float() if tensor.itemsize < 2 else tensor).aminmax()

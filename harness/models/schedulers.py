@@ -7,7 +7,7 @@ without a word, so that an arm could run on another noise schedule than its neig
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING
 
 import diffusers
 import torch
@@ -15,6 +15,9 @@ import torch
 from harness.errors import AuditError, reason
 from harness.spec.samplers import OWN, SHORT, class_of
 from harness.text import nearest
+
+if TYPE_CHECKING:
+    from diffusers import SchedulerMixin
 
 NOISE_SETTINGS = (
     *("rescale_betas_zero_snr", "trained_betas", "beta_start", "beta_end", "beta_schedule"),
@@ -25,7 +28,7 @@ SAME_SCHEDULE = 1e-6
 """Samplers put a last value of 0 up to 6e-8 (2 ** -24), so that they can divide by it."""
 
 
-def sampler(own: Any, name: str) -> Any:
+def sampler(own: SchedulerMixin, name: str) -> SchedulerMixin:
     """The scheduler of that name, on the checkpoint's own noise schedule.
 
     Args:
@@ -74,7 +77,7 @@ def scheduler_classes() -> list[str]:
     ]
 
 
-def ignored_settings(scheduler: Any) -> list[str]:
+def ignored_settings(scheduler: SchedulerMixin) -> list[str]:
     """Noise settings in a scheduler's configuration that its class does not know.
 
     Args:
@@ -90,12 +93,12 @@ def ignored_settings(scheduler: Any) -> list[str]:
     return [k for k in NOISE_SETTINGS if config.get(k) not in (None, False) and k not in known]
 
 
-def _scheduler(own: Any, name: str) -> Any:
+def _scheduler(own: SchedulerMixin, name: str) -> SchedulerMixin:
     class_name, changes = class_of(name)
     return getattr(diffusers, class_name).from_config(own.config, **changes)
 
 
-def _follows(own: Any, name: str) -> bool:
+def _follows(own: SchedulerMixin, name: str) -> bool:
     try:
         made = _scheduler(own, name)
     except (NotImplementedError, ValueError, TypeError, ImportError):
@@ -103,7 +106,7 @@ def _follows(own: Any, name: str) -> bool:
     return not ignored_settings(made) and _same_schedule(own, made)
 
 
-def _same_schedule(own: Any, made: Any) -> bool:
+def _same_schedule(own: SchedulerMixin, made: SchedulerMixin) -> bool:
     """Whether two schedulers add the same noise at every training step."""
     a, b = own.alphas_cumprod, getattr(made, "alphas_cumprod", torch.zeros(0))
     if a.shape != b.shape:

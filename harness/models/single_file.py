@@ -17,7 +17,7 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
@@ -28,6 +28,7 @@ from safetensors import safe_open
 from transformers import CLIPTokenizer
 
 from harness.errors import reading
+from harness.json_types import JsonObject
 from harness.models.checkpoint_keys import (
     WHOLE,
     Tensors,
@@ -52,6 +53,10 @@ from harness.models.safetensors_header import (
 from harness.models.scaled_fp8 import Scales, scales_of, unscaled
 from harness.models.schedulers import ignored_settings
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
+    from transformers import PreTrainedTokenizerBase
+
 __all__ = ["WHOLE", "WeightsError", "check_tensors", "clip_tokenizer", "load_pipeline_file"]
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -71,7 +76,7 @@ def load_pipeline_file(
     dtype: torch.dtype,
     parts: Path | None = None,
     prediction: str | None = None,
-) -> Any:
+) -> DiffusionPipeline:
     """Load a full checkpoint of any family in `harness/models/configs` from one .safetensors file.
 
     The pipeline is on the CPU, without a safety checker, with the family's published
@@ -97,7 +102,7 @@ def load_with_configs(
     folder: Path,
     parts: Path | None = None,
     prediction: str | None = None,
-) -> Any:
+) -> DiffusionPipeline:
     """Load a checkpoint as the pipeline that `folder` describes; see `load_pipeline_file`.
 
     Tensors that keep their precision stay in the mapped file; others are cast a few at a time.
@@ -132,7 +137,7 @@ def load_with_configs(
             raise WeightsError(
                 f"{error}, or set components_from to a folder that gives it"
             ) from None
-    made: dict[str, Any] = {}
+    made: JsonObject = {}
     for component in wanted:
         if held[component]:
             made[component] = _load(header.path, component, held[component], scales, folder, dtype)
@@ -156,7 +161,7 @@ def _load(
     scales: Scales,
     folder: Path,
     dtype: torch.dtype,
-) -> Any:
+) -> ModelMixin:
     config = _config(folder / component)
     tensors: Tensors = {}
     for start in range(0, len(names), AT_ONCE):
@@ -191,13 +196,13 @@ def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
-def _kept(component: str, name: str, config: dict[str, Any], dtype: torch.dtype) -> torch.dtype:
+def _kept(component: str, name: str, config: JsonObject, dtype: torch.dtype) -> torch.dtype:
     """Precision of one tensor: T5 overflows in fp16 where its layers' halves are put together."""
     upcast = dtype == torch.float16 and config.get("model_type") == "t5" and ".wo." in name
     return torch.float32 if upcast else dtype
 
 
-def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype) -> Any:
+def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype) -> ModelMixin:
     library = {"diffusers": diffusers, "transformers": transformers}[kind[0]]
     if not (parts / component).is_dir():
         raise WeightsError(f"components_from: {str(parts)!r} has no folder {component!r}")
@@ -205,8 +210,8 @@ def _from_parts(parts: Path, component: str, kind: list[str], dtype: torch.dtype
 
 
 def _tokenizer(
-    header: Header, folder: Path, name: str, kind: str, parts: Path | None, made: dict[str, Any]
-) -> Any:
+    header: Header, folder: Path, name: str, kind: str, parts: Path | None, made: JsonObject
+) -> PreTrainedTokenizerBase | None:
     if made[name.replace("tokenizer", "text_encoder")] is None:
         return None
     if kind == "CLIPTokenizer":
@@ -223,7 +228,9 @@ def _tokenizer(
         )
 
 
-def _scheduler(header: Header, folder: Path, index: dict[str, Any], prediction: str | None) -> Any:
+def _scheduler(
+    header: Header, folder: Path, index: JsonObject, prediction: str | None
+) -> SchedulerMixin:
     """The family's sampler, for what the denoiser predicts."""
     path = folder / "scheduler" / "scheduler_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -291,7 +298,7 @@ def load_vae_with_configs(header: Header, dtype: torch.dtype, folder: Path) -> A
     return load_vae_as(header, dtype, _config(folder / "vae"))
 
 
-def load_vae_as(header: Header, dtype: torch.dtype, config: dict[str, Any]) -> AutoencoderKL:
+def load_vae_as(header: Header, dtype: torch.dtype, config: JsonObject) -> AutoencoderKL:
     """Load a VAE with a configuration of AutoencoderKL.
 
     Raises:
@@ -354,7 +361,7 @@ def clip_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 @cache
-def _bpe() -> tuple[dict[str, int], list[Any]]:
+def _bpe() -> tuple[dict[str, int], list[object]]:
     from open_clip.tokenizer import SimpleTokenizer
 
     table = SimpleTokenizer()
@@ -362,8 +369,8 @@ def _bpe() -> tuple[dict[str, int], list[Any]]:
     return {special.get(t, t): i for t, i in table.encoder.items()}, list(table.bpe_ranks)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+def _config(folder: Path) -> JsonObject:
+    config: JsonObject = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config
 
 

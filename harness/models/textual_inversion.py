@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import reading
 from harness.models.safetensors_header import (
@@ -24,6 +24,8 @@ from harness.models.safetensors_header import (
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import DiffusionPipeline
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 _OF_TWO = ("clip_l", "clip_g")
@@ -48,7 +50,7 @@ def named_in(text: str, names: Iterable[str]) -> list[str]:
     return [name for name in names if _word(name).search(text)]
 
 
-def put_in(pipe: Any, sources: Mapping[str, Path]) -> dict[str, str]:
+def put_in(pipe: DiffusionPipeline, sources: Mapping[str, Path]) -> dict[str, str]:
     """Add the embeddings to tokenizers and text encoders.
 
     Args:
@@ -124,8 +126,8 @@ def _vectors(path: Path) -> list[torch.Tensor]:
 
 
 def _sides(
-    path: Path, pipe: Any, vectors: list[torch.Tensor]
-) -> list[tuple[Any, Any, torch.Tensor]]:
+    path: Path, pipe: DiffusionPipeline, vectors: list[torch.Tensor]
+) -> list[tuple[PreTrainedTokenizerBase, PreTrainedModel, torch.Tensor]]:
     """Tokenizer, text encoder and vectors, for each encoder of the checkpoint."""
     encoders = [e for k in ENCODERS if (e := getattr(pipe, k, None)) is not None]
     if (
@@ -148,7 +150,12 @@ def _sides(
     return list(zip(tokenizers, encoders, vectors, strict=False))
 
 
-def _extend(tokenizer: Any, encoder: Any, words: list[str], values: torch.Tensor) -> None:
+def _extend(
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel,
+    words: list[str],
+    values: torch.Tensor,
+) -> None:
     import torch
     from transformers import AddedToken
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 LEARNED = re.compile(r"<\|(\S+) \d+\|>")
 """One vector of a textual inversion, as `harness.models.textual_inversion` has it tokenised."""
@@ -53,14 +57,14 @@ class Reading(NamedTuple):
     starts: bool
 
 
-def encoded_text(pipe: Any, text: str) -> str:
+def encoded_text(pipe: DiffusionPipeline, text: str) -> str:
     """The text as a pipeline tokenizes it: learned words of several vectors are spelled out."""
     convert = getattr(pipe, "maybe_convert_prompt", None)
     converted: str = convert(text, pipe.tokenizer) if convert else text
     return converted
 
 
-def read_words(tokenizer: Any, text: str, room: int | None = None) -> Reading:
+def read_words(tokenizer: PreTrainedTokenizerBase, text: str, room: int | None = None) -> Reading:
     """Align the words of a text with the tokens that a pipeline makes of it.
 
     Args:
@@ -107,7 +111,7 @@ def read_words(tokenizer: Any, text: str, room: int | None = None) -> Reading:
     )
 
 
-def _complete(tokens: list[int], whole: Any, found: re.Match[str]) -> bool:
+def _complete(tokens: list[int], whole: BatchEncoding, found: re.Match[str]) -> bool:
     wanted = [
         1 for a, b in whole["offset_mapping"] if a < found.end() and b > found.start() and a < b
     ]

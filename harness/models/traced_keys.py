@@ -19,7 +19,9 @@ class Traced(torch.Tensor):
     names: frozenset[str] = frozenset()
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        cls, func: Any, types: Any, args: object = (), kwargs: Any = None
+    ) -> Any:
         """Run the operation and hand the names on."""
         out = super().__torch_function__(func, types, args, kwargs or {})
         made = [t for t in _flat([out]) if isinstance(t, Traced)]

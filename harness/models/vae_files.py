@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from accelerate import init_empty_weights
@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import reference
 from harness.errors import reading
+from harness.json_types import JsonObject
 from harness.library_logs import quieten
 from harness.models.checkpoint_keys import refuse_left_over
 from harness.models.components import load_component
@@ -34,6 +35,9 @@ from harness.models.single_file import (
     load_vae_file,
     vae_names,
 )
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 quieten()
 VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
@@ -58,7 +62,9 @@ KNOWN: dict[VaeFamily, Known] = {
 }
 
 
-def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFamily | None) -> Any:
+def load_vae_source(
+    source: str, base: Path, dtype: torch.dtype, family: VaeFamily | None
+) -> ModelMixin:
     """Load 'reference:NAME', a folder or a .safetensors file, on the CPU.
 
     A checkpoint gives its own VAE.
@@ -88,7 +94,7 @@ def load_vae_source(source: str, base: Path, dtype: torch.dtype, family: VaeFami
     return load_component(path, VAE_CLASSES[class_name], dtype)
 
 
-def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
+def config_of(header: Header, family: VaeFamily | None) -> JsonObject:
     """The configuration of a stand-alone AutoencoderKL of the published width.
 
     Raises:
@@ -105,7 +111,7 @@ def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
             "16: name a folder with its config.json"
         )
     folder = CONFIGS / (told if told == "sdxl" else "sd15") / "vae"
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: JsonObject = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config | {
         "latent_channels": KNOWN[told].channels,
         "scaling_factor": KNOWN[told].factor,
@@ -115,7 +121,7 @@ def config_of(header: Header, family: VaeFamily | None) -> dict[str, Any]:
     }
 
 
-def _load_file(path: Path, dtype: torch.dtype, family: VaeFamily | None) -> Any:
+def _load_file(path: Path, dtype: torch.dtype, family: VaeFamily | None) -> ModelMixin:
     header = read_header(path)
     if any(name.startswith(UNET) for name in header.shapes):
         return load_vae_file(path, dtype, family)
@@ -131,7 +137,9 @@ def _load_file(path: Path, dtype: torch.dtype, family: VaeFamily | None) -> Any:
     return vae
 
 
-def _load_own_names(header: Header, dtype: torch.dtype, kind: Any, config: dict[str, Any]) -> Any:
+def _load_own_names(
+    header: Header, dtype: torch.dtype, kind: type[ModelMixin], config: JsonObject
+) -> ModelMixin:
     """A file whose tensors have diffusers' names."""
     with init_empty_weights():
         vae = kind.from_config(config)
@@ -143,13 +151,13 @@ def _load_own_names(header: Header, dtype: torch.dtype, kind: Any, config: dict[
     return vae
 
 
-def _tiny_config(header: Header) -> dict[str, Any]:
+def _tiny_config(header: Header) -> JsonObject:
     """Widths are those of every published tiny autoencoder; its latents need no scaling."""
     entry = header.shapes["decoder.layers.0.weight"]
     return {"latent_channels": entry[1] if len(entry) == 4 else 0}
 
 
-def _asymmetric_config(header: Header, family: VaeFamily) -> dict[str, Any]:
+def _asymmetric_config(header: Header, family: VaeFamily) -> JsonObject:
     """Depth and widths as the tensors have them, groups as published."""
     shapes = {current_name(name): shape for name, shape in header.shapes.items()}
     down, down_layers = _blocks(shapes, "encoder.down_blocks")

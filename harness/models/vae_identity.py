@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from harness.errors import AuditError, reason
 from harness.hashing import canonical_digest
 from harness.models.safetensors_header import VaeFamily, WeightsError
 from harness.models.vae_files import VAE_CLASSES, load_vae_source
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+    from numpy.typing import NDArray
 
 LEAST_ALIKE = 0.5
 """Below this correlation of `same_space` two latent spaces are not the same."""
@@ -69,7 +73,7 @@ class Codec(Protocol):
 class _Diffusers:
     """A VAE of diffusers as a codec; the latents are the mode of the posterior."""
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: ModelMixin) -> None:
         self.vae, self.step = vae, spatial_factor(vae)
 
     @torch.no_grad()
@@ -96,7 +100,7 @@ class _Foreign:
         self.step = 64 // int(made.encode(torch.zeros(1, 3, 64, 64)).shape[-1])
 
 
-def codec(vae: Any) -> Codec:
+def codec(vae: ModelMixin) -> Codec:
     """A VAE of diffusers, or any object with `encode` and `decode`, as a codec.
 
     Raises:
@@ -110,7 +114,7 @@ def codec(vae: Any) -> Codec:
     return made
 
 
-def spatial_factor(vae: Any) -> int:
+def spatial_factor(vae: ModelMixin) -> int:
     """Pixels a latent covers in each direction."""
     blocks = vae.config.get("block_out_channels") or vae.config.get("down_block_out_channels")
     if isinstance(vae, AutoencoderTiny):
@@ -118,7 +122,7 @@ def spatial_factor(vae: Any) -> int:
     return int(2 ** (len(blocks) - 1))
 
 
-def legal(vae: Any, channels: int, pixels: int) -> str:
+def legal(vae: ModelMixin, channels: int, pixels: int) -> str:
     """Why a VAE cannot decode latents of this shape; empty if it can.
 
     Args:
@@ -140,7 +144,7 @@ def legal(vae: Any, channels: int, pixels: int) -> str:
     return ""
 
 
-def identify(name: str, source: str, vae: Any, exact: str) -> VaeIdentity:
+def identify(name: str, source: str, vae: ModelMixin, exact: str) -> VaeIdentity:
     """Which VAE this is.
 
     Weights are rounded to fp16, so load in fp32 or fp16: bf16 has dropped bits, and a VAE
@@ -176,7 +180,7 @@ def identify(name: str, source: str, vae: Any, exact: str) -> VaeIdentity:
     )
 
 
-def _has_weights(vae: Any) -> bool:
+def _has_weights(vae: ModelMixin) -> bool:
     return isinstance(vae, torch.nn.Module) and bool(vae.state_dict())
 
 
@@ -192,7 +196,7 @@ def _weights(vae: torch.nn.Module) -> tuple[str, str]:
 
 
 @torch.no_grad()
-def behaviour(vae: Any) -> tuple[str, str]:
+def behaviour(vae: ModelMixin) -> tuple[str, str]:
     """Digests of a VAE's latents of two photographs and of the images that it makes of them."""
     way = codec(vae)
     latents = way.encode(_cards())
@@ -220,7 +224,7 @@ def load_vae_alone(
     base: Path,
     dtype: torch.dtype = torch.float32,
     family: VaeFamily | None = None,
-) -> Any:
+) -> ModelMixin:
     """Load a VAE without a pipeline, on the CPU.
 
     A stand-alone file holds no scaling factor. Without `family` that of Stable Diffusion 1.x
@@ -243,7 +247,7 @@ def load_vae_alone(
 
 
 @torch.no_grad()
-def same_space(a: Any, b: Any) -> float:
+def same_space(a: ModelMixin, b: ModelMixin) -> float:
     """How alike two VAEs' latents of the same images are: mean correlation over channels.
 
     1 for one encoder, near 0 for VAEs that were trained apart: then one cannot decode the
@@ -255,7 +259,7 @@ def same_space(a: Any, b: Any) -> float:
     return float(torch.stack(pairs).mean())
 
 
-def _wide(vae: Any) -> Any:
+def _wide(vae: ModelMixin) -> ModelMixin:
     """The VAE in fp32: fp16 overflows, and takes a CPU without its arithmetic 100 times as long."""
     narrow = getattr(vae, "dtype", torch.float32) != torch.float32
     return copy.deepcopy(vae).float() if narrow else vae
@@ -263,6 +267,8 @@ def _wide(vae: Any) -> Any:
 
 def _cards() -> torch.Tensor:
     """Two photographs, (2, 3, 128, 128) in [-1, 1]."""
-    pictures: list[Any] = [getattr(data, name)()[:384, :384] for name in ("astronaut", "coffee")]
+    pictures: list[NDArray[np.uint8]] = [
+        getattr(data, name)()[:384, :384] for name in ("astronaut", "coffee")
+    ]
     small = np.stack([p.reshape(128, 3, 128, 3, 3).mean(axis=(1, 3)) for p in pictures])
     return torch.from_numpy(small).permute(0, 3, 1, 2).float() / 127.5 - 1

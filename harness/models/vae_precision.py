@@ -10,12 +10,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
+from harness.json_types import JsonObject
 from harness.models.vae_identity import codec
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
@@ -23,7 +27,7 @@ Ranges = dict[str, list[tuple[float, dict[torch.dtype, float]]]]
 """By layer: of every call, the largest absolute value and the share that overflows, by dtype."""
 
 
-def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, str]]:
+def precision(vae: ModelMixin, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, str]]:
     """How large activations get in fp32, and whether they overflow, by dtype.
 
     Args:
@@ -45,7 +49,7 @@ def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, s
     finally:
         for hook in hooks:
             hook.remove()
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     for dtype, name in zip(DTYPES, NAMES, strict=True):
         for layer, calls in seen.items():
             largest = [value for value, _ in calls if not math.isnan(value)]
@@ -68,7 +72,9 @@ def precision(vae: Any, images: torch.Tensor) -> tuple[pd.DataFrame, dict[str, s
 def _recorder(name: str, seen: Ranges) -> Callable[..., None]:
     """A forward hook that notes the range of a layer's output and of its own weights."""
 
-    def record(module: Any, _inputs: Any, output: Any) -> None:
+    def record(
+        module: torch.nn.Module, _inputs: object, output: torch.Tensor | tuple[torch.Tensor, ...]
+    ) -> None:
         value = output[0] if isinstance(output, tuple) else output
         finite = value[torch.isfinite(value)]
         largest = float(finite.abs().max()) if finite.numel() else math.nan

@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch.nn import functional
 
 from harness.models.vae_files import ASSUMED, KNOWN, Known
 from harness.models.vae_identity import Codec, codec
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
 
 EVIDENCE = math.log(8)
 """Logarithm of the likelihood ratio from which one factor is clearly better than another (Royall
@@ -133,7 +136,7 @@ def check_scale(
 
 
 def check_vae_scale(
-    vae: Any, images: Sequence[NDArray[np.uint8]], more: Sequence[Known] = ()
+    vae: ModelMixin, images: Sequence[NDArray[np.uint8]], more: Sequence[Known] = ()
 ) -> ScaleCheck:
     """As `check_scale`, for a VAE of diffusers with its own configuration.
 
@@ -158,7 +161,7 @@ def check_vae_scale(
     return found
 
 
-def check_shift(vae: Any) -> str:
+def check_shift(vae: ModelMixin) -> str:
     """Whether the shift belongs to the scaling factor, by the published pairs.
 
     Images cannot tell: the published shifts are below 0.1 standard deviations of the latents,
@@ -175,7 +178,7 @@ def check_shift(vae: Any) -> str:
     return "cannot tell"
 
 
-def settle(vae: Any, images: Sequence[NDArray[np.uint8]]) -> tuple[Any, str]:
+def settle(vae: ModelMixin, images: Sequence[NDArray[np.uint8]]) -> tuple[ModelMixin, str]:
     """Give a VAE whose factor was only assumed the one that images speak for.
 
     The VAE itself stays as it is, since its digest names its configuration.

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.models.prompt_weights import weighs
 from harness.models.textual_inversion import named_in
 from harness.spec.prompts import Prompt
@@ -264,9 +265,9 @@ def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: str) -> str:
 
 def _added(
     spec: Spec, checkpoint: CheckpointSpec, adapters: str, arm: Arm, text: str, negative: str
-) -> dict[str, Any]:
+) -> JsonObject:
     """What else decides a trajectory's pixels: nothing of what is not used."""
-    added: dict[str, Any] = {
+    added: JsonObject = {
         name: True for name in ("compile", "channels_last") if getattr(spec.runtime, name)
     }
     loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
@@ -275,9 +276,9 @@ def _added(
     return added | _reading(spec, arm, (text, negative))
 
 
-def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> dict[str, Any]:
+def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> JsonObject:
     """How texts are read beyond their letters: embeddings that they name, and weights."""
-    read: dict[str, Any] = {}
+    read: JsonObject = {}
     named = named_in("\n".join(texts), spec.embeddings)
     if named:
         read["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]

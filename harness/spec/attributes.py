@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 
@@ -168,7 +168,7 @@ def builtin_attributes() -> dict[str, AttributeSpec]:
     return {path.stem: _from_file(path) for path in files}
 
 
-def load_attribute(name_or_mapping: str | Mapping[str, Any], base_dir: Path) -> AttributeSpec:
+def load_attribute(name_or_mapping: str | Mapping[str, object], base_dir: Path) -> AttributeSpec:
     """An attribute by its built-in name, from a YAML file, or from the spec itself.
 
     Args:
@@ -205,7 +205,7 @@ def _from_file(path: Path) -> AttributeSpec:
     return _checked(loaded, str(path))
 
 
-def _checked(values: Mapping[str, Any], where: str) -> AttributeSpec:
+def _checked(values: Mapping[str, object], where: str) -> AttributeSpec:
     """The values as an attribute; pydantic's report becomes one line."""
     try:
         return AttributeSpec.model_validate(dict(values))

@@ -9,6 +9,8 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from harness.json_types import JsonObject
+
 
 class OneAlone:
     """In `Annotated`: one item alone may stand where a list is wanted."""
@@ -23,7 +25,7 @@ class OneAlone:
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """The list, or one of its items."""
         many = handler(schema)
         return {"anyOf": [many["items"], many]}
@@ -43,7 +45,7 @@ class Described:
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         """The schema that pydantic makes, with descriptions."""
         made = handler(schema)
         held = handler.resolve_ref_schema(made)

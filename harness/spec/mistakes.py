@@ -39,7 +39,7 @@ def _line(one: Any, model: type[BaseModel], where: str) -> str:
     return f"{key}: {message}, not {shown(one['input'])}"
 
 
-def model_at(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel] | None:
+def model_at(model: type[BaseModel], place: Sequence[object]) -> type[BaseModel] | None:
     """The model that a key lies in, found by the annotations on the way; None where there is none.
 
     Args:
@@ -47,9 +47,9 @@ def model_at(model: type[BaseModel], place: Sequence[Any]) -> type[BaseModel] | 
         place: Keys and indices from there on.
     """
     here: list[type[BaseModel]] = [model]
-    annotations: list[Any] = [model]
+    annotations: list[object] = [model]
     for part in place:
-        inside: list[Any] = []
+        inside: list[object] = []
         for one in here:
             if part in one.model_fields:
                 inside.append(one.model_fields[part].annotation)

@@ -32,7 +32,7 @@ IN_RUNTIME = {"low_memory": "cpu_offload"}
 IN_CHECKPOINT = {"parts": "components_from", "prediction": "prediction_type"}
 
 
-def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+def moved(raw: dict[object, object]) -> tuple[dict[object, object], list[str]]:
     """A spec's plain data with its old keys moved, and a sentence for each that says where to.
 
     Options of a probe that the spec does not name had no effect and are left out.
@@ -40,12 +40,13 @@ def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     raw, said = _renamed(raw, RENAMED, "")
     raw, more = _of_other_tools(raw)
     said = said + more
-    if isinstance(raw.get("runtime"), dict):
-        runtime, more = _renamed(raw["runtime"], IN_RUNTIME, "runtime.")
+    runtime, written = raw.get("runtime"), raw.get("checkpoints")
+    if isinstance(runtime, dict):
+        runtime, more = _renamed(runtime, IN_RUNTIME, "runtime.")
         raw, said = raw | {"runtime": runtime}, said + more
-    if isinstance(raw.get("checkpoints"), dict):
+    if isinstance(written, dict):
         checkpoints = {}
-        for name, one in raw["checkpoints"].items():
+        for name, one in written.items():
             checkpoints[name] = one
             if isinstance(one, dict):
                 where = f"checkpoints.{name}."
@@ -68,7 +69,7 @@ def moved(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     return kept | {"probes": probes}, said
 
 
-def _of_other_tools(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
+def _of_other_tools(raw: dict[object, object]) -> tuple[dict[object, object], list[str]]:
     """A spec with words of A1111's API under our own keys."""
     old = [key for key in OF_OTHER_TOOLS if key in raw and OF_OTHER_TOOLS[key] not in raw]
     said = [f"{key} is read as {OF_OTHER_TOOLS[key]}" for key in old]
@@ -86,8 +87,8 @@ def _of_other_tools(raw: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
 
 
 def _renamed(
-    held: dict[Any, Any], names: dict[str, str], where: str
-) -> tuple[dict[Any, Any], list[str]]:
+    held: dict[object, object], names: dict[str, str], where: str
+) -> tuple[dict[object, object], list[str]]:
     """A mapping with its old keys renamed, in their places; one that has both keeps both."""
     old = [key for key in names if key in held and names[key] not in held]
     said = [f"{where}{k} is now called {where}{names[k]}; the old key is still read" for k in old]

@@ -6,11 +6,12 @@ Any other scheduler of diffusers goes by the name of its class, such as 'DEISMul
 from __future__ import annotations
 
 import re
-from typing import Any
+
+from harness.json_types import JsonObject
 
 OWN = "own"
 """The checkpoint's own scheduler."""
-SHORT: dict[str, tuple[str, dict[str, Any]]] = {
+SHORT: dict[str, tuple[str, JsonObject]] = {
     "ddim": ("DDIMScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "euler a": ("EulerAncestralDiscreteScheduler", {}),
@@ -41,6 +42,6 @@ def names_a_sampler(name: str) -> bool:
     return name == OWN or name in SHORT or bool(CLASS.fullmatch(name))
 
 
-def class_of(name: str) -> tuple[str, dict[str, Any]]:
+def class_of(name: str) -> tuple[str, JsonObject]:
     """Class and settings of a sampler's name other than 'own'."""
     return SHORT.get(name, (name, {}))

@@ -26,12 +26,14 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
 from harness.errors import AuditError, SpecError, SpecMistakes
 from harness.files.yaml_files import LARGEST, read_yaml
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec, load_attribute
 from harness.spec.json_schema import ONE_ALONE
 from harness.spec.label_classes import check_label_map
@@ -58,15 +60,15 @@ LARGEST_SIDE = 8192
 """Of a generated image, in pixels."""
 
 
-def _from_source(value: Any) -> Any:
+def _from_source(value: object) -> Any:
     return {"source": value} if isinstance(value, str) else value
 
 
-def _from_model(value: Any) -> Any:
+def _from_model(value: object) -> Any:
     return {"model": value} if isinstance(value, str) else value
 
 
-def _from_file(value: Any) -> Any:
+def _from_file(value: object) -> Any:
     return {"file": value} if isinstance(value, str) else value
 
 
@@ -141,8 +143,8 @@ class Spec(Strict, BaseModel):
         ],
     ] = {}
     probes: Annotated[
-        dict[str, dict[str, Any]],
-        BeforeValidator(named, json_schema_input_type=str | list[str] | dict[str, dict[str, Any]]),
+        dict[str, JsonObject],
+        BeforeValidator(named, json_schema_input_type=str | list[str] | dict[str, JsonObject]),
     ] = Field({"attributes": {}}, min_length=1)
     baseline: str | None = None
     gate: GateSpec = GateSpec()
@@ -179,7 +181,7 @@ class Spec(Strict, BaseModel):
         json_schema_input_type=str | AttributeSpec | list[str | AttributeSpec],
     )
     @classmethod
-    def _load_attributes(cls, value: Any, info: Any) -> Any:
+    def _load_attributes(cls, value: Any, info: ValidationInfo) -> object:
         base = (info.context or {}).get("base", Path())
         return [
             v if isinstance(v, AttributeSpec) else load_attribute(v, base)
@@ -214,7 +216,7 @@ class Spec(Strict, BaseModel):
                 )
         return value
 
-    def model_post_init(self, context: Any) -> None:
+    def model_post_init(self, context: object) -> None:
         """Check what spans several keys."""
         if self.baseline is not None and self.baseline not in self.checkpoints:
             known = tuple(self.checkpoints)
@@ -259,7 +261,7 @@ def read_own_spec(path: Path) -> Any:
     return read_yaml(path, SpecError, largest=8 * LARGEST)
 
 
-def parse_spec(raw: Any, path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
+def parse_spec(raw: object, path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
     """Check plain data as the spec that `path` holds; errors as `load_spec`.
 
     Args:

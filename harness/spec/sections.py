@@ -15,7 +15,7 @@ from harness.spec.json_schema import Described
 from harness.spec.samplers import CLASS, OWN, SHORT, spelled
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: object) -> Any:
     """A label map in text: YAML takes 0 and 1 for numbers, and an empty value for null."""
     if not isinstance(value, dict):
         return value
@@ -31,7 +31,7 @@ class Strict(Described, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _from_number(value: Any) -> Any:
+def _from_number(value: object) -> Any:
     alone = isinstance(value, (int, float)) and not isinstance(value, bool)
     return {"denoiser": value, "text_encoder": value} if alone else value
 

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +27,7 @@ from harness.files.checksums import DamagedError
 from harness.files.names import file_name, part
 from harness.files.yaml_files import shown
 from harness.hashing import sha256
+from harness.json_types import JsonObject
 from harness.store.run_folder import BROKEN, MADE_WITH, PLAN, PROVENANCE, RunFolder, parquet_bytes
 
 if TYPE_CHECKING:
@@ -91,12 +92,12 @@ class Run(RunFolder):
             notes[MADE_WITH] = json.dumps(made_with)
         self.write(self.plan_path, parquet_bytes(plan, notes=notes))
 
-    def write_provenance(self, value: dict[str, Any]) -> None:
+    def write_provenance(self, value: JsonObject) -> None:
         """Write what is audited and how the images are made, with the run's format."""
         told = {"format": self.format, "written by": f"diffusion-audit {__version__}"}
         self.write_json(PROVENANCE, value | told)
 
-    def provenance(self) -> dict[str, Any] | None:
+    def provenance(self) -> JsonObject | None:
         """What was audited and how the images were made, or None where nothing was begun.
 
         Raises:
@@ -109,7 +110,7 @@ class Run(RunFolder):
             raise DamagedError(self.folder / PROVENANCE, "it is no JSON object")
         return value
 
-    def made_with(self) -> dict[str, Any] | None:
+    def made_with(self) -> JsonObject | None:
         """The set-up that the run's images were made with, or None where nothing was begun.
 
         Raises:
@@ -185,7 +186,7 @@ class Run(RunFolder):
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise DamagedError(path, str(error)) from None
 
-    def write_images(self, unit: str, vae: str, rows: list[dict[str, Any]]) -> None:
+    def write_images(self, unit: str, vae: str, rows: list[JsonObject]) -> None:
         """Write images: rows of cell, png (bytes or None), sha256, reason (where no image)."""
         columns = ["cell", "png", "sha256", "reason"]
         table = pd.DataFrame(rows, columns=columns)

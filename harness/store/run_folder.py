@@ -118,7 +118,7 @@ class RunFolder:
             return 1
         return int(self._noted("format", checksums.FORMAT))
 
-    def _noted(self, key: str, missing: Any) -> Any:
+    def _noted(self, key: str, missing: object) -> Any:
         """What the plan keeps a second copy of."""
         path = self.folder / PLAN
         try:
@@ -174,7 +174,7 @@ class RunFolder:
         except BROKEN:  # of 0.1.0, without a checksum
             raise DamagedError(path, "it is no whole Parquet file") from None
 
-    def write_json(self, name: str, value: Any) -> None:
+    def write_json(self, name: str, value: object) -> None:
         """Write a small JSON file, such as the provenance."""
         self.write(self.folder / name, checksums.sealed_json(value))
 

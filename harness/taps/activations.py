@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 
+from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.models.families.base import Family
 from harness.taps.record import Record
 from harness.taps.watched_steps import watched_steps
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 SIDE = 16
 """The starting noise is averaged down to this many positions a side, where it has more."""
@@ -36,12 +40,12 @@ class ActivationsTap:
         self.watch_count = watch
         self._done: list[Record] = []
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {"version": "1", "watch": self.watch_count, "side": SIDE}
 
     @contextmanager
-    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+    def watch(self, pipe: DiffusionPipeline, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow one denoising."""
         named = family(pipe)
         if not named.inside:
@@ -55,7 +59,9 @@ class ActivationsTap:
         blocks = blocks_of(named)
         held: dict[str, list[torch.Tensor]] = {name: [] for name in blocks}
 
-        def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def begin(
+            module: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]
+        ) -> None:
             forward[0] += 1
             if forward[0] == 0:
                 key = "sample" if named.denoiser == "unet" else "hidden_states"
@@ -63,8 +69,12 @@ class ActivationsTap:
                 latents = named.latents(sample[-size:][:count].detach(), height, width)
                 noise.append(latents.float().cpu())
 
-        def hook(name: str) -> Any:
-            def keep(module: Any, args: Any, output: Any) -> None:
+        def hook(name: str) -> Callable[..., None]:
+            def keep(
+                module: torch.nn.Module,
+                args: object,
+                output: torch.Tensor | tuple[torch.Tensor, ...],
+            ) -> None:
                 if forward[0] in steps:
                     # A transformer's block gives the prompt's tokens, then the image's.
                     joint = named.denoiser == "transformer"
@@ -99,7 +109,7 @@ class ActivationsTap:
         return self._done
 
 
-def blocks_of(named: Family) -> dict[str, Any]:
+def blocks_of(named: Family) -> JsonObject:
     """A denoiser's blocks from first to last by name; some U-Nets have no middle."""
     model = named.model
     if named.denoiser == "transformer":

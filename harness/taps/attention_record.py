@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.models.families.base import Family
 from harness.models.token_alignment import Reading, encoded_text, read_words
@@ -30,6 +31,9 @@ from harness.taps.cross_attention import (
 )
 from harness.taps.joint_attention import JointAttentionTap, Words
 from harness.taps.record import Arrays, Record
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 class AttentionRecorder:
@@ -52,13 +56,13 @@ class AttentionRecorder:
         self.first_seed = first_seed
         self._done: list[Record] = []
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         kept = {"maps": self.maps, "negative": self.negative, "layers": self.layers}
         return {"version": "2", "top": TOP, **kept, "stages": self.stages}
 
     @contextmanager
-    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+    def watch(self, pipe: DiffusionPipeline, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow a batch, and word it when it is done."""
         named = family(pipe)
         if not named.inside:
@@ -89,7 +93,7 @@ class AttentionRecorder:
     ) -> Record:
         keep = int(rows["seed"].iloc[image]) < self.first_seed + self.maps
         arrays: Arrays = {}
-        notes: dict[str, Any] = {
+        notes: JsonObject = {
             "layers": len(tap.layers),
             "missing": tap.missing,
             "timesteps": [level_of(t) for t in tap.timesteps],
@@ -206,7 +210,9 @@ def overlap(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return (both / (2 * count - both)).astype(np.float32)
 
 
-def numbers(moments: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def numbers(
+    moments: NDArray[np.generic],
+) -> tuple[NDArray[np.generic], NDArray[np.generic], NDArray[np.generic]]:
     """Share of attention, centre (y, x) and spread from moments (…, 4); see the tap."""
     mass, centre, spread = moments_to_numbers([torch.from_numpy(np.asarray(moments))])
     return mass.numpy(), centre.numpy(), spread.numpy()

@@ -13,13 +13,19 @@ that mass, centre and spread of every token at every step come out of four numbe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from harness.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+    from diffusers.models.attention_processor import Attention as AttentionLayer
 
 Size = tuple[int, int]
 
@@ -139,7 +145,7 @@ class AttentionTap:
 
     def __init__(
         self,
-        unet: Any,
+        unet: ModelMixin,
         images: int,
         negative: bool = False,
         layers: bool = False,
@@ -150,9 +156,9 @@ class AttentionTap:
         self.prompt = Attention(stages)
         self.negative: Attention | None = Attention(stages) if negative else None
         self.keep_layers, self.keep_heads = layers, daam
-        self.layers: dict[str, Any] = {}
+        self.layers: JsonObject = {}
         self.missing: dict[str, str] = {}
-        self.timesteps: list[Any] = []
+        self.timesteps: list[object] = []
         self._size: Size = (0, 0)
         self._queries: dict[str, Tensor] = {}
         self._bases: dict[Size, Tensor] = {}
@@ -180,7 +186,7 @@ class AttentionTap:
                 handle.remove()
             self._queries.clear()
 
-    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: JsonObject) -> None:
         """A forward begins: its latent size, its time step, a new row of numbers."""
         sample = args[0] if args else kwargs["sample"]
         time = args[1] if len(args) > 1 else kwargs["timestep"]
@@ -190,21 +196,21 @@ class AttentionTap:
             if half is not None:
                 half.begin(level_of(time))
 
-    def _on_queries(self, name: str) -> Any:
-        def hook(module: Any, args: Any, output: Tensor) -> None:
+    def _on_queries(self, name: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Tensor) -> None:
             self._queries[name] = output
 
         return hook
 
-    def _on_keys(self, name: str, layer: Any, fused: bool) -> Any:
-        def hook(module: Any, args: Any, output: Tensor) -> None:
+    def _on_keys(self, name: str, layer: AttentionLayer, fused: bool) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Tensor) -> None:
             keys = output.chunk(2, dim=-1)[0] if fused else output
             self._add(name, layer, self._queries.pop(name), keys)
 
         return hook
 
     @torch.no_grad()
-    def _add(self, name: str, layer: Any, queries: Tensor, keys: Tensor) -> None:
+    def _add(self, name: str, layer: AttentionLayer, queries: Tensor, keys: Tensor) -> None:
         size = feature_size(self._size, queries.shape[1])
         if size not in self._bases:
             self._bases[size] = basis_of(size, queries.device)
@@ -241,7 +247,7 @@ def halves(name: str, rows: int, images: int) -> dict[str, slice]:
     return both if rows > images else {"prompt": both["prompt"]}
 
 
-def level_of(time: Any) -> float:
+def level_of(time: object) -> float:
     """A forward's time step as one number: the batch has the same throughout."""
     return float(torch.as_tensor(time).flatten()[0])
 
@@ -315,7 +321,7 @@ def daam_maps(attention: Attention, image: int, size: Size) -> Tensor:
     return torch.cat(planes).mean(dim=0).permute(1, 2, 0)
 
 
-def _unfit(layer: Any) -> str:
+def _unfit(layer: AttentionLayer) -> str:
     """Why a layer's weights cannot be had from q and k; '' where they can."""
     if not getattr(layer, "is_cross_attention", True):
         return "looks at the image, not at the text"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
+from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.taps.record import Record
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 
 
 class GuidanceTap:
@@ -26,17 +31,21 @@ class GuidanceTap:
     def __init__(self) -> None:
         self._done: list[Record] = []
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": "1"}
 
     @contextmanager
-    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+    def watch(self, pipe: DiffusionPipeline, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow one denoising."""
         size = len(rows)
         seen: list[torch.Tensor] = []
 
-        def keep(module: Any, args: Any, output: Any) -> None:
+        def keep(
+            module: torch.nn.Module,
+            args: object,
+            output: UNet2DConditionOutput | tuple[torch.Tensor, ...],
+        ) -> None:
             out = output[0] if isinstance(output, tuple) else output.sample
             if len(out) == 2 * size:
                 apart = (out[size:] - out[:size]).detach().float()[:count]

@@ -11,16 +11,21 @@ What is not given to the prompt is given to the image itself, so that words do n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from harness.json_types import JsonObject
 from harness.taps.cross_attention import Attention, Size, basis_of, halves, level_of
+
+if TYPE_CHECKING:
+    from diffusers import ModelMixin
+    from diffusers.models.attention_processor import Attention as AttentionLayer
 
 Words = Sequence[tuple[str, tuple[int, ...]]]
 """Words with the positions of their tokens among those that the denoiser sees."""
@@ -35,7 +40,7 @@ class Joint(Protocol):
     """Whether the prompt's tokens come before the image's in the joint sequence."""
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelMixin:
         """The transformer."""
         ...
 
@@ -74,8 +79,8 @@ class JointAttentionTap:
         self.negative = None if negatives is None else Attention(stages)
         self._words = {"prompt": words, "negative": negatives or []}
         self.keep_layers = layers
-        self.timesteps: list[Any] = []
-        self.layers: dict[str, Any] = {}
+        self.timesteps: list[object] = []
+        self.layers: JsonObject = {}
         self.missing: dict[str, str] = {}
         for name, layer in named.attention().items():
             if getattr(layer, "fused_projections", False):
@@ -108,7 +113,7 @@ class JointAttentionTap:
                 handle.remove()
             self._seen.clear()
 
-    def _begin(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _begin(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: JsonObject) -> None:
         """A forward begins: its time step, its prompt's length, a new row of numbers."""
         self._text = int(kwargs["encoder_hidden_states"].shape[1])
         time = kwargs["timestep"]
@@ -119,14 +124,14 @@ class JointAttentionTap:
             if half is not None:
                 half.begin(level)
 
-    def _keep(self, kind: str) -> Any:
-        def hook(module: Any, args: Any, output: Tensor) -> None:
+    def _keep(self, kind: str) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Tensor) -> None:
             self._seen[kind] = output
 
         return hook
 
-    def _done(self, name: str) -> Any:
-        def hook(layer: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+    def _done(self, name: str) -> Callable[..., None]:
+        def hook(layer: AttentionLayer, args: object, kwargs: JsonObject, output: object) -> None:
             seen = {k: self._by_head(v, layer.heads) for k, v in self._seen.items()}
             self._seen.clear()
             self._add(name, layer, seen, kwargs.get("image_rotary_emb"))
@@ -140,7 +145,7 @@ class JointAttentionTap:
         return projected.transpose(1, 2) if self.text_first else projected
 
     @torch.no_grad()
-    def _add(self, name: str, layer: Any, seen: dict[str, Tensor], rotary: Any) -> None:
+    def _add(self, name: str, layer: AttentionLayer, seen: dict[str, Tensor], rotary: Any) -> None:
         queries, keys, text = seen["query"], seen["key"], seen.get("text")
         first = 0 if self.text_first else keys.shape[2]
         if text is not None:

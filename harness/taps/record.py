@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.store.run import Run
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
     from numpy.typing import NDArray
 
 Arrays = dict[str, "NDArray[np.generic]"]
@@ -31,7 +33,7 @@ class Record(NamedTuple):
     """
 
     arrays: Arrays
-    notes: dict[str, Any]
+    notes: JsonObject
 
 
 class Tap(Protocol):
@@ -40,11 +42,13 @@ class Tap(Protocol):
     name: str
     """What instruments ask for in their `needs`."""
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings: what its folder is named by."""
         ...
 
-    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> AbstractContextManager[Any]:
+    def watch(
+        self, pipe: DiffusionPipeline, rows: pd.DataFrame, count: int
+    ) -> AbstractContextManager[None]:
         """Follow the denoising of `rows` (padding included; the first `count` are wanted)."""
         ...
 

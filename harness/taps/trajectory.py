@@ -9,19 +9,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.models.families.base import Family
 from harness.store.run import Run
 from harness.taps import record as taps
 from harness.taps.record import Record, Tap
 from harness.taps.watched_steps import watched_steps
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, SchedulerMixin
 
 
 class StepsTap:
@@ -37,12 +41,12 @@ class StepsTap:
         self.watch_count = watch
         self._done: list[Record] = []
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {"version": "1", "watch": self.watch_count}
 
     @contextmanager
-    def watch(self, pipe: Any, rows: pd.DataFrame, count: int) -> Iterator[None]:
+    def watch(self, pipe: DiffusionPipeline, rows: pd.DataFrame, count: int) -> Iterator[None]:
         """Follow one denoising."""
         steps = watched_steps(int(rows["steps"].iloc[0]), self.watch_count)
         seen: list[tuple[int, torch.Tensor]] = []
@@ -57,7 +61,7 @@ class StepsTap:
         plain = scheduler.step
 
         @functools.wraps(plain)  # the pipeline asks for the signature
-        def step(*args: Any, **kwargs: Any) -> Any:
+        def step(*args: Any, **kwargs: object) -> object:
             out = plain(*args, **kwargs)
             found = predicted(scheduler, out)
             if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
@@ -85,7 +89,7 @@ class StepsTap:
         return self._done
 
 
-def predicted(scheduler: Any, out: Any) -> torch.Tensor | None:
+def predicted(scheduler: SchedulerMixin, out: Any) -> torch.Tensor | None:
     """Predicted x0 from what a scheduler's step has returned or kept; None where it tells none.
 
     Most return it beside the next sample; multistep solvers that work on x0 keep it.
@@ -129,8 +133,8 @@ def predicted_latents(
 
 
 def switching(
-    named: Family, step: int, first: dict[str, Any], second: dict[str, torch.Tensor]
-) -> dict[str, Any]:
+    named: Family, step: int, first: JsonObject, second: dict[str, torch.Tensor]
+) -> JsonObject:
     """Arguments of a pipeline call that exchange the prompt before forward `step`.
 
     Args:
@@ -143,7 +147,7 @@ def switching(
     fixed, renamed = named.fixed_over_steps & second.keys(), named.renamed_in_loop
     tensors = {renamed.get(key, key): v for key, v in second.items() if key not in fixed}
 
-    def exchange(pipe: Any, index: int, time: Any, held: dict[str, Any]) -> dict[str, Any]:
+    def exchange(pipe: DiffusionPipeline, index: int, time: object, held: JsonObject) -> JsonObject:
         if index + 1 != step:
             return {}
         for key in fixed:  # no callback is given it, but the loop reads this very tensor

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from harness.json_types import JsonObject
 from harness.taps.attention_words import END, START
 from probes.attention.options import AttentionOptions
 from probes.contracts import (
@@ -14,6 +15,9 @@ from probes.contracts import (
     Context,
     MetricSpec,
 )
+
+if TYPE_CHECKING:
+    from harness.taps.record import Record
 
 MASS = MetricSpec("attention to a word", "level", "of attention", None, "mass", span=1.0)
 
@@ -33,7 +37,7 @@ class CrossAttention:
     def __init__(self, settings: AttentionOptions) -> None:
         self.settings = settings
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {"version": self.version, "name": self.name, **self.settings.model_dump()}
 
@@ -52,7 +56,7 @@ class CrossAttention:
         (empty unless asked for); map: whether the map is kept; cut: text that is not seen; note.
         A cell that was not followed has one row, with a note and without a word.
         """
-        rows: list[dict[str, Any]] = []
+        rows: list[JsonObject] = []
         for cell, record in zip(batch.cells, batch.taps["attention"], strict=True):
             if record is None or "prompt" not in record.notes:
                 rows.append({"cell": cell, "half": "", "note": _why(record)})
@@ -84,7 +88,7 @@ COLUMNS = [
 ]
 
 
-def _why(record: Any) -> str:
+def _why(record: Record | None) -> str:
     if record is None:
         return "its denoising was not followed"
     missing = record.notes["missing"]
@@ -92,7 +96,7 @@ def _why(record: Any) -> str:
     return f"no cross-attention layer can be followed{': ' if named else ''}{named}"
 
 
-def _rows(cell: str, half: str, record: Any) -> list[dict[str, Any]]:
+def _rows(cell: str, half: str, record: Record) -> list[JsonObject]:
     from harness.taps.attention_record import numbers
 
     arrays = {k.removeprefix(f"{half}/"): v for k, v in record.arrays.items()}

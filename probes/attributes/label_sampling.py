@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,7 +167,7 @@ def add_table(
     return len(rows), sum(cell not in drawn[attribute] for cell, attribute, _, _ in rows)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return "" if value is None or value != value else str(value).strip()
 
 

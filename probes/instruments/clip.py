@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec
 from harness.spec.sections import ClassifierSpec, Fit
 from harness.text import slug
@@ -102,7 +103,7 @@ class ClipModel:
         return torch.cat([_mean_direction(own) for own in crops]), found
 
     @property
-    def fitting(self) -> dict[str, Any]:
+    def fitting(self) -> JsonObject:
         """What identity says of the fit: nothing of 'crop', open_clip's own and once the only."""
         if self.fit == "crop":
             return {}
@@ -130,7 +131,7 @@ class ClipLikeness:
         self.model = model
         self.name = f"{slug(model.name)}.likeness"
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and weights."""
         return (
             {"version": self.version, "weights": self.model.digest, "name": self.name}
@@ -166,7 +167,7 @@ class ClipAttribute:
         self.model, self.attribute = model, attribute
         self.name = f"{slug(model.name)}.{attribute.name}"
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version, weights, and every prompt that is compared with."""
         words = self.attribute.model_dump(mode="json", include={"classes", *_BESIDE})
         return (

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from skimage.color import rgb2lab
 
 from harness.images.colorimetry import ita, monk_tone
+from harness.json_types import JsonObject
 from probes.contracts import Batch, Context
 
 FEWEST_PIXELS = 16
@@ -25,7 +24,7 @@ class Skin:
     version = "1"
     inputs = frozenset({"images", "masks"})
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": self.version, "fewest pixels": FEWEST_PIXELS}
 

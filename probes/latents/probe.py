@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from skimage.measure import block_reduce
 
+from harness.json_types import JsonObject
 from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
 from harness.taps.record import Tap
@@ -51,7 +51,7 @@ class Features:
     def __init__(self, watch: int) -> None:
         self.watch = watch
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {"version": self.version, "name": self.name, "watch": self.watch, "side": SIDE}
 
@@ -220,7 +220,7 @@ def _planes(
     figures = []
     from probes.statistics.linear_probe import FEWEST, Plane, pca_plane, umap_plane
 
-    ways: list[tuple[str, Any]] = [("PCA", pca_plane)]
+    ways = [("PCA", pca_plane)]
     if umap:
         ways.append(("UMAP", umap_plane))
     for title, way in ways:

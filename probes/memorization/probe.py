@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.json_types import JsonObject
 from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
 from harness.taps.record import Tap
@@ -55,7 +55,7 @@ class GuidanceNorm:
     version = "1"
     inputs = frozenset({"guidance"})
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": self.version, "name": self.name}
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import nan
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from skimage.color import rgb2gray
 
+from harness.json_types import JsonObject
 from harness.spec.schema import Spec
 from probes.contracts import (
     AnalysisInput,
@@ -74,7 +74,7 @@ class Spectrum:
     def __init__(self, period: int = 8) -> None:
         self.period = period
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {
             "version": self.version,
@@ -95,7 +95,7 @@ class Spectrum:
         rows = []
         for cell, image, reference in zip(batch.cells, batch.images, batch.references, strict=True):
             power = power_spectrum(rgb2gray(image))
-            row: dict[str, Any] = {
+            row: JsonObject = {
                 "cell": cell,
                 "hf_ratio": high_frequency_ratio(power),
                 "hf_gain": nan,
@@ -124,7 +124,7 @@ class LatentSpectrum:
     version = "1"
     inputs = frozenset({"latents"})
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version and settings."""
         return {"version": self.version, "name": self.name, "high": HIGH, "window": "none"}
 

@@ -6,7 +6,7 @@ All functions take a matrix (n, width), one row an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,12 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
 Floats = NDArray[np.float64]
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+"""Rows to fit a model on, and rows to read with it."""
 
 COMPONENTS = 10
 NEIGHBOURS = 15
@@ -88,7 +93,9 @@ def umap_plane(x: Floats, seed: int = 0) -> Plane:
     return Plane(np.asarray(points, float), _trust(x, points), np.zeros(0), neighbours)
 
 
-def linear_probe(x: Floats, y: NDArray[Any], groups: NDArray[Any], seed: int = 0) -> Reading | None:
+def linear_probe(
+    x: Floats, y: NDArray[np.generic], groups: NDArray[np.generic], seed: int = 0
+) -> Reading | None:
     """Read a class from standardised features by penalised logistic regression.
 
     Every split chooses its penalty by cross-validation within its training part, by prompt too.
@@ -122,17 +129,17 @@ def linear_probe(x: Floats, y: NDArray[Any], groups: NDArray[Any], seed: int = 0
     return Reading(right, chance, float(counts.max() / len(y)))
 
 
-def silhouette(x: Floats, y: NDArray[Any]) -> float:
+def silhouette(x: Floats, y: NDArray[np.generic]) -> float:
     """How far classes lie apart, -1 to 1 (Rousseeuw 1987); NaN where that is not defined."""
     classes = len(np.unique(y))
     return float(silhouette_score(x, y)) if 2 <= classes < len(y) else float("nan")
 
 
-def _model(penalty: float) -> Any:
+def _model(penalty: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=2000))
 
 
-def _penalty(x: Floats, y: NDArray[Any], groups: NDArray[Any]) -> float:
+def _penalty(x: Floats, y: NDArray[np.generic], groups: NDArray[np.generic]) -> float:
     """The best of `PENALTIES` on prompts left out; the middle one where that cannot be tried."""
     folds = min(INNER_FOLDS, len(np.unique(groups)))
     splits = list(GroupKFold(folds).split(x, y, groups)) if folds > 1 else []
@@ -143,7 +150,7 @@ def _penalty(x: Floats, y: NDArray[Any], groups: NDArray[Any]) -> float:
 
 
 def _read(
-    x: Floats, y: NDArray[Any], splits: list[Any], penalties: Sequence[float]
+    x: Floats, y: NDArray[np.generic], splits: list[Split], penalties: Sequence[float]
 ) -> NDArray[np.bool_]:
     """(n,) whether each class was read by the model of its split."""
     right = np.zeros(len(y), bool)

@@ -7,7 +7,7 @@ What cannot be said is NaN.
 from __future__ import annotations
 
 from math import log10, nan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,9 @@ class Radial(NamedTuple):
     coefficients: NDArray[np.int64]
 
 
-def power_spectrum(array: NDArray[Any], window: bool = True) -> Floats:
+def power_spectrum(
+    array: NDArray[np.floating] | NDArray[np.integer], window: bool = True
+) -> Floats:
     """Power of each Fourier coefficient, (height, width), in the order of the FFT.
 
     The mean is taken off first, so the coefficient at 0 is 0. Scaled so that the mean over all

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.json_types import JsonObject
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.contracts import (
@@ -40,7 +40,7 @@ class TextStates:
     def __init__(self, texts: Sequence[str] = ()) -> None:
         self.texts = texts
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": self.version, "name": self.name}
 

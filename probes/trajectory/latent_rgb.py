@@ -6,12 +6,13 @@ blocks of pixels that the positions cover. R² says how much of an image such a 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.json_types import JsonObject
 from probes.contracts import Batch, Context
 
 Floats = NDArray[np.float64]
@@ -31,7 +32,7 @@ class LatentRgb(NamedTuple):
     r2: float
 
 
-def sums(latents: NDArray[Any], pixels: NDArray[np.uint8]) -> Floats:
+def sums(latents: NDArray[np.floating], pixels: NDArray[np.uint8]) -> Floats:
     """What a fit needs of one image; sums of several images are added.
 
     Args:
@@ -71,7 +72,7 @@ def explained(total: Floats, solution: Floats) -> float:
     return float(1 - left / spread) if spread > 1e-9 * squares else float("nan")
 
 
-def preview(latents: NDArray[Any], found: LatentRgb) -> NDArray[np.uint8]:
+def preview(latents: NDArray[np.floating], found: LatentRgb) -> NDArray[np.uint8]:
     """An image of one pixel a latent position: (rows, columns, 3), uint8."""
     colours = np.einsum("crk,cj->rkj", latents, found.factors) + found.bias
     return (colours.clip(0, 1) * 255).round().astype(np.uint8)
@@ -84,7 +85,7 @@ class LatentColours:
     version = "1"
     inputs = frozenset({"images", "latents"})
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": self.version, "name": self.name}
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness.errors import AuditError
 from harness.hashing import canonical_digest
+from harness.json_types import JsonObject
 from harness.plan.cells import Cell, arm_labels, text_of
 from harness.spec.schema import Spec
 from harness.taps.record import Tap
@@ -51,7 +51,7 @@ class Predictions:
     version = "1"
     inputs = frozenset({"steps"})
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version."""
         return {"version": self.version, "name": self.name}
 

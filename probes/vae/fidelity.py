@@ -23,6 +23,7 @@ from skimage.color import deltaE_ciede2000, rgb2gray, rgb2lab
 from skimage.filters import sobel
 from skimage.metrics import structural_similarity
 
+from harness.json_types import JsonObject
 from probes.contracts import Batch, Context
 from probes.vae.metrics import FIDELITY, PSNR
 
@@ -222,7 +223,7 @@ class Fidelity:
     def __init__(self) -> None:
         self.lpips = Lpips()
 
-    def cache_key(self) -> dict[str, Any]:
+    def cache_key(self) -> JsonObject:
         """Version, settings, the library of the SSIMs and colours, and LPIPS's weights.
 
         Version 2: MS-SSIM from valid windows alone.
@@ -252,7 +253,7 @@ class Fidelity:
             columns=["cell", *_MEASURES, "note"],
         )
 
-    def _row(self, image: Image, reference: Image | None, device: str) -> dict[str, Any]:
+    def _row(self, image: Image, reference: Image | None, device: str) -> JsonObject:
         if reference is None:
             return dict.fromkeys(_MEASURES, nan) | {"note": "no reference"}
         if reference.shape != image.shape:

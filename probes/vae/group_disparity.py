@@ -25,6 +25,7 @@ from harness.plan.cells import arm_labels
 from harness.text import slug
 from probes.contracts import Finding, Reference
 from probes.vae.effects import Effect, Measure, estimand_of, matched, mean_effect, unmatched
+from probes.vae.metrics import extra
 
 OWN_READING = (
     "the groups are this instrument's own reading, and what it reads as a class can only leave it: "
@@ -188,7 +189,7 @@ def _disparity(
     blank = replace(
         blank,
         id=f"{blank.id}/{slug(label)}/{slug(name)}",
-        metric=m.metric.difference(f"extra {blank.metric.name}"),
+        metric=extra(blank.metric),
         subject=blank.subject | {"group": label, "class": name, "against": "all others"},
         estimand="images like these",
         reference=Reference(null=0.0),

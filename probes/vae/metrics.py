@@ -27,3 +27,18 @@ SKIN_LIGHTNESS = MetricSpec(
 SKIN_ITA = MetricSpec("skin typology angle shift", "shift", "degrees", None, "skin ita", 360.0, 0.6)
 SKIN = (SKIN_LIGHTNESS, SKIN_ITA)
 DECODE_SWAP = MetricSpec("decode swap")
+
+
+def extra(metric: MetricSpec) -> MetricSpec:
+    """The metric of what one group's images shift more than all others'.
+
+    Args:
+        metric: metric of the shift, or of a difference of two VAEs.
+    """
+    return metric.difference(f"extra {metric.name}")
+
+
+def derived(metric: MetricSpec) -> tuple[MetricSpec, ...]:
+    """A metric, its difference between two VAEs, and both by group."""
+    apart = metric.difference()
+    return metric, apart, extra(metric), extra(apart)

@@ -6,9 +6,9 @@ The page holds no script and asks for nothing: its policy (`default-src 'none'`)
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from harness.files.atomic import write_atomic
+from harness.json_types import JsonObject
 from reports import ReportData
 from reports.grids import file_name, is_grid, read_grid, sheet
 from reports.page import compose
@@ -31,7 +31,7 @@ def write(data: ReportData, folder: Path) -> None:
     write_atomic(folder / FILE, page)
 
 
-def render(data: ReportData, values: dict[str, Any] | None = None) -> bytes:
+def render(data: ReportData, values: JsonObject | None = None) -> bytes:
     """The page as UTF-8 HTML, below 10 MB.
 
     Args:

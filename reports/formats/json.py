@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.errors import reading
 from harness.files import checksums
 from harness.files.atomic import write_atomic
+from harness.json_types import JsonObject
 from harness.terminal import plain_json
-from probes.finding_rows import FORMAT, as_row, figure_row
+from probes.contracts import Finding
+from probes.finding_rows import FORMAT, as_row, figure_row, from_row
 from reports import ReportData
 from reports.grids import file_name, is_grid
 
@@ -26,7 +29,18 @@ def write(data: ReportData, folder: Path) -> None:
     write_atomic(folder / FILE, checksums.seal(plain_json(json_text(values)).encode()))
 
 
-def as_json(data: ReportData) -> dict[str, Any]:
+def read_findings(path: Path) -> list[Finding]:
+    """The findings of a report.json, in its order.
+
+    Raises:
+        AuditError: The file is not there, or is no report.
+    """
+    with reading(path):
+        rows = json.loads(path.read_text(encoding="utf-8"))["findings"]
+        return [from_row(row) for row in rows]
+
+
+def as_json(data: ReportData) -> JsonObject:
     """All of the report but its images, as JSON values; numbers that are not, are null."""
     figures = []
     for e in data.figures:
@@ -43,11 +57,11 @@ def as_json(data: ReportData) -> dict[str, Any]:
         "reproduce": data.reproduce,
         "provenance": data.provenance,
     }
-    plain: dict[str, Any] = _plain(whole)
+    plain: JsonObject = _plain(whole)
     return plain
 
 
-def json_text(values: dict[str, Any]) -> str:
+def json_text(values: JsonObject) -> str:
     """JSON with one item of a list a line: easy to search, and json's fast encoder writes it."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     parts = []
@@ -60,7 +74,7 @@ def json_text(values: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):

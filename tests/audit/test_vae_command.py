@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -67,9 +68,49 @@ def test_the_table_and_the_report(round_trip):
     assert "<script" not in page
 
 
+def test_the_answer_says_which_vae_shifts_what_and_whose_images_most(round_trip):
+    result, out, _ = round_trip
+    first, *others = [line for line in result.stdout.splitlines() if line.startswith("- ")]
+    assert first.startswith("- VAEs by how close they come to the originals (PSNR of 20 images)")
+    assert first.index("faithful 2") < first.index("pale 2")
+    assert first.endswith("renamed makes the same images as faithful.")
+    pale = next(line for line in others if line.startswith("- pale against faithful: "))
+    assert re.search(r"skin \d\S* L\* \[[^]]*\] lighter", pale)
+    assert re.search(r"most where tone is (medium )?dark: skin \S+ L\* \[[^]]*\] lighter", pale)
+    assert not any(line.startswith("- renamed") for line in others)
+    page = (out / "report" / "index.html").read_text()
+    assert "Which VAE to ship" in page
+    assert "makes the same images as faithful" in page
+    assert "starting noise" not in page
+
+
+def test_the_order_of_vaes_turns_the_sentence_round(world, tmp_path):
+    folder, labels = world
+    vaes = ["--vae", "reference:pale", "--vae", "reference:faithful"]
+    said = audit("vae", folder, "--csv", labels, "--out", tmp_path / "run", *vaes).stdout
+    (line,) = [x for x in said.splitlines() if x.startswith("- faithful against pale: ")]
+    assert re.search(r"skin \d\S* L\* \[[^]]*\] darker", line)
+
+
+def test_two_names_of_one_vae_differ_in_nothing(world, tmp_path):
+    folder, _ = world
+    vaes = ["--vae", "a=reference:faithful", "--vae", "b=reference:faithful"]
+    said = audit("vae", folder, "--out", tmp_path / "run", *vaes).stdout
+    assert "b makes the same images as a" in said
+    assert "b against a" not in said
+    assert "no clear shift over all images" in said
+
+
+def test_images_without_a_prompt_go_by_their_file_names(world, tmp_path):
+    folder, _ = world
+    out = tmp_path / "run"
+    audit("vae", folder, "--vae", "reference:faithful", "--out", out)
+    assert set(Run(out).read_plan()["prompt"]) == {p.name for p in folder.glob("*.png")}
+
+
 def test_a_renamed_copy_is_named_and_makes_the_same_pixels(round_trip):
     result, out, _ = round_trip
-    assert "renamed is faithful under another name" in result.stderr
+    assert "renamed has the same weights as faithful" in result.stderr
     report = json.loads((out / "report" / "report.json").read_text())
     apart = [
         f

@@ -135,7 +135,7 @@ def test_work_is_said_before_it_starts(mixed):
     assert " forwards of up to 4, at least 0:0" in said[first]
     assert said[first + 1].startswith("round trip ")  # one line: it takes less than ten seconds
     assert ", took 0:0" in said[first + 1]
-    assert "again is light under another name" in said
+    assert "again has the same weights as light" in said
 
 
 def test_objects_are_named_in_the_run(mixed):

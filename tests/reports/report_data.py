@@ -212,11 +212,13 @@ def fake_report(hostile=False):
             "attributes/gender-by-prompt", "bar", bars(gender, {"woman"}),
             "Perceived gender presentation: images read as women, by prompt",
             "Share of images read as women for 24 prompts and two checkpoints",
+            subject={"attribute": "gender presentation"},
         ),
         Figure(
             "attributes/tone-by-prompt", "bar", bars(skin, set(world.TONES)),
             "Skin tone: images read in each of five classes, by prompt",
             "Share of each skin tone for 24 prompts and two checkpoints",
+            subject={"attribute": "skin tone"},
         ),
         Figure(
             "guidance/dose", "line", doses,
@@ -244,6 +246,7 @@ def fake_report(hostile=False):
             "ranking-tone-distance", "bar", ranking,
             "Distance of skin tone from its target (20 % each), in shares; less is closer",
             "Two checkpoints ranked by distance from the skin tone target",
+            ranking=True,
         ),
     ]  # fmt: skip
     attrition = pd.DataFrame(

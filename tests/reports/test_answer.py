@@ -140,7 +140,7 @@ def test_what_a_vae_alone_moves_is_said_and_two_exchanges_at_once_are_not():
 
 def test_other_tests_and_failures_are_told_and_order_is_by_effect():
     shift = Finding(
-        id="shift", probe="vae", metric=MetricSpec("skin lightness shift", "shift", "L*"),
+        id="shift", probe="spectrum", metric=MetricSpec("fine detail", "shift", "dB"),
         subject={"arm": "m · pale"}, value=9.0, low=8.0, high=10.0, p=1e-9, headline=True,
         family="vae", adjustment=ADJUSTMENT, n=99, reference=Reference(0.4, 0.0),
     )  # fmt: skip

@@ -35,11 +35,12 @@ from dashboard.queries import RunView
 from dashboard.run_index import RunError
 from harness.errors import AuditError
 from harness.files.checksums import DamagedError
+from harness.json_types import JsonObject
 from harness.store.damage import PATTERNS, refuse
 from harness.store.run import Run
 from reports.writers import write_report
 
-SPEC: dict[str, Any] = {
+SPEC: JsonObject = {
     "name": "flips",
     "checkpoints": {"balanced": "reference:balanced"},
     "vaes": {"own": "own", "pale": "reference:pale"},

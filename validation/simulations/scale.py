@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,14 @@ Images = list[NDArray[np.uint8]]
 class Remembered:
     """A VAE that encodes and decodes an image once; its latents are multiplied by `by`."""
 
-    def __init__(self, vae: Codec, by: float = 1.0, known: dict[Any, Any] | None = None) -> None:
+    def __init__(
+        self,
+        vae: Codec,
+        by: float = 1.0,
+        known: dict[tuple[bool, bytes], torch.Tensor] | None = None,
+    ) -> None:
         self.vae, self.step, self.by = vae, vae.step, by
-        self.known: dict[Any, Any] = {} if known is None else known
+        self.known: dict[tuple[bool, bytes], torch.Tensor] = {} if known is None else known
 
     def rescaled(self, by: float) -> Remembered:
         """The same VAE with other latents, as another published scale would have them."""

@@ -20,7 +20,6 @@ import json
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
+from harness.json_types import JsonObject
 from reference.world import (
     GENDERS,
     HERE,
@@ -44,7 +44,7 @@ from reference.world import (
 from validation.train.tokenizer import MAX_TOKENS
 from validation.train.vae import to_tensor
 
-MODEL: dict[str, Any] = {
+MODEL: JsonObject = {
     "embed_dim": 96,
     "vision_cfg": {
         "image_size": SIZE,
@@ -65,7 +65,7 @@ MODEL: dict[str, Any] = {
         "tokenizer_kwargs": {},
     },
 }
-SMALL: dict[str, Any] = {
+SMALL: JsonObject = {
     **MODEL,
     "embed_dim": 64,
     "vision_cfg": {**MODEL["vision_cfg"], "width": 8},

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.json_types import JsonObject
 from reference.world import GENDERS, ROLES, TONES, planted
 
 
 def planted_role(checkpoint: str, role: str) -> tuple[float, list[float]]:
     """Planted share of women and shares of the five tones of one role."""
     table = planted()
-    entry: dict[str, Any] = table[checkpoint].get(role, table[checkpoint])  # type: ignore[assignment]
+    entry: JsonObject = table[checkpoint].get(role, table[checkpoint])  # type: ignore[assignment]
     return float(entry["women"]), list(table["tone_patterns"][entry["tones"]])  # type: ignore[call-overload]
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save
 
 from harness.files.atomic import write_atomic
 from harness.generate.sampling import Generator
+from harness.json_types import JsonObject
 from harness.models.loading import load_checkpoint
 from harness.plan.cells import noise_seed
 from harness.spec.sections import CheckpointSpec
@@ -60,7 +60,7 @@ def rows_of(role: str, guidance: float, seeds: range) -> pd.DataFrame:
     )
 
 
-def counts_of(labels: pd.DataFrame) -> dict[str, Any]:
+def counts_of(labels: pd.DataFrame) -> JsonObject:
     """Counts of each gender and tone, and of unreadable pictures, in declared order."""
     readable = labels[labels["gender"] != UNREADABLE]
     return {
@@ -120,12 +120,12 @@ def seen(generator: Generator, latents: torch.Tensor) -> pd.DataFrame:
     return read((np.concatenate(images) * 255).round().astype(np.uint8))
 
 
-def count(checkpoint: str, state: Path) -> dict[str, Any]:
+def count(checkpoint: str, state: Path) -> JsonObject:
     """Counts by guidance and role of what a reference checkpoint draws."""
     spec = CheckpointSpec(source=f"reference:{checkpoint}")
     generator = make_generator(spec)
     known = world_latents(state / "latents.pt")
-    counts: dict[str, Any] = {}
+    counts: JsonObject = {}
     for guidance in GUIDANCES:
         blocks = [
             draw(checkpoint, spec, guidance, state, block)

@@ -11,15 +11,18 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING
 
 from harness.models.families.base import Family
 from harness.models.families.other import Other
 
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
 GROUP = "diffusion_audit.families"
 
 
-def family(pipe: Any) -> Family:
+def family(pipe: DiffusionPipeline) -> Family:
     """The family of a loaded pipeline.
 
     Raises:

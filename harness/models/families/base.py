@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from harness.models.safetensors_header import VaeFamily
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline, ModelMixin
+    from transformers import PreTrainedTokenizerBase
+
     from harness.taps.cross_attention import AttentionTap
     from harness.taps.joint_attention import JointAttentionTap, Words
 
-Arguments = dict[str, Any]
+Arguments: TypeAlias = JsonObject
 LARGEST_SIZE = 1024
 """Of a side, in latents."""
 
@@ -29,7 +33,7 @@ class Reader(NamedTuple):
 
     name: str
     """'CLIP' or 'T5'; '' where all encoders of the checkpoint share one reading."""
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     length: int
     """Tokens that it has room for."""
     first: int
@@ -68,16 +72,16 @@ class Family:
     )
     needed: tuple[str, ...] = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
 
     @property
-    def model(self) -> Any:
+    def model(self) -> ModelMixin:
         """The denoiser."""
         return getattr(self.pipe, self.denoiser)
 
     @property
-    def device(self) -> Any:
+    def device(self) -> torch.device:
         """Where the pipeline computes, also where its parts wait elsewhere."""
         return self.pipe._execution_device
 
@@ -148,7 +152,7 @@ class Family:
         return {n: m for n, m in self.model.named_modules() if n.endswith(".attn2")}
 
 
-def sample_size(denoiser: Any) -> int:
+def sample_size(denoiser: ModelMixin) -> int:
     """Latents of a side of the images that a denoiser was trained for, as its config has it."""
     size = denoiser.config.get("sample_size")
     if type(size) is not int or not 0 < size <= LARGEST_SIZE:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from harness.errors import AuditError
+from harness.json_types import JsonObject
 from harness.models.families.base import Arguments, Family, Reader
 from harness.models.safetensors_header import VaeFamily
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
 
 
 class Pixels(torch.nn.Module):
     """Stands for the VAE of a pipeline that gives images: decodes nothing."""
 
-    config: dict[str, Any] = {}  # noqa: RUF012
+    config: JsonObject = {}  # noqa: RUF012
     device, dtype = torch.device("cpu"), torch.float32
 
 
@@ -32,7 +36,7 @@ class Other(Family):
         "component swaps, embeddings and weights in prompts",
     )
 
-    def __init__(self, pipe: Any) -> None:
+    def __init__(self, pipe: DiffusionPipeline) -> None:
         super().__init__(pipe)
         self.name = type(pipe).__name__
         self.pixels = Pixels()
