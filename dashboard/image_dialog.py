@@ -9,6 +9,7 @@ import streamlit as st
 
 from dashboard.escaping import plain
 from dashboard.galleries import frame
+from dashboard.image_viewer import viewer
 from dashboard.images import parameters
 from dashboard.outcomes import Reading, readings, told
 from dashboard.queries import RunView
@@ -28,9 +29,18 @@ def _close() -> None:
     st.query_params.pop("cell", None)
 
 
+def _open(cell: str) -> None:
+    st.query_params["cell"] = cell
+
+
 @st.dialog("One image", width="large", on_dismiss=_close)
-def _history(run: RunView, row: pd.Series) -> None:
+def _history(run: RunView) -> None:
+    # A dialog runs alone: the image is looked up here, so that 'next' shows another.
+    row = run.cell(st.query_params.get("cell", ""))
+    if row is None:
+        return
     cell = str(row["cell"])
+    _steps(run, row)
     others = run.siblings(row)
     others = others[others["cell"] != cell]
     names = {str(r["cell"]): str(r["arm"]) for _, r in others.iterrows()}
@@ -43,14 +53,26 @@ def _history(run: RunView, row: pd.Series) -> None:
             format_func=lambda c: names[c],
             key=f"beside {cell}",
         )
-    wanted = [cell] + ([beside, str(ImageRef(beside, minus=cell))] if beside else [])
-    captions = [str(row["arm"])] + ([names[beside], "what changed, 8\u00a0×"] if beside else [])
-    pictures = run.images(wanted)
-    with st.container(horizontal=True, gap="small"):
-        for one, caption in zip(wanted, captions, strict=True):
-            with st.container(width=216, gap="xxsmall"):
-                frame(pictures.get(one), 216, caption)
-                st.caption(plain(caption, 80))
+    changed = str(ImageRef(beside, minus=cell)) if beside else ""
+    pictures = run.images([c for c in (cell, beside, changed) if c])
+    shown = {str(row["arm"]): pictures.get(cell)}
+    if beside:
+        shown[names[beside]] = pictures.get(beside)
+    viewer({name: png for name, png in shown.items() if png}, cell)
+    if cell in pictures:
+        st.download_button(
+            "Download",
+            pictures[cell],
+            f"{cell[:16]}.png",
+            "image/png",
+            type="tertiary",
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"download {cell}",
+        )
+    if beside:
+        frame(pictures.get(changed), 216, "What changed between the two")
+        st.caption("What changed, 8\u00a0×")
     lines = [_outcome_line(run, r, cell) for r in readings(run)]
     if lines:
         st.markdown("  \n".join(lines))
@@ -79,11 +101,31 @@ def show_history(run: RunView) -> None:
     cell = st.query_params.get("cell")
     if not cell:
         return
-    row = run.cell(cell)
-    if row is None:
+    if run.cell(cell) is None:
         st.warning(f"No image of this run has the id {plain(cell, 70)}.")
     else:
-        _history(run, row)
+        _history(run)
+
+
+def _steps(run: RunView, row: pd.Series) -> None:
+    """Buttons to the images before and after this one among its arm's."""
+    with st.container(horizontal=True, gap="small"):
+        for cell, name, sign, key in zip(
+            run.neighbours(row),
+            ("Previous", "Next"),
+            (":material/arrow_back:", ":material/arrow_forward:"),
+            ("P", "N"),
+            strict=True,
+        ):
+            st.button(
+                name,
+                icon=sign,
+                shortcut=key,
+                disabled=not cell,
+                on_click=_open,
+                args=(cell,),
+                key=f"{name} image",
+            )
 
 
 def quoted(path: Path) -> str:

@@ -200,6 +200,16 @@ class RunView:
             [str(row["prompt"]), int(row["seed"])],
         )
 
+    def neighbours(self, row: pd.Series) -> tuple[str, str]:
+        """Cells before and after this one among its arm's, in the plan's order; '' at an end."""
+        near = self.sql(
+            "SELECT max_by(cell, place) FILTER (place < $2) AS before, "
+            "min_by(cell, place) FILTER (place > $2) AS after FROM plan WHERE arm = $1",
+            [str(row["arm"]), int(row["place"])],
+        )
+        before, after = near.fillna("").iloc[0]
+        return str(before), str(after)
+
     def where(self, filters: Filters) -> tuple[str, list[object]]:
         """A WHERE clause on the plan as `p`, and its parameters; empty lists do not filter."""
         chosen = {k: list(v) for k, v in filters.items() if k in FILTERS and len(v)}

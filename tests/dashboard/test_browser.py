@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("streamlit")
@@ -131,4 +132,32 @@ def test_a_shared_link_lands_in_the_same_state(server, page, browser):
     told = other.get_by_placeholder("a prompt, a metric …")
     other.wait_for_function("box => box.value === 'cook'", arg=told.element_handle(), timeout=SLOW)
     other.context.close()
+    assert page.problems == []
+
+
+def test_two_images_lie_under_a_slider_and_keys_lead_on(server, page, runs):
+    plan = pd.read_parquet(runs[0] / "plan.parquet")
+    own = plan[plan["vae"] == "own"].reset_index(drop=True)
+    visit(page, at(server, f"images?run=synthetic&cell={own['cell'][0]}"))
+    stage = page.locator(".viewer .stage")
+    stage.wait_for(timeout=SLOW)
+    assert page.locator(".viewer img").count() == 2
+    assert page.get_by_role("button", name="Previous").is_disabled()
+    box = stage.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 20)
+    page.mouse.up()
+    assert float(page.locator(".viewer input").input_value()) == pytest.approx(25, abs=1)
+    page.get_by_role("button", name="Native size").click()
+    width = page.locator(".viewer img").first.evaluate("e => e.naturalWidth")
+    assert stage.bounding_box()["width"] == width < box["width"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download", exact=True).click()
+    assert download.value.suggested_filename == f"{own['cell'][0][:16]}.png"
+    page.keyboard.press("n")
+    page.wait_for_url(f"**cell={own['cell'][1]}*", timeout=SLOW)
+    settled(page)
+    page.keyboard.press("p")
+    page.wait_for_url(f"**cell={own['cell'][0]}*", timeout=SLOW)
     assert page.problems == []
