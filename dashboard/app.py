@@ -19,6 +19,7 @@ PAGES = {
     "attention": ("Attention", ":material/visibility:"),
     "compare": ("Compare", ":material/difference:"),
     "label": ("Label", ":material/label:"),
+    "prefer": ("Prefer", ":material/thumbs_up_down:"),
     "figures": ("All figures", ":material/stacks:"),
 }
 

@@ -20,9 +20,12 @@ from harness.spec.label_classes import resolve_labels
 from harness.store.run import Run
 from harness.taps import record as taps
 from probes.attributes.outcomes import read_as
-from probes.contracts import AnalysisInput, Figure, Finding, MetricSpec
+from probes.contracts import AnalysisInput, Figure, Finding, MetricSpec, ProbeOptions
 from probes.error_control import adjusted
 from probes.finding_rows import findings_frame
+from probes.preference.probe import TABLE, PreferenceProbe
+from probes.preference.trials import FOLDER, judged
+from probes.registry import Chosen
 from reports import ReportData
 from reports.image_grids import Pictures, difference_grid, grid_figures
 from reports.strips import sheets, strips
@@ -53,9 +56,12 @@ def analyse(
     labels = _labels(audit)
     findings: list[Finding] = list(others)
     figures: list[Figure] = []
-    for number, (probe, options) in enumerate(audit.probes, 1):
+    asked = audit.probes
+    if TABLE in tables and PreferenceProbe.name not in audit.spec.probes:
+        asked = [*asked, Chosen(PreferenceProbe(), ProbeOptions())]  # people have judged since
+    for number, (probe, options) in enumerate(asked, 1):
         if say is not None:
-            say(f"analyse {number}/{len(audit.probes)} {probe.name}")
+            say(f"analyse {number}/{len(asked)} {probe.name}")
         seen = plan
         if "requested_by" in plan:
             seen = plan[plan["requested_by"].isin(["", probe.name])].reset_index(drop=True)
@@ -278,6 +284,8 @@ def _tables(audit: Audit, plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         drawn = audit.run.read_sample(attribute.name)
         if drawn is not None:
             tables[f"drawn.{attribute.name}"] = drawn
+    if (audit.run.folder / FOLDER).exists():
+        tables[TABLE] = judged(audit.run)
     errors = read_errors(audit)
     if errors is not None:
         tables["errors"] = errors

@@ -7,7 +7,7 @@ from math import isclose
 
 import pandas as pd
 
-from harness.models.vae_files import KNOWN
+from harness.models.latent_spaces import KNOWN
 from harness.store.run import Run
 from probes.contracts import Figure, Finding
 from probes.vae.metrics import DELTA_E, DETAIL_LOSS, LIGHTNESS_SHIFT, MS_SSIM, PSNR, SSIM

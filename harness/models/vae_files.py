@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from accelerate import init_empty_weights
@@ -24,6 +24,7 @@ from harness.library_logs import quieten
 from harness.models.checkpoint_keys import refuse_left_over
 from harness.models.components import load_component
 from harness.models.folders import read_config
+from harness.models.latent_spaces import KNOWN
 from harness.models.pickle_scan import PICKLE_SUFFIXES
 from harness.models.safetensors_header import UNET, Header, VaeFamily, WeightsError, read_header
 from harness.models.single_file import (
@@ -43,23 +44,6 @@ quieten()
 VAE_CLASSES = {c.__name__: c for c in (AutoencoderKL, AutoencoderTiny, AsymmetricAutoencoderKL)}
 ASSUMED = "_scale_assumed"
 """In the configuration of a VAE whose file and caller told no family."""
-
-
-class Known(NamedTuple):
-    """How the latents of a published latent space are brought to a standard deviation of 1."""
-
-    name: str
-    channels: int
-    factor: float
-    shift: float = 0.0
-
-
-KNOWN: dict[VaeFamily, Known] = {
-    "sd15": Known("Stable Diffusion 1.x", 4, 0.18215),
-    "sdxl": Known("SDXL", 4, 0.13025),
-    "sd3": Known("Stable Diffusion 3", 16, 1.5305, 0.0609),
-    "flux": Known("Flux", 16, 0.3611, 0.1159),
-}
 
 
 def load_vae_source(

@@ -22,7 +22,8 @@ from diffusers import AutoencoderTiny
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from harness.models.vae_files import ASSUMED, KNOWN, Known
+from harness.models.latent_spaces import KNOWN, Known
+from harness.models.vae_files import ASSUMED
 from harness.models.vae_identity import Codec, codec
 
 if TYPE_CHECKING:

@@ -41,6 +41,7 @@ PATTERNS = (
     "scores/*/*/*.parquet",
     "labels/*.parquet",
     "label-samples/*.parquet",
+    "preferences/*.json",
     "failures/*.txt",
     "report/report.json",
 )
@@ -141,6 +142,8 @@ def set_aside(run: Run, damage: Damage, say: Say) -> None:
     hint = "it will be made again"
     if kind == "labels":
         hint = "its labels are missing now: restore the file from a backup, or label again"
+    elif kind == "preferences":
+        hint = "this judgement is missing now: restore the file from a backup, or judge again"
     elif kind == "label-samples":
         hint = _restored(run, damage.path)
     say(f"warning: {name} is damaged ({damage.reason}); moved to {ASIDE}/, {hint}")

@@ -13,7 +13,7 @@ from audit.pipeline.plan import begin
 from audit.pipeline.round_trip import RoundTripWorker, round_trip_audit, send, store_originals
 from audit.pipeline.round_trip_inputs import images_of_folder
 from audit.pipeline.vae_table import figures
-from harness.models.vae_files import KNOWN
+from harness.models.latent_spaces import KNOWN
 from harness.models.vae_identity import codec, load_vae_alone, same_space
 from harness.models.vae_precision import precision
 from harness.models.vae_scaling import FEWEST, check_scale

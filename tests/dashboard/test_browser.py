@@ -27,6 +27,7 @@ PAGES = {
     "attention": "Attention",
     "compare": "Compare",
     "label": "Label",
+    "prefer": "Prefer",
     "figures": "All figures",
 }
 

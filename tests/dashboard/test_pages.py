@@ -13,7 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import components, evidence, outcomes
 from harness.images.image_ref import ImageRef
+from harness.store.damage import find
 from harness.store.run import Run
+from probes.preference.trials import judged
 
 APP = str(Path(components.__file__).with_name("app.py"))
 PAGES = sorted(p.stem for p in Path(APP).parent.glob("app_pages/[a-z]*.py"))
@@ -250,3 +252,22 @@ def test_an_image_of_every_seed_opens_too(made, shown):
     first.click().run()
     assert not app.exception
     assert "How it was made" in text(app)
+
+
+def test_a_pair_is_judged_blind_and_the_judgement_kept(run, shown):
+    shown(run)
+    app = opened("prefer")
+    app.text_input(key="rater").set_value("ann").run()
+    assert not app.exception
+    arms = app.selectbox(key="one").options
+    words = " ".join(e.value for e in (*app.markdown, *app.caption))
+    assert not any(arm in words for arm in arms)
+    for choice in ("left", "same"):
+        app.button(key=f"choose {choice}").click().run()
+        assert not app.exception
+    kept = judged(Run(run))
+    assert kept["choice"].tolist().count("same") == 1
+    assert set(kept["rater"]) == {"ann"}
+    app.toggle(key="results").set_value(True).run()
+    assert app.dataframe[0].value["judgements"][0] <= 2
+    assert find(Run(run)) == []

@@ -11,9 +11,10 @@ from diffusers import AsymmetricAutoencoderKL, AutoencoderKL, AutoencoderTiny
 from safetensors.torch import load_file, save_file
 
 from harness.models.digests import digest_of
+from harness.models.latent_spaces import KNOWN, Known
 from harness.models.safetensors_header import Header, WeightsError, read_header
 from harness.models.single_file import CONFIGS, load_vae_as
-from harness.models.vae_files import ASSUMED, KNOWN, Known, config_of
+from harness.models.vae_files import ASSUMED, config_of
 from harness.models.vae_identity import (
     codec,
     compare,

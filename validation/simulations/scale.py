@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.models.vae_files import KNOWN
+from harness.models.latent_spaces import KNOWN
 from harness.models.vae_identity import Codec, codec, load_vae_alone
 from harness.models.vae_scaling import ScaleCheck, check_scale
 from reference import MODELS

@@ -1,0 +1,1 @@
+"""Which of two arms people prefer, from blind pairs of one prompt and seed."""
