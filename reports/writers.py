@@ -18,7 +18,7 @@ from harness.errors import AuditError, one_line
 from reports import ReportData
 
 GROUP = "diffusion_audit.writers"
-FIRST = ("html", "card", "json", "csv", "latex")
+FIRST = ("html", "card", "json", "csv", "latex", "cyclonedx")
 """The order in which these are named and their files returned; others follow by name."""
 
 

@@ -38,7 +38,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_every_format_is_a_module_with_its_main_file(tmp_path):
-    assert names() == ("html", "card", "json", "csv", "latex")
+    assert names() == ("html", "card", "json", "csv", "latex", "cyclonedx")
     written = write_report(fake_report(), tmp_path, ("csv", "json"))
     assert [p.relative_to(tmp_path).as_posix() for p in written] == [
         "report.json",
@@ -49,7 +49,7 @@ def test_every_format_is_a_module_with_its_main_file(tmp_path):
 
 
 def test_a_format_of_another_package_is_written_beside_ours(tmp_path, installed):
-    assert names() == ("html", "card", "json", "csv", "latex", "broken", "md")
+    assert names() == ("html", "card", "json", "csv", "latex", "cyclonedx", "broken", "md")
     (path,) = write_report(fake_report(), tmp_path / "report", ("md",))
     assert path.read_text().startswith("# Occupations, two checkpoints and two VAEs\n")
     with pytest.raises(AuditError, match="'broken' cannot be loaded: ModuleNotFoundError"):
