@@ -17,7 +17,9 @@ from harness.store import run as store
 from harness.store.damage import refuse
 from probes.contracts import Figure
 from probes.finding_rows import figure_from_row, findings_frame, from_row
+from reports.answer import answer
 from reports.charts import draw
+from reports.statement import Statement
 
 REPORT = "report/report.json"
 
@@ -89,6 +91,10 @@ class Run:
             AuditError: The run has no report yet.
         """
         return findings_frame(from_row(row) for row in self._report()["findings"])
+
+    def answer(self) -> list[Statement]:
+        """The answer of the report: its sentences, the largest effects first."""
+        return answer([from_row(row) for row in self._report()["findings"]])
 
     def figures(self) -> dict[str, RunFigure]:
         """All figures of the report by id, in its order."""

@@ -207,6 +207,7 @@ def read_as(
     instrument: str,
 ) -> pd.Series:
     """What each image is counted as, by cell; empty where the spec has no such reading."""
+    plan = plan.drop_duplicates("cell")  # arms may share an image
     for one in spec.attributes:
         if one.name == attribute and one.instrument == "colorimetry" and instrument in tables:
             frame = monk_frame(tables, plan, labels, one)
