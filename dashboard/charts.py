@@ -88,7 +88,8 @@ def finish(chart: Plot, dark: bool) -> Spec:
         elif mark == "point" and axis == ("x", "y"):
             encoding["tooltip"] = [{"field": "group"}]
     spec.pop("width", None)
-    spec["config"]["font"] = SANS
+    # The chart has its own words for those who do not see it, and its table; single marks none.
+    spec["config"] |= {"font": SANS, "mark": {"aria": False}}
     return recolour(spec) if dark else spec
 
 
@@ -155,7 +156,12 @@ def scatter(
         )
         .add_params(brush)
         .properties(height=height, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
-        .configure(font=SANS, background="transparent", view=alt.ViewConfig(stroke=GRID))
+        .configure(
+            font=SANS,
+            background="transparent",
+            mark=alt.MarkConfig(aria=False),
+            view=alt.ViewConfig(stroke=GRID),
+        )
         .configure_legend(labelColor=INK, labelFontSize=12)
     )
     spec: Spec = chart.to_dict(validate=False)

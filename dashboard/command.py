@@ -36,7 +36,7 @@ OPTIONS: JsonObject = {
     "theme.light.primaryColor": "#4a4fb5",
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f6f7f9",
-    "theme.light.textColor": "#1c2128",
+    "theme.light.textColor": "#0f141b",
     "theme.light.borderColor": "#e3e6ea",
     "theme.dark.primaryColor": "#a4a8ff",
     "theme.dark.backgroundColor": "#14171b",

@@ -138,4 +138,4 @@ if cards:
     ]
     audited = pd.DataFrame(told_cards).fillna("")
     st.dataframe(audited, hide_index=True, alt="Checkpoints and VAEs with digests")
-    st.caption("Digests are cut; `report/report.json` has them whole.")
+    st.caption("Digests are cut; report/report.json has them whole.")

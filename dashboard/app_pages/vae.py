@@ -71,7 +71,7 @@ else:
     if grids:
         figures.figures(run, grids)
     else:
-        st.caption("Not measured: add `vae` to `probes:` in the spec and run it again.")
+        st.caption("Not measured: add ‘vae’ to ‘probes:’ in the spec and run it again.")
 
 drawn = [e for e in mine if e.kind != "table"]
 if drawn:
@@ -98,4 +98,4 @@ else:
             "All of them passed as swaps: one whose latents have another shape, or do not "
             "correlate with the own VAE's, is refused before anything is made."
         )
-    st.caption("Scale, precision and kinship are told by `audit vae PICTURES --vae …`.")
+    st.caption("Scale, precision and kinship are measured by ‘audit vae IMAGES --vae …’.")

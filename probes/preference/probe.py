@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
+import pandas as pd
+
 from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.contracts import (
     AnalysisInput,
+    Figure,
     Finding,
     Instrument,
     MetricSpec,
@@ -53,10 +56,29 @@ class PreferenceProbe(Probe[ProbeOptions]):
                 subject = {"arm": arm, "baseline": other}
                 name = f"{self.name}/{slug(arm)}/{slug(other)}"
                 findings.append(_finding(name, PREFERRED, subject, for_arm(rows, arm, other)))
+        figure = _figure(findings)
         control = for_left(rows)
         if control.n:
             findings.append(_finding(f"{self.name}/control", LEFT, {}, control))
-        return Result(findings)
+        return Result(findings, figure)
+
+
+def _figure(findings: Sequence[Finding]) -> list[Figure]:
+    rows = [
+        (
+            f"{f.subject['arm']} over {f.subject['baseline']}",
+            *(HALF + x for x in (f.value, f.low, f.high)),
+        )
+        for f in findings
+    ]
+    table = pd.DataFrame(rows, columns=["label", "value", "low", "high"])
+    caption = (
+        "How often people preferred the first arm in blind pairs, with 95 % intervals; a pair "
+        "without a winner counts half. The dashed line is one half."
+    )
+    alt = "A dot with an interval for each pair of arms."
+    table = table.assign(group="", target=HALF)
+    return [Figure("preference/pairs", "bar", table, caption, alt)] if rows else []
 
 
 def _finding(name: str, metric: MetricSpec, subject: dict[str, str], found: Preference) -> Finding:

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("streamlit")
 pytest.importorskip("playwright")
 
+from axe_playwright_python.sync_playwright import Axe
 from dashboard_browser import CHROMIUM, SLOW, at, chromium, served, settled, visit
 
 from audit.pipeline import analyse
@@ -18,6 +19,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here"),
 ]
+AXE = Axe()
 PAGES = {
     "": "synthetic",
     "images": "Images",
@@ -162,3 +164,32 @@ def test_two_images_lie_under_a_slider_and_keys_lead_on(server, page, runs):
     page.keyboard.press("p")
     page.wait_for_url(f"**cell={own['cell'][0]}*", timeout=SLOW)
     assert page.problems == []
+
+
+def serious(page) -> list[str]:
+    """What axe-core finds that keeps people out.
+
+    The brush of a region is left out: Vega-Lite draws it and takes no words for it.
+    """
+    found = AXE.run(page, context={"exclude": [[".region_brush"], [".region_brush_bg"]]})
+    return [
+        f"{one['id']}: {one['nodes'][0]['html'][:200]} {one['nodes'][0]['failureSummary'][:200]}"
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_every_page_and_the_report_can_be_read_by_everybody(server, browser, runs, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    for path in [*PAGES, "label?labeller=ann", "prefer?rater=ann"]:
+        visit(page, at(server, f"{path}{'&' if '?' in path else '?'}run=real"))
+        assert serious(page) == [], path
+    page.goto((runs[1] / "report" / "index.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert serious(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate("document.querySelector('.tiles li').style = 'color: #777; background: #888'")
+    assert any(one.startswith("color-contrast") for one in serious(page))
+    context.close()

@@ -13,8 +13,10 @@ from dashboard import projections
 from dashboard.galleries import PICTURES
 from dashboard.queries import RunView
 from harness.images.image_ref import read_ref
+from harness.plan.cells import arm_labels
 from harness.store.run import Run
 from probes.contracts import Kind
+from probes.preference import trials
 from probes.registry import registry
 from reports.charts import PLOTS, draw
 from reports.grids import read_grid
@@ -33,6 +35,10 @@ def inside(tmp_path_factory):
         seeds=2,
         vaes={"own": "own", "pale": "reference:pale"},
     )
+    plan = audit.run.read_plan()
+    plan = plan.assign(arm=arm_labels(plan))
+    for trial in trials.trials(plan, tuple(dict.fromkeys(plan["arm"])), "ann"):
+        trials.keep(audit.run, "ann", trial, trials.CHOICES[len(trial.prompt) % 2])
     page = analyse.report(audit, *analyse.analyse(audit))
     return audit.run.folder, page.read_text(encoding="utf-8")
 
