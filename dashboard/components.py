@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from threading import Lock
+from time import time
 
 import streamlit as st
 
@@ -16,6 +18,10 @@ from dashboard.run_index import RunError, stamp
 from reports.overview import audited_cards
 from reports.page import groups_of
 
+LOOK = 5.0
+"""Seconds between two looks at a run that is shown live."""
+STALE = 600.0
+"""Seconds without a new image after which a run is not going on."""
 RUNS = "AUDIT_DASHBOARD"
 """Environment variable: JSON of the folders and gate files that the dashboard may show."""
 
@@ -71,6 +77,8 @@ def choose_run() -> None:
             st.selectbox("Run", list(names), key="run", bind="query-params")
         elif names:
             st.caption(f"Run **{plain(next(iter(names)))}**")
+        if names and st.toggle("Live", key="live", help="While a run goes on: its new images."):
+            _live()
         st.button(
             "Read again",
             icon=":material/refresh:",
@@ -78,6 +86,28 @@ def choose_run() -> None:
             on_click=forget,
             help="Look for new images, scores and labels in the run folder.",
         )
+
+
+@st.fragment(run_every=LOOK)
+def _live() -> None:
+    """How far the run is; the page is drawn anew where there is more."""
+    run = view()
+    made = int(run.made()["made"].sum())
+    seen = st.session_state.get("live_made")
+    st.session_state["live_made"] = made
+    st.caption(f"{made:,} of {run.planned:,} images{time_left(run, made)}")
+    if seen not in (None, made):
+        st.rerun()
+
+
+def time_left(run: RunView, made: int) -> str:
+    """', about 12 min left' at the pace of the images so far; '' where that is not known."""
+    times = sorted(path.stat().st_mtime for path in run.files.images.values() if path.exists())
+    if len(times) < 2 or made >= run.planned or time() - times[-1] > STALE:
+        return ""
+    pace = (times[-1] - times[0]) / (made * (1 - 1 / len(times)))
+    minutes = ceil(pace * (run.planned - made) / 60)
+    return f", about {minutes:,} min left"
 
 
 def view() -> RunView:

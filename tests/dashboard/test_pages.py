@@ -1,7 +1,11 @@
 """Every page's logic, run by Streamlit itself without a browser."""
 
 import json
+import math
+import os
+import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -271,3 +275,38 @@ def test_a_pair_is_judged_blind_and_the_judgement_kept(run, shown):
     app.toggle(key="results").set_value(True).run()
     assert app.dataframe[0].value["judgements"][0] <= 2
     assert find(Run(run)) == []
+
+
+def test_a_run_that_goes_on_is_shown_live(run, shown):
+    units = sorted((run / "images").iterdir())
+    kept = run.parent / "kept"
+    shutil.move(units[-1], kept)
+    for path in (run / "images").rglob("*.parquet"):
+        os.utime(path)
+    shown(run)
+    app = opened()
+    app.toggle(key="live").set_value(True).run()
+    assert not app.exception
+    pattern = re.compile(r"([\d,]+) of ([\d,]+) images")
+    (told,) = [m for c in app.caption if (m := pattern.match(c.value))]
+    made, planned = (int(n.replace(",", "")) for n in told.groups())
+    assert 0 < made < planned
+    shutil.move(kept, units[-1])
+    app.run()
+    assert any(c.value == f"{planned:,} of {planned:,} images" for c in app.caption)
+    app.toggle(key="live").set_value(False).run()
+    assert not app.exception
+
+
+def test_the_time_left_is_that_of_the_pace_so_far(run):
+    paths = sorted((run / "images").rglob("*.parquet"))
+    now = time.time()
+    for number, path in enumerate(paths):
+        os.utime(path, (now, now - 60 * (len(paths) - 1 - number)))
+    view = components.open_view(str(run))
+    view.planned = 2 * (made := int(view.made()["made"].sum()))
+    each = 60 * (len(paths) - 1) / (made * (1 - 1 / len(paths)))
+    assert components.time_left(view, made) == f", about {math.ceil(each * made / 60)} min left"
+    for path in paths:
+        os.utime(path, (now, now - 3600))
+    assert components.time_left(view, made) == ""
