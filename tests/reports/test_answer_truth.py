@@ -21,6 +21,7 @@ from harness.spec.schema import parse_spec
 from probes.attributes.probe import analyse_attribute
 from probes.error_control import adjusted
 from reports.answer import answer
+from validation.train.shares import planted_role
 
 SEEDS = 80
 CLASSES = {
@@ -40,6 +41,10 @@ def truth():
 def shares(model, role, kind, pale=False):
     if model == "even":
         return dict.fromkeys(CLASSES[kind], 1 / len(CLASSES[kind]))
+    if model == "planted-text":  # known by its plan alone
+        women, tones = planted_role(model, role)
+        values = [1 - women, women] if kind == "gender" else tones
+        return dict(zip(CLASSES[kind], values, strict=True))
     counts = dict(zip(CLASSES[kind], truth()[model]["1"][role][kind], strict=True))
     if pale and kind == "tone":
         for dark, light in PALE.items():
@@ -134,6 +139,24 @@ def place(stated, arm, kind):
 
 
 WORST = re.compile(r"([\w-]+) too often for \d+ \(most for “a portrait of a ([^”]+)”")
+
+
+def test_a_biased_text_encoder_is_off_under_both_vaes_and_a_vae_without_beards_moves_nobody():
+    models, vaes = {"even": "even", "text": "planted-text"}, ("own", "no-beards")
+    stated = told(models, vaes)
+    kinds = [
+        kind for (arm, kind), size in effects(models, vaes) if arm == "text · own" and size > 0.1
+    ]
+    assert kinds
+    for kind in kinds:
+        one = stated[place(stated, "text · own", kind)]
+        assert place(stated, "text · no-beards", kind) == place(stated, "text · own", kind)
+        for plural, role in WORST.findall(one.details):
+            cls = {"men": "man", "women": "woman"}.get(plural, plural)
+            true = {r: shares("planted-text", r, kind)[cls] for r in roles()}
+            assert true[role] > max(true.values()) - 0.16
+    assert not any("the VAE alone" in s.lead for s in stated)
+    assert not any(s.apart and s.lead.startswith("even") for s in stated)
 
 
 @pytest.mark.parametrize(
