@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -129,10 +130,10 @@ def _steps(run: RunView, row: pd.Series) -> None:
 
 
 def quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    import shlex
-
-    return shlex.quote(str(path))
+    """A run's path as a shell takes it, from the working directory; never an absolute one."""
+    here = Path.cwd()
+    inside = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
+    return shlex.quote(str(inside))
 
 
 def _outcome_line(run: RunView, reading: Reading, cell: str) -> str:

@@ -22,9 +22,14 @@ if len(vaes) < 2 and not mine:
     components.empty(
         "This run has one VAE and no round trip",
         "Name several under `vaes:` in the spec and add `probes: [attributes, vae, spectrum]`; or "
-        "send images through VAEs with `audit vae PICTURES --vae own --vae FILE`.",
+        "send images through VAEs with `audit vae IMAGES --vae own --vae FILE`.",
     )
     st.stop()
+
+leading = [e for e in mine if e.leads]
+if leading:
+    st.subheader("Which VAE to ship", anchor=False)
+    figures.figures(run, leading)
 
 st.subheader("Images that changed most", anchor=False)
 if len(vaes) > 1 and "fidelity" in run.instruments:
@@ -77,9 +82,9 @@ drawn = [e for e in mine if e.kind != "table"]
 if drawn:
     st.subheader("How much, and at which frequencies", anchor=False)
     figures.figures(run, drawn)
-tables = [e for e in mine if e.kind == "table" and e.id != "vae/identity"]
+tables = [e for e in mine if e.kind == "table" and e.id != "vae/identity" and not e.leads]
 if tables:
-    st.subheader("Who pays", anchor=False)
+    st.subheader("Groups affected more than the rest", anchor=False)
     figures.figures(run, tables)
 
 st.subheader("What each VAE is, and whether it may be swapped", anchor=False)

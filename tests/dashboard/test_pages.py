@@ -99,7 +99,7 @@ def test_the_vae_page_draws_what_the_probe_says(run, shown):
     Run(run).write_json("report/report.json", report)
     shown(run)
     said = text(opened("vae"))
-    for words in ("PSNR by VAE", "Who pays", "model-0 · vae-1 · ΔE"):
+    for words in ("PSNR by VAE", "Groups affected more than the rest", "model-0 · vae-1 · ΔE"):
         assert words in said
 
 
@@ -310,3 +310,14 @@ def test_the_time_left_is_that_of_the_pace_so_far(run):
     for path in paths:
         os.utime(path, (now, now - 3600))
     assert components.time_left(view, made) == ""
+
+
+def test_no_page_shows_an_absolute_path(made, shown):
+    shown(made)
+    plan = pd.read_parquet(made / "plan.parquet")
+    for page in PAGES:
+        app = opened(page)
+        app.query_params["cell"] = plan["cell"][0]
+        app.run()
+        words = [text(app), *(c.value for c in app.code)]
+        assert not any(str(made.parent) in w for w in words), page
