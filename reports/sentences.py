@@ -62,7 +62,14 @@ def topic(finding: Finding) -> str:
     what += group(finding)
     if "prompt" in finding.subject:
         what += f" for {quoted(finding.subject['prompt'])}"
-    return f"{who(finding)}: {what}"
+    return f"{who(finding)}{against(finding)}: {what}"
+
+
+def against(finding: Finding) -> str:
+    """' against faithful'; '' where it is a number of one arm alone."""
+    subject = finding.subject
+    other = next((clip(subject[key], 80) for key in AGAINST if key in subject), "")
+    return f" against {other}" if other else ""
 
 
 def who(finding: Finding) -> str:
@@ -178,16 +185,14 @@ def _distance(finding: Finding, claim: Verdict) -> str:
 
 
 def _shift(finding: Finding, claim: Verdict) -> str:
-    subject = finding.subject
-    other = next((clip(subject[key], 80) for key in AGAINST if key in subject), "")
-    against = f" against {other}" if other else ""
+    subject, other = finding.subject, against(finding)
     if "class" in subject and "group" not in subject and finding.reading:
         about = f"the share of images {_where(finding)} that {_read(finding)} differs by"
     else:
         of = f" of {attribute(finding)}" if attribute(finding) else ""
         of += f" ({subject['class']})" if "class" in subject and "group" not in subject else ""
         about = f"{_words(finding.metric.name)}{of}{group(finding)} {_where(finding)} is"
-    told = f"{who(finding)}{against}: {about} {value_text(finding)} ({_counted(finding)})"
+    told = f"{who(finding)}{other}: {about} {value_text(finding)} ({_counted(finding)})"
     what, limit = ("difference" if other else "change"), _limit(finding)
     if claim == "apart" and limit:
         told = f"{told[:-1]}; tested against a {what} of up to {limit})"
