@@ -1,6 +1,6 @@
-"""Draw the pictures of README and docs anew, from a run of the demo.
+"""Draw the pictures of README and docs anew, from a run of the demo and one of `audit vae`.
 
-    .venv/bin/python scripts/pictures.py demo-run
+    .venv/bin/python scripts/pictures.py demo-run vae-run
 
 Wants Debian's Chromium. Pages that the demo has nothing for keep their pictures.
 """
@@ -13,6 +13,8 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
+from PIL import Image
+
 import diffusion_audit as da
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,14 +23,13 @@ sys.path[:0] = [str(ROOT / "tests" / "dashboard")]
 from dashboard_browser import at, chromium, served, settled, visit  # noqa: E402
 
 DOCS = ROOT / "docs"
-MODELS = {"balanced": "Balanced", "planted-unet": "Biased: its denoiser was trained so"}
+MODELS = {"balanced": "A balanced model", "planted": "One whose denoiser was trained to be biased"}
 PROMPTS = ("a portrait of a mechanic", "a portrait of a parent")
 SEEDS = 6
 PAGES = {
     "overview": "",
     "images": "images",
     "attributes": "attributes",
-    "vae": "vae",
     "prefer": "prefer?rater=ann",
 }
 STYLE = """
@@ -58,7 +59,8 @@ def point(run: da.Run) -> str:
             ]
             drawn = "".join(f'<img src="{uri(image)}" alt="">' for image in images)
             rows.append(f'<p>“{escape(prompt)}”</p><div class="row">{drawn}</div>')
-        of_gender = [s for s in statements if f"{model} · own" in s.lead and "gender" in s.lead]
+        own = [s for s in statements if s.lead.startswith(f"{model} · own")]
+        of_gender = [s for s in own if "gender is off target" in s.lead]
         verdict = of_gender[0].text if of_gender else "no statement"
         columns.append(
             f"<section><h2>{escape(title)}</h2>{''.join(rows)}"
@@ -76,9 +78,10 @@ def uri(image: object) -> str:
 
 def main() -> None:
     """Draw all of them."""
-    folder = Path(sys.argv[1])
+    folder, of_vaes = map(Path, sys.argv[1:3])
     run = da.open_run(folder)
     swapped = run.plan().query("vae == 'pale'")["cell"].iloc[0]
+    drawn = [DOCS / "point.png", DOCS / "report.png"]
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1120, "height": 600})
         page.set_content(point(run))
@@ -86,16 +89,22 @@ def main() -> None:
         page.set_viewport_size({"width": 1280, "height": 900})
         page.goto((folder.resolve() / "report" / "index.html").as_uri())
         page.screenshot(path=DOCS / "report.png")
-        with served(folder) as (entry, _):
-            for name, path in (PAGES | {"image": f"images?cell={swapped}"}).items():
+        with served(folder, of_vaes) as (entry, _):
+            more = {"image": f"images?cell={swapped}", "vae": f"vae?run={of_vaes.name}"}
+            for name, path in (PAGES | more).items():
                 visit(page, at(entry, path))
                 page.wait_for_timeout(2500)
                 settled(page)
-                page.screenshot(path=DOCS / "dashboard" / f"{name}.png")
+                drawn.append(DOCS / "dashboard" / f"{name}.png")
+                page.screenshot(path=drawn[-1])
             page.set_viewport_size({"width": 390, "height": 844})
             visit(page, at(entry))
             page.wait_for_timeout(2500)
-            page.screenshot(path=DOCS / "dashboard" / "overview-phone.png")
+            drawn.append(DOCS / "dashboard" / "overview-phone.png")
+            page.screenshot(path=drawn[-1])
+    for path in drawn:  # a third of the bytes, and no eye sees it
+        with Image.open(path) as picture:
+            picture.convert("RGB").quantize(128).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -27,9 +27,7 @@ if len(vaes) < 2 and not mine:
     st.stop()
 
 leading = [e for e in mine if e.leads]
-if leading:
-    st.subheader("Which VAE to ship", anchor=False)
-    figures.figures(run, leading)
+figures.figures(run, leading)
 
 st.subheader("Images that changed most", anchor=False)
 if len(vaes) > 1 and "fidelity" in run.instruments:
@@ -97,7 +95,9 @@ elif isinstance(known, list) and known:
 else:
     audited = [a for a in run.report.get("audited", []) if a.get("kind") == "VAE"]
     if audited:
-        st.dataframe(pd.DataFrame(audited), hide_index=True, alt="The VAEs of this run")
+        known_of = pd.DataFrame(audited).reindex(columns=["name", "of", "source", "digest"])
+        known_of["digest"] = known_of["digest"].astype(str).str[:16]
+        st.dataframe(known_of, hide_index=True, alt="The VAEs of this run")
     if run.spec and not run.spec.allow_latent_space_mismatch and run.levels["kind"] == ["made"]:
         st.caption(
             "All of them passed as swaps: one whose latents have another shape, or do not "
