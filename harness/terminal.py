@@ -8,6 +8,7 @@ all of them are shown as escapes, `\x1b`, and act on nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import click
@@ -43,6 +44,19 @@ def plain_json(text: str) -> str:
 def out(text: object) -> None:
     """One line of the command's result, to stdout."""
     click.echo(plain(text))
+
+
+def marked(lead: str, rest: str, strong: bool) -> None:
+    """One line of the result with its lead in bold, where there is a terminal and no NO_COLOR.
+
+    Args:
+        lead: Beginning of the line.
+        rest: What follows it.
+        strong: Whether it says that something is wrong: bold, behind a yellow dash.
+    """
+    dash = click.style("-", fg="yellow" if strong else "green")
+    text = f"{dash} {click.style(plain(lead), bold=strong or None)}{plain(rest)}"
+    click.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def say(text: object) -> None:

@@ -25,4 +25,9 @@ class Statement(NamedTuple):
     @property
     def text(self) -> str:
         """Lead and details as one sentence."""
-        return f"{self.lead}: {self.details}." if self.details else f"{self.lead}."
+        return f"{self.lead}{self.rest}"
+
+    @property
+    def rest(self) -> str:
+        """What follows the lead in `text`."""
+        return f": {self.details}." if self.details else "."

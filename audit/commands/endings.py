@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.terminal import marked, say
 from harness.terminal import out as put
-from harness.terminal import say
 
 if TYPE_CHECKING:
     from audit.pipeline.session import Audit
@@ -49,7 +49,7 @@ def put_answer(findings: Sequence[Finding]) -> None:
     from reports.answer import answer
 
     for statement in answer(findings):
-        put(f"- {statement.text}")
+        marked(statement.lead, statement.rest, statement.apart)
 
 
 def kept_findings(report: Path) -> list[Finding]:
