@@ -9,12 +9,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from audit.pipeline.imported_images import NO_PROMPT
 from audit.pipeline.session import reopen
 from harness.errors import AuditError
 from harness.images import folder as given
 from harness.images.stored import opened, pixels
 from harness.progress import Say
 from harness.spec.attributes import AttributeSpec
+from harness.spec.prompts import MOST_PROMPTS
 from harness.store.run import Run
 
 Pixels = NDArray[np.uint8]
@@ -51,12 +53,14 @@ def images_of_folder(
     found = given.read_folder(folder, csv, attributes, needed=("file",), how=how)
     for line in given.warnings_of(found, prompts=False):
         say(f"warning: {line}")
+    # More prompts than a spec may have: then those without one share a name.
+    few = len(found.images) <= MOST_PROMPTS
     pictures = []
     for image in found.images:
         pictures.append(
             Picture(
                 image.sha256,
-                image.prompt or image.name,
+                image.prompt or (image.name if few else NO_PROMPT),
                 image.labels,
                 image.header.size,
                 lambda path=image.path: given.load_image(path),  # type: ignore[misc]

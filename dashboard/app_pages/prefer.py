@@ -61,7 +61,11 @@ try:
 except AuditError as error:
     components.empty("These two cannot be compared", plain(error))
     st.stop()
-known = trials.judged(folder)
+try:
+    known = trials.judged(folder)
+except AuditError as error:
+    components.empty("A judgement cannot be read", plain(error))
+    st.stop()
 done = set(known["id"])
 last, shown_again = f"last {rater}", f"again {rater}"
 

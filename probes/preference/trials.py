@@ -93,10 +93,19 @@ def keep(run: Run, rater: str, trial: Trial, choice: str) -> None:
 
 
 def judged(run: Run) -> pd.DataFrame:
-    """All judgements of a run: columns id, rater, left, right and choice."""
+    """All judgements of a run: columns id, rater, left, right and choice.
+
+    Raises:
+        SpecError: A file is no judgement.
+    """
     rows = []
     for path in sorted((run.folder / FOLDER).glob("*.json")):
         row = run.read_json(f"{FOLDER}/{path.name}")
+        if not isinstance(row, dict) or row.keys() != {*COLUMNS} or row["choice"] not in CHOICES:
+            raise SpecError(
+                f"{path}: no judgement (rater, left, right and a choice of {', '.join(CHOICES)}); "
+                "delete the file or judge the pair again"
+            )
         rows.append({"id": path.stem} | {name: str(row[name]) for name in COLUMNS})
     return pd.DataFrame(rows, columns=["id", *COLUMNS])
 

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from audit.commands.main import main
+from audit.pipeline import round_trip_inputs
+from audit.pipeline.imported_images import NO_PROMPT
 from audit.pipeline.round_trip import send, shrink
 from audit.pipeline.vae_audit import named
 from harness.models.vae_identity import codec, load_vae_alone
@@ -106,6 +108,12 @@ def test_images_without_a_prompt_go_by_their_file_names(world, tmp_path):
     out = tmp_path / "run"
     audit("vae", folder, "--vae", "reference:faithful", "--out", out)
     assert set(Run(out).read_plan()["prompt"]) == {p.name for p in folder.glob("*.png")}
+
+
+def test_more_images_than_prompts_may_be_share_a_name(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(round_trip_inputs, "MOST_PROMPTS", 19)
+    found = round_trip_inputs.images_of_folder(world[0], None, [], print)
+    assert {p.prompt for p in found} == {NO_PROMPT}
 
 
 def test_a_renamed_copy_is_named_and_makes_the_same_pixels(round_trip):

@@ -275,6 +275,10 @@ def test_a_pair_is_judged_blind_and_the_judgement_kept(run, shown):
     app.toggle(key="results").set_value(True).run()
     assert app.dataframe[0].value["judgements"][0] <= 2
     assert find(Run(run)) == []
+    Run(run).write_json("preferences/odd.json", [])
+    app.run()
+    assert not app.exception
+    assert "no judgement" in text(app)
 
 
 def test_a_run_that_goes_on_is_shown_live(run, shown):

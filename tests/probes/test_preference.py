@@ -84,6 +84,18 @@ def test_the_last_judgement_counts_and_others_are_refused(plan, tmp_path):
             trials.keep(run, rater, trial, choice)
 
 
+@pytest.mark.parametrize("value", [[], {"rater": "ann"}, None, "left"])
+def test_a_file_that_is_no_judgement_is_named_in_one_line(value, tmp_path):
+    run = Run(tmp_path)
+    run.write_json("preferences/odd.json", value)
+    with pytest.raises(SpecError, match=r"odd\.json: no judgement"):
+        trials.judged(run)
+    row = {"rater": "ann", "left": "a", "right": "b", "choice": ["left"]}
+    run.write_json("preferences/odd.json", row)
+    with pytest.raises(SpecError, match="delete the file or judge the pair again"):
+        trials.judged(run)
+
+
 def test_judgements_reach_the_report(tmp_path):
     make(tmp_path / "run", prompts=6, seeds=2)
     audit = reopen(tmp_path / "run")
