@@ -46,7 +46,7 @@ def legend(styles: dict[str, Style], target: bool) -> None:
             st.image(svg, width=width, alt=name)
         if target:
             svg, width = charts.target_svg(dark())
-            st.image(svg, width=width, alt="dashed rule: the target")
+            st.image(svg, width=width, alt="dashed line: the target")
 
 
 def draw(made: charts.Facets, key: str, alt: str, target: bool) -> None:

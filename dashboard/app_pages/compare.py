@@ -11,6 +11,7 @@ from dashboard import charts, components, figures
 from dashboard.escaping import plain
 from dashboard.findings import across
 from dashboard.gates import MARKS, metric_rows, read_gate
+from dashboard.paired_runs import paired
 from dashboard.run_index import RunError
 from probes.contracts import Figure
 
@@ -52,6 +53,31 @@ else:
         "One run is open",
         "Name several to compare them: `audit dashboard RUN ANOTHER`.",
     )
+
+if len(runs) > 1:
+    st.subheader("The same arm, image by image", anchor=False)
+    with st.container(horizontal=True):
+        first = st.selectbox("From", list(runs), key="from", bind="query-params", width=260)
+        rest = [n for n in runs if n != first]
+        second = st.selectbox("To", rest, key="to", bind="query-params", width=260)
+    changes = paired(runs[str(first)], runs[str(second)])
+    if changes.empty:
+        components.empty(
+            "These two runs share no image",
+            "Pairs are images of one arm, prompt, noise and setting in both runs, such as those of "
+            "a checkpoint before and after.",
+        )
+    else:
+        drawn = Figure("paired", "bar", changes, "", "")
+        made = charts.facets(drawn, list(runs), components.dark())
+        if made:
+            figures.draw(made, "paired", "change of a share by arm, with its interval", False)
+        st.caption(
+            f"Shares of {plain(second)} minus those of {plain(first)}, with 95 % intervals for "
+            "these prompts, over pairs of one prompt, noise and setting. None of them is tested: "
+            "‘audit gate’ decides."
+        )
+        figures.csv_button(changes, "paired", "paired")
 
 rankings = [(name, e) for name, r in runs.items() for e in r.figures if e.ranking]
 if rankings:

@@ -159,7 +159,7 @@ def analyse_attribute(
             "bar",
             chart,
             f"{title}: share of each prompt's images, as counted by {instrument}, with 95 % "
-            "intervals; the rule is the target.",
+            "intervals; the dashed line is the target.",
             f"{title}: dots with intervals, one for each prompt and model, beside the target.",
             subject={"attribute": attribute.name, "instrument": instrument},
         )
@@ -183,7 +183,8 @@ def _ranking(findings: list[Finding], instrument: str, title: str) -> list[Figur
             "bar",
             table.sort_values("value", ignore_index=True),
             f"{title}: mean total variation from the target over the prompts, with 95 % intervals "
-            "for prompts like these; the rule is what models on target would score at this n.",
+            "for prompts like these; the dashed line is what models on target would score at "
+            "this n.",
             f"{title}: models ranked by their mean distance from the target.",
             subject={"instrument": instrument},
             ranking=True,

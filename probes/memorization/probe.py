@@ -245,8 +245,8 @@ def _bars(found: list[Finding], arm: str) -> Figure:
     rows = [(f.subject["prompt"], f.value, f.low, f.high, arm, f.reference.null) for f in found]
     caption = (
         f"{arm}: how much the prompt changes the denoiser's prediction, mean over steps, with 95 % "
-        "intervals over seeds; the rule is the median prompt. A prompt far above it may be learned "
-        "by heart; look for its training image."
+        "intervals over seeds; the dashed line is the median prompt. A prompt far above it may be "
+        "memorized; look for its training image."
     )
     columns = ["label", "value", "low", "high", "group", "target"]
     alt = "Dots with intervals: the guidance norm of each prompt."
