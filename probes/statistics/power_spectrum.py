@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import fft2, fftfreq
-from scipy.signal.windows import hann
 
 Floats = NDArray[np.float64]
 
@@ -63,6 +62,8 @@ def power_spectrum(
     height, width = array.shape
     weights = np.ones(array.shape)
     if window:
+        from scipy.signal.windows import hann  # a twentieth of what every command loads
+
         weights = np.outer(hann(height, sym=False), hann(width, sym=False))
     centred = array - np.average(array, weights=weights)
     if np.abs(centred).max() <= 1e-12 * np.abs(array).max():
