@@ -49,7 +49,7 @@ def image_button(cell: str, caption: str, key: str) -> None:
             plain(caption or own[:12], 44),
             key=f"open {key}",
             type="tertiary",
-            on_click=_open,
+            on_click=open_image,
             args=(own,),
             help="How this image was made",
             wrap=True,
@@ -72,5 +72,6 @@ def grid(run: RunView, one: Figure, key: str) -> None:
         st.caption(f"More in the data: {count(left, 'place')}.")
 
 
-def _open(cell: str) -> None:
+def open_image(cell: str) -> None:
+    """Have the dialog show an image."""
     st.query_params["cell"] = cell

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.escaping import plain
-from dashboard.galleries import frame
+from dashboard.galleries import frame, open_image
 from dashboard.image_viewer import viewer
 from dashboard.images import parameters
 from dashboard.outcomes import Reading, readings, told
@@ -28,10 +28,6 @@ NAMES = {
 
 def _close() -> None:
     st.query_params.pop("cell", None)
-
-
-def _open(cell: str) -> None:
-    st.query_params["cell"] = cell
 
 
 @st.dialog("One image", width="large", on_dismiss=_close)
@@ -123,7 +119,7 @@ def _steps(run: RunView, row: pd.Series) -> None:
                 icon=sign,
                 shortcut=key,
                 disabled=not cell,
-                on_click=_open,
+                on_click=open_image,
                 args=(cell,),
                 key=f"{name} image",
             )

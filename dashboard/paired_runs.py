@@ -28,6 +28,13 @@ def paired(a: RunView, b: RunView) -> pd.DataFrame:
         interval over the prompts of both, facet (attribute and class), pairs and prompts; empty
         where no image of both has the same prompt, noise and settings.
     """
+    key = f"paired {b.folder} {b.opened}"  # every click of the page asks for it
+    if key not in a.cache:
+        a.cache[key] = _paired(a, b)
+    return a.cache[key]
+
+
+def _paired(a: RunView, b: RunView) -> pd.DataFrame:
     rows = []
     others = {(r.instrument, r.attribute.name): r for r in outcomes.readings(b)}
     for reading in outcomes.readings(a):

@@ -15,7 +15,7 @@ from harness.images.stored import opened
 from harness.json_types import JsonObject
 from harness.store import run as store
 from harness.store.damage import refuse
-from probes.contracts import Figure
+from probes.contracts import Figure, Finding
 from probes.finding_rows import figure_from_row, findings_frame, from_row
 from reports.answer import answer
 from reports.charts import draw
@@ -90,11 +90,11 @@ class Run:
         Raises:
             AuditError: The run has no report yet.
         """
-        return findings_frame(from_row(row) for row in self._report()["findings"])
+        return findings_frame(self._findings())
 
     def answer(self) -> list[Statement]:
         """The answer of the report: its sentences, the largest effects first."""
-        return answer([from_row(row) for row in self._report()["findings"]])
+        return answer(self._findings())
 
     def figures(self) -> dict[str, RunFigure]:
         """All figures of the report by id, in its order."""
@@ -159,6 +159,9 @@ class Run:
             for _, row in rows.iterrows():
                 if row["cell"] in held:
                     yield row, opened(held[row["cell"]])
+
+    def _findings(self) -> list[Finding]:
+        return [from_row(row) for row in self._report()["findings"]]
 
     def _report(self) -> JsonObject:
         path = self.folder / REPORT

@@ -6,7 +6,7 @@ are named once: VAEs whose numbers are equal to the last digit make the same ima
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf, nan
 from typing import NamedTuple
 
@@ -38,15 +38,15 @@ KNOWN = {one.name: metric for metric in (*FIDELITY, *SKIN) for one in derived(me
 SAID_ELSEWHERE = (SQUARED_ERROR, SKIN_ITA)
 """PSNR and the lightness of skin say the same in better known units."""
 WORDS = {
-    LIGHTNESS_SHIFT: ("images", "lighter", "darker"),
-    SKIN_LIGHTNESS: ("skin", "lighter", "darker"),
-    CHROMA_SHIFT: ("colours", "stronger", "weaker"),
-    DELTA_E: ("colours", "farther off", "less far off"),
-    SSIM: ("SSIM", "higher", "lower"),
-    MS_SSIM: ("MS-SSIM", "higher", "lower"),
-    DETAIL_LOSS: ("loss of detail", "larger", "smaller"),
+    LIGHTNESS_SHIFT: ("images", "lighter", "darker", LIGHTNESS_SHIFT.unit),
+    SKIN_LIGHTNESS: ("skin", "lighter", "darker", SKIN_LIGHTNESS.unit),
+    CHROMA_SHIFT: ("colours", "stronger", "weaker", CHROMA_SHIFT.unit),
+    DELTA_E: ("colours", "farther off", "less far off", DELTA_E.unit),
+    SSIM: ("SSIM", "higher", "lower", ""),
+    MS_SSIM: ("MS-SSIM", "higher", "lower", ""),
+    DETAIL_LOSS: ("loss of detail", "larger", "smaller", ""),
 }
-"""By metric: what changes, and how where the number is above or below zero."""
+"""By metric: what changes, how where the number is above or below zero, the unit that is said."""
 
 
 class Shifts(NamedTuple):
@@ -79,12 +79,16 @@ def of_vaes(findings: Iterable[Finding]) -> list[Finding]:
     return [f for f in findings if f.probe == PROBE and is_measured(f) and "arm" in f.subject]
 
 
+def over_all_images(findings: Iterable[Finding]) -> list[Finding]:
+    """Each arm's own numbers over all of its images: of no group, against no other arm."""
+    return [f for f in of_vaes(findings) if not {"group", "baseline"} & f.subject.keys()]
+
+
 def copies(findings: Iterable[Finding]) -> dict[str, str]:
     """Arms whose every number equals an earlier arm's: which arm that is."""
     numbers: dict[str, list[tuple[str, float]]] = {}
-    for f in of_vaes(findings):
-        if not {"group", "baseline"} & f.subject.keys():
-            numbers.setdefault(f.subject["arm"], []).append((f.metric.name, f.value))
+    for f in over_all_images(findings):
+        numbers.setdefault(f.subject["arm"], []).append((f.metric.name, f.value))
     first: dict[tuple[tuple[str, float], ...], str] = {}
     found = {}
     for arm, known in numbers.items():
@@ -100,7 +104,7 @@ def closest(findings: Iterable[Finding]) -> list[Statement]:
     Args:
         findings: All findings.
     """
-    own = [f for f in of_vaes(findings) if not {"group", "baseline"} & f.subject.keys()]
+    own = over_all_images(findings)
     same = copies(own)
     known = [f for f in own if f.metric.name == PSNR.name and has_originals(f)]
     ranked = sorted((f for f in known if f.subject["arm"] not in same), key=lambda f: -f.value)
@@ -154,11 +158,10 @@ def shift_text(finding: Finding) -> str:
     if metric not in WORDS:
         name = metric.name if metric else finding.metric.name
         return f"{clip(name, 80)} {'+' if finding.value > 0 else ''}{value_text(finding)}"
-    noun, up, down = WORDS[metric]
+    noun, up, down, unit = WORDS[metric]
     ends = (finding.low, finding.high) if finding.value >= 0 else (-finding.high, -finding.low)
     low, high = (amount(finding, end) for end in ends)
     bounds = f" [{low}, {high}]" if has_interval(finding) else ""
-    unit = finding.metric.unit if not finding.metric.unit.startswith("of ") else ""
     number = f"{amount(finding, abs(finding.value))} {unit}".rstrip()
     return f"{noun} {number}{bounds} {up if finding.value >= 0 else down}"
 
@@ -168,8 +171,14 @@ def direction(finding: Finding) -> str:
     metric = KNOWN.get(finding.metric.name)
     if metric not in WORDS:
         return clip(metric.name if metric else finding.metric.name, 80)
-    noun, up, down = WORDS[metric]
+    noun, up, down, _ = WORDS[metric]
     return f"{noun} {up if finding.value >= 0 else down}"
+
+
+def listed(texts: Sequence[str]) -> str:
+    """The first few, and how many more there are; '' where there is none."""
+    more = len(texts) - MOST_SHIFTS
+    return ", ".join(texts[:MOST_SHIFTS]) + (f" and {more} more" if more > 0 else "")
 
 
 def most_affected(one: Shifts) -> str:
@@ -187,12 +196,8 @@ def _statement(one: Shifts) -> Statement:
     arm, base = clip(one.arm, 80), clip(one.baseline, 80)
     tests = [*one.overall, *one.groups[:1]]
     reference = "the originals" if any(map(has_originals, one.overall)) else "the first VAE"
-    clear = [f for f in one.overall if verdict(f) == "apart"]
-    more = len(clear) - MOST_SHIFTS
-    overall = (
-        ", ".join(shift_text(f) for f in clear[:MOST_SHIFTS]) or "no clear shift over all images"
-    )
-    overall += f" and {more} more" if more > 0 else ""
+    clear = [shift_text(f) for f in one.overall if verdict(f) == "apart"]
+    overall = listed(clear) or "no clear shift over all images"
     found = [f for f in tests if verdict(f) == "apart"]
     return Statement(
         f"{arm} against {base or reference}",

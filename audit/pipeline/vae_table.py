@@ -12,12 +12,12 @@ from harness.store.run import Run
 from probes.contracts import Figure, Finding
 from probes.vae.metrics import DELTA_E, DETAIL_LOSS, LIGHTNESS_SHIFT, MS_SSIM, PSNR, SSIM
 from reports.vae_answer import (
-    MOST_SHIFTS,
     Shifts,
     copies,
     direction,
     has_originals,
-    of_vaes,
+    listed,
+    over_all_images,
     shifts,
 )
 from reports.verdicts import has_interval, verdict
@@ -44,7 +44,7 @@ def verdicts(findings: Sequence[Finding]) -> list[Figure]:
     Args:
         findings: All findings, adjusted over the report.
     """
-    own = [f for f in of_vaes(findings) if not {"group", "baseline"} & f.subject.keys()]
+    own = over_all_images(findings)
     if not own:
         return []
     numbers = {(f.subject["arm"], f.metric.name): f for f in own}
@@ -62,13 +62,10 @@ def verdicts(findings: Sequence[Finding]) -> list[Figure]:
             groups = [f.subject for f in one.groups[:1] if verdict(f) == "apart"]
             row["most for"] = "".join(f"{s['group']}: {s['class']}" for s in groups) or "no group"
         rows.append(row)
-    rows = [
-        {k: v for k, v in row.items() if any(r.get(k, "–") != "–" for r in rows)} for row in rows
-    ]
     reference = "the original" if any(map(has_originals, own)) else "what the first VAE made of it"
     caption = (
-        f"Which VAE to ship. Each image is held against {reference}; brackets hold 95 % intervals. "
-        "Only differences that stand after adjustment over all tests are named."
+        f"Which VAE to ship. Each image is compared with {reference}; brackets hold 95 % "
+        "intervals. Only differences that stand after adjustment over all tests are named."
     )
     alt = "A row a VAE: its numbers, what clearly differs, whose images it affects most."
     table = pd.DataFrame(rows).fillna("–")
@@ -94,8 +91,7 @@ def _verdict(one: Shifts) -> str:
     """'against faithful: images lighter, SSIM lower', without the numbers."""
     clear = [direction(f) for f in one.overall if verdict(f) == "apart"]
     against = f"against {one.baseline}: " if one.baseline else ""
-    more = f" and {len(clear) - MOST_SHIFTS} more" if len(clear) > MOST_SHIFTS else ""
-    return against + (", ".join(clear[:MOST_SHIFTS]) or "no clear shift") + more
+    return against + (listed(clear) or "no clear shift")
 
 
 def figures(run: Run) -> list[Figure]:

@@ -20,8 +20,8 @@ class Preference(NamedTuple):
         p: two-sided, of 'one half'.
         n, prompts, raters: judgements, and the prompts and raters that they come from.
         undecided: share of pairs without a winner.
-        needed: prompts, each judged as often as now, at which this share would be told from one
-            half; 0 where it is, or where it is exactly one half.
+        needed: prompts, each judged as often as now, at which this share would differ from one
+            half beyond chance; 0 where it does, or where it is exactly one half.
         these_raters: whether the interval is for these raters only.
     """
 
