@@ -10,6 +10,7 @@ from audit.commands.endings import FOLDER, work
 from audit.commands.errors import one_line_errors
 from harness.progress import stoppable
 from harness.terminal import out as put
+from harness.terminal import say
 
 
 @click.command("demo")
@@ -21,4 +22,6 @@ def demo_command(out: Path) -> None:
     import reference
     from audit.pipeline.session import open_audit
 
+    if not out.exists():
+        say("the demo takes 2 to 8 minutes on two cores")
     put(work(open_audit(reference.MODELS.parent / "demo.yaml", out)))

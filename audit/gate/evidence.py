@@ -17,8 +17,8 @@ from math import nan
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from probes.statistics.intervals import FEWEST_PROMPTS, LEVEL, Estimand
 
@@ -82,7 +82,7 @@ class Evidence(NamedTuple):
         cells differed, at least one would have been seen in 97.5 % of cases.
         """
         unseen = self.span * (1 - tail ** (1 / self.size))
-        seen = stats.t.isf(tail, self._df()) * self.error_at(margin)
+        seen = scipy.stats.t.isf(tail, self._df()) * self.error_at(margin)
         return np.where(self.same, unseen, seen)
 
     def bound(self, bad: Bad, margin: float) -> Floats:
@@ -95,7 +95,7 @@ class Evidence(NamedTuple):
         if bad != "away from the target":
             return (self.value if bad == "rise" else -self.value) + half
         up, down = (self._gap_error(margin, side) for side in (1, -1))
-        quantile, gap = stats.t.isf(EITHER_TAIL, self._df()), self.share - self.target
+        quantile, gap = scipy.stats.t.isf(EITHER_TAIL, self._df()), self.share - self.target
         above = np.fmin(self.value + half, gap + quantile * up)
         below = np.fmin(-self.value + half, -gap + quantile * down)
         found: Floats = np.where(np.isnan(half), nan, np.maximum(above, below))
@@ -110,12 +110,13 @@ class Evidence(NamedTuple):
         error, df = self.error_at(margin), self._df()
         if bad != "away from the target":
             worse = self.value if bad == "rise" else -self.value
-            one: Floats = stats.t.sf((worse - margin) / error, df)
+            one: Floats = scipy.stats.t.sf((worse - margin) / error, df)
             return one
         gap = self.share - self.target
         gap_error = self._gap_error(margin, np.where(gap >= 0, 1, -1))
         both = [
-            stats.t.sf((np.abs(x) - margin) / s, df) + stats.t.sf((np.abs(x) + margin) / s, df)
+            scipy.stats.t.sf((np.abs(x) - margin) / s, df)
+            + scipy.stats.t.sf((np.abs(x) + margin) / s, df)
             for x, s in ((self.value, error), (gap, gap_error))
         ]
         apart = np.where(self.value * gap > 0, np.maximum(*both), 1.0)

@@ -6,8 +6,8 @@ from math import ceil, isnan, log
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from audit.gate.evidence import ALPHA, TAIL, Evidence, design_effect
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand
@@ -75,8 +75,8 @@ def needs(result: Result, found: Evidence, estimand: Estimand, family: int) -> s
     elif room > 0:
         factor = ((result.worse_high - result.worse) / room) ** 2
     else:  # beyond the margin, not yet told from it in this family
-        so_far = float(stats.norm.isf(result.p))
-        factor = float(stats.norm.isf(ALPHA / family) / so_far) ** 2 if so_far > 0 else np.inf
+        so_far = float(scipy.stats.norm.isf(result.p))
+        factor = float(scipy.stats.norm.isf(ALPHA / family) / so_far) ** 2 if so_far > 0 else np.inf
     per_prompt = estimand == "this suite"
     now = result.pairs / result.prompts if per_prompt else result.prompts
     unit = "seeds a prompt" if per_prompt else "prompts"

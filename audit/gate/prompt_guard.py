@@ -13,8 +13,8 @@ from functools import lru_cache
 from math import nan
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from audit.gate.evidence import Bad, by_prompt
 
@@ -86,10 +86,10 @@ def p_of_counts(
     wanted = np.broadcast_to(np.asarray(targets, float), size.shape)
     above, below = wanted + margin, wanted - margin
     up = np.maximum(
-        p_of_rise(rose, fell, size, margin), stats.binom.sf(own - 1, size, _share(above))
+        p_of_rise(rose, fell, size, margin), scipy.stats.binom.sf(own - 1, size, _share(above))
     )
     down = np.maximum(
-        p_of_rise(fell, rose, size, margin), stats.binom.cdf(own, size, _share(below))
+        p_of_rise(fell, rose, size, margin), scipy.stats.binom.cdf(own, size, _share(below))
     )
     sides = np.minimum(np.where(above < 1, up, 1.0), np.where(below > 0, down, 1.0))
     found: Floats = np.where(size > 0, np.minimum(2 * sides, 1.0), nan)
@@ -104,7 +104,7 @@ def p_of_means(worse: Floats, variances: Floats, n: ArrayLike, margin: float) ->
     size = np.asarray(n, int)
     error = np.sqrt(variances / np.maximum(size, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = stats.t.sf((worse - margin) / error, np.maximum(size - 1, 1))
+        p = scipy.stats.t.sf((worse - margin) / error, np.maximum(size - 1, 1))
     p = np.where(error > 0, p, np.where(worse > margin, 0.0, 1.0))
     found: Floats = np.where(size >= 2, np.maximum(p, 2.0**-size), nan)
     return found
@@ -135,7 +135,7 @@ def p_of_rise(rose: ArrayLike, fell: ArrayLike, n: ArrayLike, margin: float) -> 
 
 def _of_many(rose: NDArray[np.int_], fell: NDArray[np.int_], n: int, margin: float) -> Floats:
     """P of results with more pairs than a table is made for."""
-    p: Floats = stats.norm.sf(score(rose, fell, n, margin))
+    p: Floats = scipy.stats.norm.sf(score(rose, fell, n, margin))
     for a, c in np.unique(np.stack([rose, fell], axis=-1)[p < NEAR], axis=0):
         p[(rose == a) & (fell == c)] = _exact_one(int(a), int(c), n, margin)
     return p
@@ -153,8 +153,8 @@ def _exact_one(rose: int, fell: int, n: int, margin: float) -> float:
         low, high = np.where(extreme, middle, low), np.where(extreme, high, middle - 1)
     falls = np.linspace(0, (1 - margin) / 2, NUISANCE)[:, None]
     rises = margin + falls
-    tails = stats.binom.cdf(low, n - a, np.minimum(falls / (1 - rises), 1.0))
-    return float(min((stats.binom.pmf(a, n, rises) * tails).sum(axis=1).max(), 1.0))
+    tails = scipy.stats.binom.cdf(low, n - a, np.minimum(falls / (1 - rises), 1.0))
+    return float(min((scipy.stats.binom.pmf(a, n, rises) * tails).sum(axis=1).max(), 1.0))
 
 
 def score(rose: ArrayLike, fell: ArrayLike, n: int, margin: float) -> Floats:
@@ -189,8 +189,8 @@ def unseen(n: int, target: float, margin: float, alpha: float) -> float:
     end = np.minimum(start + moves, 1.0)
     half = alpha / 2
     limit = _share(np.array(start + margin))
-    fewest = stats.binom.isf(half, n, limit) + 1
-    missed = stats.binom.cdf(fewest - 1, n, end)
+    fewest = scipy.stats.binom.isf(half, n, limit) + 1
+    missed = scipy.stats.binom.cdf(fewest - 1, n, end)
     rise, fall = end * (1 - start), start * (1 - end)
     if n <= TABLE_UP_TO:
         a, c = np.nonzero(_exact(n, margin) <= half)
@@ -199,8 +199,8 @@ def unseen(n: int, target: float, margin: float, alpha: float) -> float:
     else:
         spread = np.sqrt(np.maximum(rise + fall - moves**2, 1e-12) / n)
         null = (moves - margin) / np.where(moves == margin, 1, score(rise * n, fall * n, n, margin))
-        needed = margin + stats.norm.isf(half) * np.abs(null)
-        missed = missed + stats.norm.cdf((needed - moves) / spread)
+        needed = margin + scipy.stats.norm.isf(half) * np.abs(null)
+        missed = missed + scipy.stats.norm.cdf((needed - moves) / spread)
     lost = np.flatnonzero(missed > 1 - DETECTED)
     return float(moves[lost[-1]]) if len(lost) else 0.0
 
@@ -225,7 +225,7 @@ def _exact(n: int, margin: float) -> Floats:
 def _trinomial(n: int, a: ArrayLike, c: ArrayLike, rise: Floats, fall: Floats) -> Floats:
     """Probability of a rises and c falls among n."""
     falls = np.divide(fall, 1 - rise, out=np.zeros(np.shape(rise)), where=np.asarray(rise) < 1)
-    found: Floats = stats.binom.pmf(a, n, rise) * stats.binom.pmf(
+    found: Floats = scipy.stats.binom.pmf(a, n, rise) * scipy.stats.binom.pmf(
         c, n - np.asarray(a), np.minimum(falls, 1.0)
     )
     return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from audit.gate.baseline import Side, side_of_run
 from audit.gate.evidence import ALPHA, EITHER_TAIL, TAIL, by_prompt, paired
@@ -203,7 +203,7 @@ def _error(
     effect: float, margin: float, share: bool, family: int, wanted: bool = True
 ) -> tuple[float, float]:
     """Standard errors small enough to fail the effect and to pass no effect."""
-    z = stats.norm.isf
+    z = scipy.stats.norm.isf
     tail, sides = (EITHER_TAIL, 2) if share else (TAIL, 1)
     to_pass = margin / (z(tail) + z((1 - POWER) / family / sides))
     if not wanted:

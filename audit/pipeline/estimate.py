@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from audit.pipeline.session import Audit
 from harness.generate.worker import GenerateWorker
@@ -81,9 +81,9 @@ def _forwards(rows: pd.DataFrame) -> int:
 def _smallest_shift(n: int) -> str:
     """Smallest share above one half found with the wanted power by the exact binomial test."""
     counts = np.arange(n + 1)
-    p = np.array([stats.binomtest(int(k), n).pvalue for k in counts])
+    p = np.array([scipy.stats.binomtest(int(k), n).pvalue for k in counts])
     for share in np.arange(0.51, 1.0, 0.01):
-        if stats.binom.pmf(counts[p <= 0.05], n, share).sum() >= POWER:
+        if scipy.stats.binom.pmf(counts[p <= 0.05], n, share).sum() >= POWER:
             return f"{share:.2f} (or {1 - share:.2f})"
     return "none: even one class alone is not told from chance; use more seeds"
 

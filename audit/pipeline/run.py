@@ -65,8 +65,25 @@ def complete(audit: Audit, say: Say) -> None:
     with working(audit, say):
         plan, provenance = plan_audit(audit, say)
         begin(audit, plan, provenance)
+        _announce(audit, plan, say)
         generate(audit, plan, say)
         score(audit, plan, say)
+
+
+def _announce(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
+    """Say what is going to be done; how long it takes is known once a batch is done."""
+    todo = [u.rows for u in units_of(plan) if _unfinished(audit, u)]
+    if todo:
+        rows = pd.concat(todo)
+        say(
+            f"to make: {rows['cell'].nunique()} images from {rows['trajectory'].nunique()} "
+            f"denoisings in {len(todo)} batches; then to score by {len(audit.instruments)} "
+            f"instruments, {len(audit.probes)} probes and the report; each stage says how long"
+        )
+
+
+def _unfinished(audit: Audit, unit: Unit) -> bool:
+    return unmade(audit.run, unit) or bool(taps.untapped(audit.run, unit.id, audit.taps))
 
 
 def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | None = None) -> None:
@@ -77,9 +94,7 @@ def generate(audit: Audit, plan: pd.DataFrame, say: Say, executor: Executor | No
         DiskFullError: No space is left; what is done is kept.
     """
     watched = audit.taps
-    units = [
-        u for u in units_of(plan) if unmade(audit.run, u) or taps.untapped(audit.run, u.id, watched)
-    ]
+    units = [u for u in units_of(plan) if _unfinished(audit, u)]
     workers: list[GenerateWorker] = []
 
     def make_worker() -> GenerateWorker:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 
 from harness.errors import AuditError
 from harness.plan.cells import ARM
@@ -100,7 +100,7 @@ def calibration(scores: pd.DataFrame, attribute: AttributeSpec, labels: pd.Serie
         tempered = _temper(classes, float(np.exp(log_temperature)))
         return float(-np.log(tempered[np.arange(len(truth)), truth] + 1e-12).mean())
 
-    best = minimize_scalar(loss, bounds=(-3, 3), method="bounded")
+    best = scipy.optimize.minimize_scalar(loss, bounds=(-3, 3), method="bounded")
     return float(np.exp(best.x))
 
 

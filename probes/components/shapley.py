@@ -20,8 +20,8 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.text import slug
 from probes.contracts import Finding, MetricSpec, Reference
@@ -160,7 +160,7 @@ def _finding(
     if estimated and estimand == "this suite" and varies(means):
         # The two halves lend each other their signs, so cells of a prompt are not independent:
         # only prompts are. Their spread makes the interval wider than seeds alone would.
-        test = stats.ttest_1samp(means, 0)
+        test = scipy.stats.ttest_1samp(means, 0)
         bounds = test.confidence_interval(0.95)
         found = found._replace(low=float(bounds.low), high=float(bounds.high), p=float(test.pvalue))
     suite = estimand == "this suite"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from skimage.color import rgb2lab
+import skimage
 
 from harness.images.colorimetry import ita, monk_tone
 from harness.json_types import JsonObject
@@ -38,7 +38,7 @@ class Skin:
             if len(pixels) < FEWEST_PIXELS:
                 rows.append((cell, np.nan, np.nan, np.nan, len(pixels)))
                 continue
-            middle = np.median(rgb2lab(pixels), axis=0)
+            middle = np.median(skimage.color.rgb2lab(pixels), axis=0)
             tone = monk_tone(pixels)
             rows.append((cell, float(middle[0]), float(ita(middle)), float(tone or 0), len(pixels)))
         return pd.DataFrame(rows, columns=["cell", "lightness", "ita", "monk", "pixels"])

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from skimage.measure import block_reduce
+import skimage
 
 from harness.json_types import JsonObject
 from harness.plan.cells import arm_labels
@@ -73,7 +73,7 @@ class Features:
                         rows.append((cell, f"{block}, step {step + 1}", values))
             if latent is not None and np.isfinite(latent).all():
                 factor = max(1, -(-max(latent.shape[1:]) // SIDE))
-                small = block_reduce(latent, (1, factor, factor), np.mean)
+                small = skimage.measure.block_reduce(latent, (1, factor, factor), np.mean)
                 rows.append((cell, FINAL, small.astype(np.float32).ravel()))
         return pd.DataFrame(rows, columns=["cell", "feature", "values"])
 

@@ -14,8 +14,8 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from harness.json_types import JsonObject
 from harness.plan.cells import arm_labels
@@ -138,7 +138,7 @@ def spread_of_seeds(shown: NDArray[np.float64]) -> tuple[float, float, float]:
         return value, nan, nan
     without = (total - 2 * own) / ((n - 1) * (n - 2))
     se = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-    half = float(stats.t.ppf(0.975, n - 1)) * se
+    half = float(scipy.stats.t.ppf(0.975, n - 1)) * se
     return value, value - half, value + half
 
 
@@ -149,7 +149,7 @@ def standing_out(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if len(values) < FEWEST_TO_STAND_OUT:
         return np.full(len(values), nan)
-    scale = stats.median_abs_deviation(values, scale="normal")
+    scale = scipy.stats.median_abs_deviation(values, scale="normal")
     if not scale:
         return np.full(len(values), nan)
     return np.asarray((values - np.median(values)) / scale)
@@ -175,9 +175,9 @@ def auc(learned: NDArray[np.float64], others: NDArray[np.float64]) -> tuple[floa
     rng = np.random.default_rng(0)
     drawn = [rng.choice(x, (RESAMPLES, len(x))) for x in (learned, others)]
     pairs = len(learned) * len(others)
-    areas = stats.mannwhitneyu(*drawn, axis=1, method="asymptotic").statistic / pairs
+    areas = scipy.stats.mannwhitneyu(*drawn, axis=1, method="asymptotic").statistic / pairs
     low, high = np.quantile(areas, [0.025, 0.975])
-    whole = stats.mannwhitneyu(learned, others, method="asymptotic").statistic / pairs
+    whole = scipy.stats.mannwhitneyu(learned, others, method="asymptotic").statistic / pairs
     return float(whole), float(low), float(high)
 
 

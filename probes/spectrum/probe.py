@@ -11,8 +11,8 @@ from math import nan
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from skimage.color import rgb2gray
+import scipy
+import skimage
 
 from harness.json_types import JsonObject
 from harness.spec.schema import Spec
@@ -94,7 +94,7 @@ class Spectrum:
         """
         rows = []
         for cell, image, reference in zip(batch.cells, batch.images, batch.references, strict=True):
-            power = power_spectrum(rgb2gray(image))
+            power = power_spectrum(skimage.color.rgb2gray(image))
             row: JsonObject = {
                 "cell": cell,
                 "hf_ratio": high_frequency_ratio(power),
@@ -104,7 +104,7 @@ class Spectrum:
                 "log_spectral_error": np.full(BINS, nan),
             }
             if reference is not None and reference.shape == image.shape:
-                wanted = power_spectrum(rgb2gray(reference))
+                wanted = power_spectrum(skimage.color.rgb2gray(reference))
                 row |= {
                     "hf_gain": high_frequency_gain(power, wanted, ROUNDING),
                     "grid_peak_reference": grid_peak(wanted, self.period, ROUNDING),
@@ -190,7 +190,7 @@ def _error_lines(frame: pd.DataFrame) -> Figure:
             if n[k] < 2:
                 continue
             own = errors[np.isfinite(errors[:, k]), k]
-            half = stats.t.ppf(0.975, n[k] - 1) * own.std(ddof=1) / np.sqrt(n[k])
+            half = scipy.stats.t.ppf(0.975, n[k] - 1) * own.std(ddof=1) / np.sqrt(n[k])
             rows.append((frequency, own.mean(), own.mean() - half, own.mean() + half, arm))
     return Figure(
         "spectrum/error",

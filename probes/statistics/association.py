@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, stats
-from scipy.stats.contingency import association
 
 from probes.statistics.intervals import LEVEL
 
@@ -41,15 +40,17 @@ def association_interval(table: NDArray[np.integer]) -> Association:
         raise ValueError(f"{counts.tolist()!r}: two rows and columns or more, none empty, needed")
     rows, columns = counts.shape
     df, most = (rows - 1) * (columns - 1), counts.sum() * (min(rows, columns) - 1)
-    chi2 = float(stats.chi2_contingency(counts, correction=False).statistic)
+    chi2 = float(scipy.stats.chi2_contingency(counts, correction=False).statistic)
 
     def bound(observed: float, tail: float) -> float:
-        if stats.chi2.cdf(observed, df) <= tail:
+        if scipy.stats.chi2.cdf(observed, df) <= tail:
             return 0.0
         limit = observed + 40 * np.sqrt(observed + df) + 100
-        at = optimize.brentq(lambda nc: stats.ncx2.cdf(observed, df, nc) - tail, 1e-9, limit)
+        at = scipy.optimize.brentq(
+            lambda nc: scipy.stats.ncx2.cdf(observed, df, nc) - tail, 1e-9, limit
+        )
         return float(min(np.sqrt(at / most), 1.0))
 
-    value = float(association(counts.astype(int), method="cramer"))
+    value = float(scipy.stats.contingency.association(counts.astype(int), method="cramer"))
     low, high = bound(chi2, (1 + LEVEL) / 2), bound(max(chi2, df), (1 - LEVEL) / 2)
     return Association(value, min(low, value), max(high, value), float(np.sqrt(df / most)))

@@ -12,8 +12,8 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from probes.statistics.corrected_shares import (
     ErrorTable,
@@ -158,8 +158,8 @@ def _tail(n: int, target: tuple[float, ...], table: Counts, distance: float) -> 
     which = rng.choice(len(shares), draws, p=weight)
     outcomes = rng.multinomial(n, chances[np.arange(draws), which]).astype(float)
     reached = _distances(outcomes, counts, wanted) >= distance - TIES
-    likely = special.xlogy(outcomes[:, None, :], chances).sum(axis=2)
-    ratio = likely[:, 0] - special.logsumexp(likely, axis=1, b=weight) + log_matrix
+    likely = scipy.special.xlogy(outcomes[:, None, :], chances).sum(axis=2)
+    ratio = likely[:, 0] - scipy.special.logsumexp(likely, axis=1, b=weight) + log_matrix
     p = float(np.where(reached, np.exp(ratio), 0).mean())
     return min(max(p, float(np.finfo(float).tiny)), 1.0)
 
@@ -186,9 +186,11 @@ def _odd_rows(
     rows = np.maximum(drawn, np.finfo(float).tiny)
     rows /= rows.sum(axis=2, keepdims=True)
     log_rows = np.log(np.maximum(rows, np.finfo(float).tiny))
-    norm = (special.gammaln(every).sum(axis=2) - special.gammaln(every.sum(axis=2))).sum(axis=1)
+    norm = (
+        scipy.special.gammaln(every).sum(axis=2) - scipy.special.gammaln(every.sum(axis=2))
+    ).sum(axis=1)
     density = np.einsum("bko,sko->bs", log_rows, every - weights) - norm + norm[0]
-    return rows, -special.logsumexp(density, axis=1, b=part)
+    return rows, -scipy.special.logsumexp(density, axis=1, b=part)
 
 
 def _at_distance(target: Floats, distance: float) -> Floats:

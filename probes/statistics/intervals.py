@@ -14,9 +14,8 @@ from math import isnan, nan
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
-from statsmodels.stats.proportion import proportion_confint
 
 from probes.statistics.total_variation import is_degenerate, null_distances, tail
 
@@ -65,6 +64,9 @@ def share_interval(count: float, n: float) -> Interval:
         count: images of the class, 0 to n; may be fractional (an effective count).
         n: images counted. With n = 0 there is no share: all is NaN.
     """
+    # Loaded where it counts: statsmodels brings all of scipy.stats, half of a command's start.
+    from statsmodels.stats.proportion import proportion_confint
+
     if not 0 <= count <= n:
         raise ValueError(f"count {count!r} is not between 0 and n = {n!r}")
     if n == 0:
@@ -123,7 +125,7 @@ def kl_divergence(shares: ArrayLike, target: ArrayLike) -> float:
     Arguments as in `total_variation`.
     """
     observed, wanted = _as_shares(shares, target)
-    return float(special.rel_entr(observed, wanted).sum())
+    return float(scipy.special.rel_entr(observed, wanted).sum())
 
 
 def total_variation_null(counts: ArrayLike, target: ArrayLike) -> Null:
@@ -192,7 +194,7 @@ def mean_of_sorted(x: Floats, n: NDArray[np.integer], estimand: Estimand) -> Dif
     if estimand == "prompts like these":
         if len(means) < FEWEST_PROMPTS or not varies(means):
             return cannot_tell
-        test = stats.ttest_1samp(means, 0)
+        test = scipy.stats.ttest_1samp(means, 0)
         bounds = test.confidence_interval(LEVEL)
         return Difference(mean, float(bounds.low), float(bounds.high), float(test.pvalue))
     if n.min() < 2:
@@ -205,8 +207,10 @@ def mean_of_sorted(x: Floats, n: NDArray[np.integer], estimand: Estimand) -> Dif
         return cannot_tell
     df = part.sum() ** 2 / (part**2 / (n - 1)).sum()
     se = np.sqrt(part.sum()) / len(n)
-    low, high = stats.t.interval(LEVEL, df, loc=mean, scale=se)
-    return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / se, df)))
+    low, high = scipy.stats.t.interval(LEVEL, df, loc=mean, scale=se)
+    return Difference(
+        mean, float(low), float(high), float(2 * scipy.stats.t.sf(abs(mean) / se, df))
+    )
 
 
 def mean_over_prompts(by_prompt: Sequence[ArrayLike], estimand: Estimand) -> Interval:
@@ -290,7 +294,12 @@ def mean_share_over_prompts(counts: ArrayLike, totals: ArrayLike, estimand: Esti
         return Interval(value, nan, nan)
     if variance > 0:
         tail = (1 + LEVEL) / 2
-        size = value * (1 - value) / variance * (stats.norm.ppf(tail) / stats.t.ppf(tail, df)) ** 2
+        size = (
+            value
+            * (1 - value)
+            / variance
+            * (scipy.stats.norm.ppf(tail) / scipy.stats.t.ppf(tail, df)) ** 2
+        )
     low, high = share_interval(value * size, size)[1:]
     return Interval(value, min(low, value), max(high, value))
 

@@ -14,8 +14,8 @@ from math import nan
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from probes.statistics.intervals import FEWEST_PROMPTS, LEVEL, Interval, varies
 from probes.statistics.total_variation import null_distances
@@ -45,7 +45,7 @@ def _halves(n: int, target: float) -> Floats:
     half = n // 2
     count = np.arange(n + 1)[:, None]
     first = np.arange(half + 1)[None, :]
-    weight = stats.hypergeom.pmf(first, n, count, half)
+    weight = scipy.stats.hypergeom.pmf(first, n, count, half)
     sign = np.sign(np.round(first / half - target, 12))
     rest = (count - first) / (n - half) - target
     return np.asarray((weight * sign * rest).sum(axis=1))
@@ -104,8 +104,8 @@ def mean_distance(
     q95, p = nan, nan
     if clustered is None and deviation > 0 and (targets > 0).all():
         skew = float(moments[:, 2].sum() / moments[:, 1].sum() ** 1.5)
-        q95 = null + deviation * float(stats.pearson3.ppf(LEVEL, skew))
-        p = float(stats.pearson3.sf((value - null) / deviation, skew))
+        q95 = null + deviation * float(scipy.stats.pearson3.ppf(LEVEL, skew))
+        p = float(scipy.stats.pearson3.sf((value - null) / deviation, skew))
     low, high = max(min(low, value), 0.0), max(min(high, most), value)
     return MeanDistance(value, low, high, null, q95, p)
 
@@ -119,7 +119,7 @@ def _reach(distances: Floats, most: float) -> float:
     prompts, tail = len(distances), (1 - LEVEL) / 2
     if not varies(distances):
         return most * float(1 - tail ** (1 / prompts))
-    t = float(stats.t.ppf(1 - tail, prompts - 1))
+    t = float(scipy.stats.t.ppf(1 - tail, prompts - 1))
     return t * float(distances.std(ddof=1)) / prompts**0.5
 
 

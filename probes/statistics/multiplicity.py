@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from probes.statistics.intervals import Floats
 
@@ -18,5 +18,5 @@ def benjamini_hochberg(p: ArrayLike) -> Floats:
     adjusted = np.array(p, float)
     made = ~np.isnan(adjusted)
     if made.any():
-        adjusted[made] = stats.false_discovery_control(adjusted[made])
+        adjusted[made] = scipy.stats.false_discovery_control(adjusted[made])
     return adjusted

@@ -10,8 +10,8 @@ from math import log10, nan
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.fft import fft2, fftfreq
 
 Floats = NDArray[np.float64]
 
@@ -68,14 +68,16 @@ def power_spectrum(
     centred = array - np.average(array, weights=weights)
     if np.abs(centred).max() <= 1e-12 * np.abs(array).max():
         return np.zeros(array.shape)  # what is left of one colour is the mean's rounding
-    power: Floats = np.abs(fft2(centred * weights)) ** 2 / (weights**2).sum()
+    power: Floats = np.abs(scipy.fft.fft2(centred * weights)) ** 2 / (weights**2).sum()
     power[0, 0] = 0
     return power
 
 
 def _frequencies(shape: tuple[int, ...]) -> Floats:
     """Distance of each coefficient from 0, in cycles per pixel."""
-    radius: Floats = np.hypot(fftfreq(shape[0])[:, None], fftfreq(shape[1])[None, :])
+    radius: Floats = np.hypot(
+        scipy.fft.fftfreq(shape[0])[:, None], scipy.fft.fftfreq(shape[1])[None, :]
+    )
     return radius
 
 

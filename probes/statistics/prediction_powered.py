@@ -26,9 +26,8 @@ from math import nan
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
 
 from probes.statistics.seed_clusters import design_effect
 
@@ -206,7 +205,7 @@ def _powered(sample: _Sample) -> tuple[float, float, float]:
     within = wanted - fitted[1] * here[:, 1]
     by_seeds = sample.mean((within - sample.mean(within)) ** 2) / n * sample.shared
     freedom = np.fmax(sample.effective - 1 - used, 1.0)
-    reach = float(stats.t.ppf(0.975, freedom) * np.sqrt(by_labels + by_seeds) / told)
+    reach = float(scipy.stats.t.ppf(0.975, freedom) * np.sqrt(by_labels + by_seeds) / told)
     return share, float(np.clip(share - reach, 0, 1)), float(np.clip(share + reach, 0, 1))
 
 
@@ -237,6 +236,9 @@ def _of_labels_alone(sample: _Sample, alpha: float) -> tuple[float, float]:
 
 def clopper_pearson(share: float, n: float, alpha: float) -> tuple[float, float]:
     """Bounds of a share counted among n (which may be fractional) at 1 - alpha."""
+    # Loaded where it counts: statsmodels brings all of scipy.stats, half of a command's start.
+    from statsmodels.stats.proportion import proportion_confint
+
     # Weighted means of zeros or ones miss 0 or n by rounding.
     count = share * n
     count = 0.0 if count <= 1e-9 else n if n - count <= 1e-9 else count

@@ -12,8 +12,8 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from probes.statistics.intervals import (
     FEWEST_PROMPTS,
@@ -65,8 +65,10 @@ def mean_by_seed(
     if not variance > 1e-24 * max(float(np.abs(x).max()), 1.0) ** 2:
         return Difference(mean, nan, nan, nan)
     se = np.sqrt(variance)
-    low, high = stats.t.interval(LEVEL, df, loc=mean, scale=se)
-    return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / se, df)))
+    low, high = scipy.stats.t.interval(LEVEL, df, loc=mean, scale=se)
+    return Difference(
+        mean, float(low), float(high), float(2 * scipy.stats.t.sf(abs(mean) / se, df))
+    )
 
 
 def mean_share_by_seed(
@@ -93,7 +95,12 @@ def mean_share_by_seed(
     size = df + 1.0
     if variance > 0 and 0 < value < 1:
         tail = (1 + LEVEL) / 2
-        size = value * (1 - value) / variance * (stats.norm.ppf(tail) / stats.t.ppf(tail, df)) ** 2
+        size = (
+            value
+            * (1 - value)
+            / variance
+            * (scipy.stats.norm.ppf(tail) / scipy.stats.t.ppf(tail, df)) ** 2
+        )
     low, high = share_interval(min(value * size, size), size)[1:]
     return Interval(value, min(low, value), max(high, value))
 
@@ -172,7 +179,7 @@ def mean_distance_by_seed(
     if variance < 1e-24:
         return Interval(value, nan, nan)
     df = min(len(known), len(units)) - 1
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(variance))
+    reach = float(scipy.stats.t.ppf((1 + LEVEL) / 2, df) * np.sqrt(variance))
     return Interval(value, max(value - reach, 0.0), min(value + reach, 1.0))
 
 

@@ -7,8 +7,8 @@ never reach them. These two ends are tested.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -51,8 +51,8 @@ def _boundary_p(ratio: Floats, shares: int) -> Floats:
     Each is as likely to be fitted at 0 as above it (Chernoff 1954), so the ratio is a binomial
     mixture of chi-squares.
     """
-    weight = stats.binom.pmf(np.arange(1, shares + 1), shares, 0.5)
-    tails = stats.chi2.sf(ratio[:, None], np.arange(1, shares + 1))
+    weight = scipy.stats.binom.pmf(np.arange(1, shares + 1), shares, 0.5)
+    tails = scipy.stats.chi2.sf(ratio[:, None], np.arange(1, shares + 1))
     return np.asarray(np.where(ratio > 0, tails @ weight, 1.0))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite, nan, sqrt
 
-from scipy import stats
+import scipy
 
 from probes.statistics.intervals import LEVEL, Interval
 
@@ -26,12 +26,15 @@ def wilson_p(share: Interval, target: float) -> float:
     """
     if not (isfinite(share.low) and isfinite(share.high)) or not 0 < target < 1:
         return nan
-    z = float(stats.norm.ppf((1 + LEVEL) / 2))
+    z = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
     # The farther bound says more: the other may lie on the share itself, at 0 and 1.
     bound = max(share.low, share.high, key=lambda b: abs(b - share.value))
     if bound == share.value:
         return nan
     root_of_size = z * sqrt(bound * (1 - bound)) / abs(bound - share.value)
     return float(
-        2 * stats.norm.sf(abs(share.value - target) * root_of_size / sqrt(target * (1 - target)))
+        2
+        * scipy.stats.norm.sf(
+            abs(share.value - target) * root_of_size / sqrt(target * (1 - target))
+        )
     )

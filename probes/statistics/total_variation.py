@@ -11,9 +11,8 @@ from itertools import product
 from math import comb, exp, prod
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
-from statsmodels.stats.proportion import multinomial_proportions_confint, proportion_confint
 
 Floats = NDArray[np.float64]
 
@@ -59,10 +58,10 @@ def null_distances(n: int, target: tuple[float, ...]) -> tuple[Floats, Floats]:
     whole = np.floor(expected + TIES).astype(int)
     above, below = [], []
     for size, mean, floor in zip(sizes, expected, whole, strict=True):
-        over = stats.poisson.pmf(np.arange(floor, n + 1), mean)
+        over = scipy.stats.poisson.pmf(np.arange(floor, n + 1), mean)
         over[0] = 0.0
         above.append(_powers(over, int(size), n))
-        below.append(_powers(stats.poisson.pmf(np.arange(floor, -1, -1), mean), int(size), n))
+        below.append(_powers(scipy.stats.poisson.pmf(np.arange(floor, -1, -1), mean), int(size), n))
     short = n - int(whole @ sizes)
     excess = np.arange(n + 1)
     distances, masses = [], []
@@ -112,6 +111,9 @@ def distance_bounds(counts: NDArray[np.integer], target: Floats) -> tuple[float,
         counts: (K,) images of each declared class, one at least.
         target: (K,) shares that sum to 1.
     """
+    # Loaded where it counts: statsmodels brings all of scipy.stats, half of a command's start.
+    from statsmodels.stats.proportion import multinomial_proportions_confint, proportion_confint
+
     n, classes = int(counts.sum()), len(counts)
     if classes == 2:
         low, high = proportion_confint(counts[0], n, alpha=1 - LEVEL, method="wilson")

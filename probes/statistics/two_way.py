@@ -11,8 +11,8 @@ from __future__ import annotations
 from math import nan
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from probes.statistics.intervals import LEVEL, Difference, Floats
 
@@ -56,8 +56,10 @@ def two_way_mean(values: ArrayLike, prompts: ArrayLike, raters: ArrayLike) -> Di
     se = np.sqrt(variance)
     if not se > 0:
         return Difference(mean, nan, nan, nan)
-    low, high = stats.t.interval(LEVEL, df, loc=mean, scale=se)
-    return Difference(mean, float(low), float(high), float(2 * stats.t.sf(abs(mean) / se, df)))
+    low, high = scipy.stats.t.interval(LEVEL, df, loc=mean, scale=se)
+    return Difference(
+        mean, float(low), float(high), float(2 * scipy.stats.t.sf(abs(mean) / se, df))
+    )
 
 
 def _codes(labels: ArrayLike) -> np.ndarray:

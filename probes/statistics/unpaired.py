@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import nan
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from probes.statistics.intervals import (
     LEVEL,
@@ -66,8 +66,8 @@ def unpaired_difference(
         if own.any():
             parts, df = own, freedom
     se = float(np.sqrt(parts.sum())) / len(n_a)
-    p = float(2 * stats.t.sf(abs(value) / se, df))
-    low, high = (float(x) for x in stats.t.interval(LEVEL, df, loc=value, scale=se))
+    p = float(2 * scipy.stats.t.sf(abs(value) / se, df))
+    low, high = (float(x) for x in scipy.stats.t.interval(LEVEL, df, loc=value, scale=se))
     if shares:
         low, high = _bounds_of_shares(a, n_a, b, n_b, value)
     return Difference(value, low, high, p)

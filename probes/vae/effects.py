@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from probes.contracts import MetricSpec
 from probes.statistics.intervals import FEWEST_PROMPTS, Estimand, mean_of_sorted, varies
@@ -72,7 +72,7 @@ def mean_effect(part: pd.DataFrame, m: Measure) -> Effect:
     few = alone and len(sizes) < FEWEST_PROMPTS
     note = f"{len(sizes)} images; {FEWEST_PROMPTS} are needed for an interval" if few else ""
     estimator = "mean over images, t" if alone else "mean over prompts, t"
-    se = (found.high - found.low) / 2 / stats.norm.ppf(0.975)
+    se = (found.high - found.low) / 2 / scipy.stats.norm.ppf(0.975)
     p = _minimal_p(found.value, se, len(flat) - 1, m.metric.resolution) if claimed else nan
     return Effect(found.value, found.low, found.high, p, len(flat), len(sizes), estimator, note)
 
@@ -105,9 +105,9 @@ def unmatched(a: NDArray[np.float64], b: NDArray[np.float64], m: Measure) -> Eff
     with warnings.catch_warnings():
         # SciPy warns of a group that hardly varies; then the other's variance makes the interval.
         warnings.simplefilter("ignore", RuntimeWarning)
-        test = stats.ttest_ind(a, b, equal_var=False)
+        test = scipy.stats.ttest_ind(a, b, equal_var=False)
     bounds = test.confidence_interval(0.95)
-    se = (bounds.high - bounds.low) / 2 / stats.t.ppf(0.975, test.df)
+    se = (bounds.high - bounds.low) / 2 / scipy.stats.t.ppf(0.975, test.df)
     p = _minimal_p(value, se, float(test.df), m.metric.resolution)
     return Effect(
         value,
@@ -125,8 +125,8 @@ def _t(difference: np.ndarray, n: int, m: Measure, estimator: str) -> Effect:
     if not varies(difference):
         note = f"the same in all {matches} matches"
         return Effect(value, nan, nan, nan, n, matches, estimator, note)
-    se = float(stats.sem(difference))
-    low, high = stats.t.interval(0.95, matches - 1, value, se)
+    se = float(scipy.stats.sem(difference))
+    low, high = scipy.stats.t.interval(0.95, matches - 1, value, se)
     p = _minimal_p(value, se, matches - 1, m.metric.resolution)
     return Effect(value, float(low), float(high), p, n, matches, estimator)
 
@@ -136,7 +136,7 @@ def _minimal_p(value: float, se: float, df: float, resolution: float) -> float:
     if not np.isfinite(se) or se <= 0:
         return nan
     beyond = (abs(value) - resolution) / se
-    return float(min(1.0, 2 * stats.t.sf(beyond, df)))
+    return float(min(1.0, 2 * scipy.stats.t.sf(beyond, df)))
 
 
 def estimand_of(part: pd.DataFrame) -> Estimand:

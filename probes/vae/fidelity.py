@@ -18,10 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import skimage
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000, rgb2gray, rgb2lab
-from skimage.filters import sobel
-from skimage.metrics import structural_similarity
 
 from harness.json_types import JsonObject
 from probes.contracts import Batch, Context
@@ -96,7 +94,9 @@ def ssim(image: Image, reference: Image) -> float:
     _check(image, reference)
     if min(image.shape[:2]) < SMALLEST_SSIM:
         return nan
-    return float(structural_similarity(image, reference, channel_axis=-1, data_range=255))
+    return float(
+        skimage.metrics.structural_similarity(image, reference, channel_axis=-1, data_range=255)
+    )
 
 
 def ms_ssim(image: Image, reference: Image) -> float:
@@ -114,7 +114,7 @@ def ms_ssim(image: Image, reference: Image) -> float:
     for scale, weight in enumerate(MS_SSIM_WEIGHTS):
         # Luminance belongs to the last scale alone. A K1 beyond all values makes it 1 elsewhere.
         k1 = 0.01 if scale == len(MS_SSIM_WEIGHTS) - 1 else 1e6
-        similar = structural_similarity(
+        similar = skimage.metrics.structural_similarity(
             a,
             b,
             channel_axis=-1,
@@ -139,10 +139,10 @@ def _halved(image: NDArray[np.float64]) -> NDArray[np.float64]:
 def colour_shift(image: Image, reference: Image) -> ColourShift:
     """Mean CIEDE2000 difference, and the shifts of lightness and chroma."""
     _check(image, reference)
-    a, b = rgb2lab(image), rgb2lab(reference)
+    a, b = skimage.color.rgb2lab(image), skimage.color.rgb2lab(reference)
     chroma = np.hypot(a[..., 1], a[..., 2]) - np.hypot(b[..., 1], b[..., 2])
     return ColourShift(
-        float(deltaE_ciede2000(b, a).mean()),
+        float(skimage.color.deltaE_ciede2000(b, a).mean()),
         float((a[..., 0] - b[..., 0]).mean()),
         float(chroma.mean()),
     )
@@ -154,7 +154,9 @@ def detail_loss(image: Image, reference: Image) -> float:
     One minus the ratio of the mean Sobel magnitudes of luma. NaN for a reference without edges.
     """
     _check(image, reference)
-    edges = [float(sobel(rgb2gray(x)).mean()) for x in (image, reference)]
+    edges = [
+        float(skimage.filters.sobel(skimage.color.rgb2gray(x)).mean()) for x in (image, reference)
+    ]
     # rgb2gray leaves rounding of 1e-16 on a flat image.
     return 1 - edges[0] / edges[1] if edges[1] > 1e-12 else nan
 

@@ -54,6 +54,7 @@ def test_help_answers_without_heavy_imports():
         ("plan", "no-such.yaml"),
         ("run", "wrong-key.yaml"),
         ("plan", "wrong-key.yaml"),
+        ("plan", "unknown-probe.yaml"),
         ("report", "no-such"),
         ("show", "no-such", "cell"),
         ("gate", "no-such", "no-such-either"),
@@ -61,11 +62,13 @@ def test_help_answers_without_heavy_imports():
 )
 def test_what_is_wrong_is_said_before_anything_heavy_is_imported(tmp_path, arguments):
     (tmp_path / "wrong-key.yaml").write_text("checkpoint: {a: reference:balanced}\n")
+    (tmp_path / "unknown-probe.yaml").write_text("probes: [nonsense]\n")
     code = (
         "import sys; from audit.commands.main import main\n"
         f"try: main({list(arguments)!r})\n"
         "except SystemExit as end: assert end.code == 2, end.code\n"
-        "heavy = {'torch', 'diffusers', 'transformers', 'streamlit'} & set(sys.modules)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'streamlit', 'scipy.stats', 'sklearn',\n"
+        "         'statsmodels.stats.proportion', 'skimage.color'} & set(sys.modules)\n"
         "sys.exit(str(heavy or 'none'))"
     )
     root = str(Path(__file__).parents[2])
