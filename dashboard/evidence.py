@@ -40,6 +40,8 @@ def where_of(run: RunView, finding: Finding) -> JsonObject:
     for factor in ("checkpoint", "vae"):
         if len(levels) and len(run.levels[factor]) > 1:
             query[factor] = sorted(set(levels[factor].astype(str)))
+        elif subject.get(factor) in run.levels[factor]:
+            query[factor] = [subject[factor]]
     if subject.get("prompt") in run.levels["prompt"]:
         query["prompt"] = [subject["prompt"]]
         query["seeds"] = "true"

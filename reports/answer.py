@@ -9,7 +9,7 @@ what this much data would have missed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 
 from probes.contracts import Finding
@@ -99,7 +99,11 @@ def _share_text(case: Case) -> str:
 
 def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
     """What exchanging one factor alone changes in the shares of classes, over all prompts."""
-    arms = {f.subject["arm"]: f.subject for f in findings if "arm" in f.subject}
+    arms: dict[str, dict[str, str]] = {}  # a probe names the factors of an arm that it knows
+    for f in findings:
+        if "arm" in f.subject and "baseline" not in f.subject:
+            known = {k: f.subject[k] for k in SWAPS if k in f.subject}
+            arms.setdefault(f.subject["arm"], {}).update(known)
     means = {
         (f.subject["arm"], f.subject["attribute"], f.instrument, f.subject["class"]): f.value
         for f in findings
@@ -116,8 +120,7 @@ def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
             continue
         if not {"arm", "baseline", "attribute", "class"} <= subject.keys():
             continue
-        base = arms.get(subject["baseline"], {})
-        if sum(subject.get(k) != base.get(k) for k in SWAPS) != 1:
+        if len(_exchanged(arms, subject)) != 1:
             continue  # of two exchanges at once nobody can say which did it
         key = (subject["arm"], subject["baseline"], subject["attribute"], f.instrument)
         grouped.setdefault(key, []).append(f)
@@ -132,14 +135,19 @@ def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
             if None not in both:
                 moved += f" ({percent(both[0] or 0.0)} to {percent(both[1] or 0.0)})"
             told.append(moved)
-        base = arms.get(base_name, {})
-        (factor,) = (k for k in SWAPS if found[0].subject.get(k) != base.get(k))
+        (factor,) = _exchanged(arms, found[0].subject)
         kind = {"vae": "the VAE", "checkpoint": "the checkpoint"}.get(factor, factor)
         lead = f"{clip(arm, 80)} against {clip(base_name, 80)}: {kind} alone moves "
         lead += attribute(found[0])
         ids = tuple(f.id for f in found)
         out.append(Statement(lead, ", ".join(told), abs(found[0].value), True, ids))
     return out
+
+
+def _exchanged(arms: Mapping[str, Mapping[str, str]], subject: Mapping[str, str]) -> list[str]:
+    """The factors in which an arm and its baseline differ, of those that are known of both."""
+    one, other = (arms.get(subject[k], {}) for k in ("arm", "baseline"))
+    return [k for k in SWAPS if k in one and k in other and one[k] != other[k]]
 
 
 def _of_others(findings: Sequence[Finding]) -> list[Statement]:

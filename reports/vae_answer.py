@@ -156,8 +156,7 @@ def shift_text(finding: Finding) -> str:
     """'skin 5.5 L* [3.7, 7.3] lighter'; of another metric its name and number."""
     metric = KNOWN.get(finding.metric.name)
     if metric not in WORDS:
-        name = metric.name if metric else finding.metric.name
-        return f"{clip(name, 80)} {'+' if finding.value > 0 else ''}{value_text(finding)}"
+        return f"{_name(finding)} {'+' if finding.value > 0 else ''}{value_text(finding)}"
     noun, up, down, unit = WORDS[metric]
     ends = (finding.low, finding.high) if finding.value >= 0 else (-finding.high, -finding.low)
     low, high = (amount(finding, end) for end in ends)
@@ -170,9 +169,15 @@ def direction(finding: Finding) -> str:
     """'skin lighter': what shifts, and where to, without the number."""
     metric = KNOWN.get(finding.metric.name)
     if metric not in WORDS:
-        return clip(metric.name if metric else finding.metric.name, 80)
+        return _name(finding)
     noun, up, down, _ = WORDS[metric]
     return f"{noun} {up if finding.value >= 0 else down}"
+
+
+def _name(finding: Finding) -> str:
+    """A metric's name; of the share of a class, which one of what."""
+    metric = KNOWN.get(finding.metric.name, finding.metric)
+    return clip(metric.column if metric.unit == "share" and metric.column else metric.name, 80)
 
 
 def listed(texts: Sequence[str]) -> str:
