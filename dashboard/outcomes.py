@@ -12,10 +12,10 @@ import pandas as pd
 
 from dashboard.queries import Filters, RunView
 from harness.spec.attributes import AttributeSpec
-from harness.spec.sections import ClassifierSpec
+from harness.spec.sections import ClassifierSpec, InstrumentSpec
 from harness.store.run import Run
-from harness.text import slug
 from probes.attributes.outcomes import monk_frame, outcome_frame
+from probes.attributes.outcomes import readings as spec_readings
 from probes.statistics.intervals import mean_share_over_prompts
 
 
@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
     instrument: str
     attribute: AttributeSpec
-    classifier: ClassifierSpec | None
+    classifier: ClassifierSpec | InstrumentSpec | None
     """None: by colorimetry."""
 
     @property
@@ -39,11 +39,13 @@ def readings(view: RunView) -> list[Reading]:
         return []
     found = []
     for attribute in view.spec.attributes:
-        if attribute.instrument == "colorimetry":
+        if attribute.by_colour:
             found.append(Reading("skin", attribute, None))
-            continue
-        for name, classifier in view.spec.classifiers.items():
-            found.append(Reading(f"{slug(name)}.{attribute.name}", attribute, classifier))
+        found += [
+            Reading(r.instrument, attribute, r.classifier)
+            for r in spec_readings(view.spec)
+            if r.attribute is attribute
+        ]
     return [r for r in found if r.instrument in view.instruments]
 
 

@@ -21,9 +21,13 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    CLIPVisionConfig,
     T5Config,
     T5EncoderModel,
     T5Tokenizer,
@@ -231,3 +235,25 @@ def build(name):
     pipe = PIPELINES[name]()
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def tiny_clip_folder(folder):
+    """A whole CLIP of transformers with random weights, saved as its own library saves it."""
+    config = CLIPConfig(
+        text_config=clip().config.to_dict(),
+        vision_config=CLIPVisionConfig(
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=16,
+        ).to_dict(),
+        projection_dim=32,
+    )
+    torch.manual_seed(0)
+    CLIPModel(config).eval().save_pretrained(folder)
+    words().save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder)
+    return folder

@@ -62,7 +62,9 @@ def checks() -> Iterator[tuple[bool, str]]:
         )
     yield True, f"{shutil.disk_usage(Path.cwd()).free / 1e9:.1f} GB free on this disk"
     import reference
+    from probes.instruments.kinds.python import installed
 
+    yield True, f"instruments: {', '.join(sorted(installed())) or 'none installed'}"
     missing = [
         f"{name}: {kind}"
         for name in reference.names()

@@ -35,6 +35,11 @@ from harness.terminal import say
     show_default=True,
     help="open_clip ARCHITECTURE:TAG, hf-hub:…, local-dir:…",
 )
+@click.option(
+    "--instruments",
+    type=FILE,
+    help="A spec whose `instruments` the attributes may name; see docs/instruments.md.",
+)
 @click.option("--label-map", multiple=True, help=LABEL_MAP)
 @click.option(
     "--fit",
@@ -49,6 +54,7 @@ def score_command(
     csv: Path | None,
     attributes: tuple[str, ...],
     classifiers: tuple[str, ...],
+    instruments: Path | None,
     label_map: tuple[str, ...],
     fit: Any,
 ) -> None:
@@ -57,10 +63,14 @@ def score_command(
     from audit.pipeline import imported_images as folders
     from audit.pipeline.plan import begin
     from audit.pipeline.run import score, working
+    from audit.pipeline.session import read_instruments
     from harness.spec.label_classes import parse_label_map
 
     mapping = parse_label_map(label_map)
-    imported = folders.given_audit(folder, csv, out, attributes, classifiers, say, mapping, fit)
+    brought = read_instruments(instruments) if instruments else {}
+    imported = folders.given_audit(
+        folder, csv, out, attributes, classifiers, say, mapping, fit, brought
+    )
     audit = imported.audit
     with working(audit, say):
         begin(audit, imported.plan, imported.provenance)

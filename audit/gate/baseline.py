@@ -18,7 +18,7 @@ from harness.spec.sections import GateSpec
 from harness.store.damage import refuse
 from harness.store.run import Run
 from harness.text import nearest, slug
-from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.attributes.outcomes import outcome_frame, readings
 from probes.instruments.cell_values import cell_values
 from probes.old_rows import old_subjects
 
@@ -147,7 +147,7 @@ def _cells(
         likeness = cells["cell"].map(scores["likeness"]).astype(float)
         cells[f"likeness:{slug(name)}"] = likeness.round(6)
         cells[f"cosines:{slug(name)}"] = _cosines(cells, scores["embedding"])
-    for attribute, classifier, instrument in clip_readings(spec):
+    for attribute, classifier, instrument in readings(spec):
         cells[f"outcome:{instrument}"] = None
         if instrument in tables:
             # Labels would calibrate one arm and not the other.

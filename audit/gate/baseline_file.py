@@ -35,7 +35,7 @@ from harness.hashing import canonical_digest
 from harness.json_types import JsonObject
 from harness.spec.schema import Spec, parse_spec
 from harness.text import slug
-from probes.attributes.outcomes import clip_readings
+from probes.attributes.outcomes import readings
 
 NAME, FORMAT = "diffusion-audit baseline", 2
 CHANGED = {
@@ -242,7 +242,7 @@ def _check(path: Path, side: Side) -> None:
 
 def _expected(side: Side) -> set[str]:
     """The columns of the instruments that the arm was scored with."""
-    columns = {f"outcome:{r.instrument}" for r in clip_readings(side.spec)}
+    columns = {f"outcome:{r.instrument}" for r in readings(side.spec)}
     columns = {c for c in columns if c.removeprefix("outcome:") in side.instruments}
     for name in map(slug, side.spec.classifiers):
         if f"{name}.likeness" in side.instruments:

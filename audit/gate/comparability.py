@@ -65,7 +65,8 @@ def _attributes(side: Side) -> JsonObject:
 
 
 def _thresholds(side: Side) -> JsonObject:
-    return {n: f"cannot_tell_below {c.cannot_tell_below}" for n, c in side.spec.classifiers.items()}
+    readers = side.spec.classifiers | side.spec.instruments
+    return {n: f"cannot_tell_below {c.cannot_tell_below}" for n, c in readers.items()}
 
 
 def _digests(side: Side, names: list[str]) -> JsonObject:

@@ -22,7 +22,7 @@ from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec
 from harness.spec.sections import GateSpec
 from harness.text import slug
-from probes.attributes.outcomes import reported_classes
+from probes.attributes.outcomes import readings, reported_classes
 
 Floats = NDArray[np.float64]
 LEAST_TO_PAIR = 3
@@ -135,12 +135,12 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     rows = paired.rows
     grid = Grid(rows)
     made: list[Metric] = []
+    for reading in readings(baseline.spec):
+        column = f"outcome:{reading.instrument}"
+        if column in rows:
+            targets = _targets(baseline, grid.prompts, reading.attribute)
+            made += _of_attribute(grid, column, reading.attribute, targets, gate)
     for name in map(slug, baseline.spec.classifiers):
-        for attribute in baseline.spec.attributes:
-            column = f"outcome:{name}.{attribute.name}"
-            if column in rows:
-                targets = _targets(baseline, grid.prompts, attribute)
-                made += _of_attribute(grid, column, attribute, targets, gate)
         if f"likeness:{name}" in rows:
             made += _of_likeness(grid, name, gate)
     ids = [m.id for m in made] + list(baseline.measured)

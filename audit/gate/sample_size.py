@@ -25,7 +25,7 @@ from audit.pipeline.margins import margin_of
 from harness.errors import AuditError
 from harness.spec.schema import Spec, load_spec
 from harness.store.run import Run
-from probes.attributes.outcomes import clip_readings, reported_classes
+from probes.attributes.outcomes import readings, reported_classes
 from probes.statistics.intervals import FEWEST_PROMPTS
 
 POWER = 0.9
@@ -226,7 +226,7 @@ def _planned(spec: Spec) -> tuple[list[str], int]:
         AuditError: There will be none.
     """
     shares, family = [], 1 + 2 * len(spec.classifiers)  # the guard; likeness and diversity
-    for reading in clip_readings(spec):
+    for reading in readings(spec):
         own = [f"share/{reading.instrument}/{c}" for c in reported_classes(reading.attribute)]
         shares += own
         family += len(own) + 2

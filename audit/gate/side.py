@@ -10,6 +10,7 @@ from harness.json_types import JsonObject
 from harness.plan.cells import ARM
 from harness.spec.schema import Spec
 from harness.text import slug
+from probes.attributes.outcomes import readings
 
 SETTINGS = tuple(f for f in ARM if f not in ("checkpoint", "vae", "adapters"))
 
@@ -46,7 +47,6 @@ class Side(NamedTuple):
 
 
 def needed_instruments(spec: Spec) -> list[str]:
-    """The instruments that the gate reads: likeness and every CLIP attribute."""
-    names = [slug(n) for n in spec.classifiers]
-    clip = [a.name for a in spec.attributes if a.instrument == "clip"]
-    return [f"{n}.{kind}" for n in names for kind in ["likeness", *clip]]
+    """The instruments that the gate reads: likeness, and every attribute but the skin's colour."""
+    likeness = [f"{slug(n)}.likeness" for n in spec.classifiers]
+    return likeness + [r.instrument for r in readings(spec)]

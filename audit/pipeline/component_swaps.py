@@ -16,7 +16,7 @@ from harness.progress import Say
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, Loras, Strength
 from harness.text import nearest
-from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
+from probes.attributes.outcomes import outcome_frame, readings, reported_classes
 from probes.components.shapley import (
     CARRIED,
     LEFT_OVER,
@@ -85,7 +85,7 @@ def findings(audit: Audit) -> list[Finding]:
     folders = audit.run.instruments()
     tables = {n: audit.run.read_scores(f, set(plan["unit"])) for n, f in folders.items()}
     found: list[Finding] = []
-    for attribute, classifier, instrument in clip_readings(audit.spec):
+    for attribute, classifier, instrument in readings(audit.spec):
         frame = outcome_frame(tables, plan, audit.run.labels(), attribute, instrument, classifier)
         told = frame["outcome"].isin(attribute.class_names)
         for one in reported_classes(attribute):

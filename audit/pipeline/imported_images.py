@@ -25,11 +25,12 @@ from harness.json_types import JsonObject
 from harness.models.open_clip_models import refuse_unknown
 from harness.plan.cells import Cell
 from harness.progress import Say
-from harness.spec.attributes import load_attribute
+from harness.spec.attributes import AttributeSpec, load_attribute
 from harness.spec.prompts import Prompt
 from harness.spec.schema import Spec, parse_spec
-from harness.spec.sections import Fit
+from harness.spec.sections import Fit, InstrumentSpec
 from harness.store.run import Run
+from probes.instruments import kinds
 from probes.instruments.crops import DEFAULT_FIT
 
 BATCH = 16
@@ -59,11 +60,12 @@ def given_audit(
     folder: Path,
     csv: Path | None,
     out: Path,
-    attributes: Sequence[str],
+    attributes: Sequence[str | AttributeSpec],
     classifiers: Sequence[str],
     say: Say,
     label_map: Mapping[str, str] = MappingProxyType({}),
     fit: Fit | None = None,
+    instruments: Mapping[str, InstrumentSpec] = MappingProxyType({}),
 ) -> Import:
     """The audit, plan and provenance of a folder of images. Nothing is written.
 
@@ -74,17 +76,19 @@ def given_audit(
         folder: Where the images are.
         csv: As `harness.images.folder.read_folder`.
         out: Run folder.
-        attributes: Attributes by name, or YAML files.
+        attributes: Attributes by name, YAML files, or attributes themselves.
         classifiers: As the command line names them.
         say: Where warnings go.
         label_map: Class or outcome by value of a label, for values that are no class.
         fit: How images that are not square are fitted; None for the default.
+        instruments: Instruments that the attributes may name, with whole paths.
 
     Raises:
         AuditError: As `harness.images.folder.read_folder`, or an attribute or classifier is
         unknown.
     """
-    declared = [load_attribute(a, Path()) for a in attributes]
+    declared = [load_attribute(a, Path()) if isinstance(a, str) else a for a in attributes]
+    clip = [c for c in classifiers if any(a.by_clip for a in declared)]  # others need none
     found = given.read_folder(folder, csv, declared, label_map)
     images = found.images
     warnings = [*given.warnings_of(found), *_of_masks(images)]
@@ -95,14 +99,14 @@ def given_audit(
         "checkpoints": dict.fromkeys(arms, FILE),
         "prompts": {"list": prompts},
         "attributes": declared,
-        "classifiers": fitted(classifiers, [i.header.size for i in images], fit),
+        "classifiers": fitted(clip, [i.header.size for i in images], fit),
+        "instruments": dict(instruments),
         "batch_size": BATCH,
     }
     if label_map:
         raw["labels"] = {"map": dict(label_map)}
     spec = parse_spec(raw, Path("audit score"))
-    if all(a.instrument != "clip" for a in spec.attributes):
-        spec = spec.model_copy(update={"classifiers": {}})  # colours need none
+    kinds.refuse_unknown(spec)
     plan, by_cell = _plan(images, spec, prompts)
     for line in warnings:
         say(f"warning: {line}")

@@ -22,7 +22,7 @@ from harness.spec.samplers import OWN, SHORT, spelled
 from harness.text import slug
 
 CLASSIFIER = "{model: ViT-B-32, pretrained: laion2b_s34b_b79k}"
-UNREAD = ("Clip skip", "Hires upscale", "Denoising strength", "ENSD", "Eta", "RNG", "Refiner")
+UNREAD = ("Hires upscale", "Denoising strength", "ENSD", "Eta", "RNG", "Refiner")
 """Settings of A1111 that change images and that no key of a spec stands for."""
 
 
@@ -36,6 +36,7 @@ class Settings(NamedTuple):
     guidance: float | None = None
     size: tuple[int, int] | None = None
     model: str = ""
+    clip_skip: int | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -73,6 +74,7 @@ def settings_of(text: str) -> Settings:
         float(held["cfg scale"]) if scale else None,
         (int(size[1]), int(size[2])) if size else None,
         held.get("model", ""),
+        int(held["clip skip"]) if held.get("clip skip", "").isdecimal() else None,
         tuple(remarks),
     )
 
@@ -149,6 +151,8 @@ def written(
         lines.append(f"steps: {settings.steps}")
     if settings.guidance is not None:
         lines.append(f"guidance: {settings.guidance:g}")
+    if settings.clip_skip is not None and settings.clip_skip > 1:
+        lines.append(f"clip_skip: {settings.clip_skip}")
     if settings.size:
         lines.append(f"sizes: [[{settings.size[0]}, {settings.size[1]}]]")
     lines += [

@@ -104,6 +104,7 @@ def _examined(
         files=files,
         reads_negative={g: generator.family.reads_negative(g) for g in levels},
         inside=generator.family.inside,
+        skipped_layers=generator.family.skipped or 0,
     )
     audited: list[dict[str, str | None]] = [
         {"kind": "VAE", "name": vae, "of": name, "source": source, "digest": vaes[vae]}

@@ -13,17 +13,23 @@ import pandas as pd
 
 import reference
 from audit.pipeline.margins import refuse_unknown
-from harness.errors import AuditError, SpecError, reading
+from harness.errors import AuditError, SpecError, SpecMistakes, reading
 from harness.files import csv_tables
+from harness.files.yaml_files import read_yaml
+from harness.json_types import JsonObject
 from harness.plan.cells import ARM
 from harness.spec.label_classes import resolve_classes, resolve_labels
+from harness.spec.old_keys import named
 from harness.spec.prompts import Prompt, resolve_prompts
 from harness.spec.schema import Spec, load_spec, parse_spec, read_own_spec
+from harness.spec.sections import InstrumentSpec
 from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, Run
 from harness.text import slug
+from probes import registry
 from probes.contracts import Instrument
-from probes.registry import Chosen, chosen, instruments_of, mistakes_in, taps_of
+from probes.instruments import kinds
+from probes.registry import Chosen, chosen, instruments_of, taps_of
 
 if TYPE_CHECKING:
     import torch
@@ -136,6 +142,7 @@ def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
     refuse_too_many(spec, len(prompts), path)
     audit = Audit(beside(spec, base), base, run, prompts)
     try:
+        kinds.refuse_unknown(spec)
         refuse_unknown(spec, audit.instruments)
     except AuditError as error:
         raise SpecError(f"{path}: {error}") from None
@@ -143,23 +150,53 @@ def _audit(spec: Spec, base: Path, run: Run, path: Path) -> Audit:
 
 
 def beside(spec: Spec, base: Path) -> Spec:
-    """The spec with its classifiers' 'local-dir:' paths whole: they are relative to its folder.
+    """The spec with whole paths of classifiers and instruments: they are relative to its folder.
 
     open_clip would take them from the working directory, which is another at the next command.
     """
-    prefix = "local-dir:"
     classifiers = {
-        name: one.model_copy(
-            update={
-                "model": prefix
-                + str((base / Path(one.model.removeprefix(prefix)).expanduser()).resolve())
-            }
-        )
-        if one.model.startswith(prefix)
-        else one
+        name: one.model_copy(update={"model": kinds.whole(one.model, base)})
         for name, one in spec.classifiers.items()
     }
-    return spec.model_copy(update={"classifiers": classifiers})
+    return spec.model_copy(
+        update={"classifiers": classifiers, "instruments": kinds.beside(spec.instruments, base)}
+    )
+
+
+def read_instruments(path: Path) -> dict[str, InstrumentSpec]:
+    """The instruments of a spec file, or of a file with that key alone, with whole paths.
+
+    Args:
+        path: The file; what else it holds is not looked at.
+
+    Raises:
+        SpecMistakes: One line for each mistake.
+    """
+    raw = read_yaml(path, SpecError)
+    brought = raw.get("instruments") if isinstance(raw, dict) else None
+    if not isinstance(brought, dict) or not brought:
+        raise SpecError(f"{path}: no key `instruments` with a mapping of them")
+    found = kinds.mistakes_in(brought)
+    if found:
+        raise SpecMistakes([f"{path}: {line}" for line in found])
+    with reading(f"{path}: instruments", SpecError):
+        named = {str(name): InstrumentSpec(**options) for name, options in brought.items()}
+    return kinds.beside(named, path.parent)
+
+
+def mistakes_in(raw: JsonObject) -> list[str]:
+    """What is wrong with the probes and instruments that a spec names, one line each.
+
+    Args:
+        raw: The spec as plain data.
+    """
+    wanted = named(raw.get("probes", {}))
+    probes = wanted if isinstance(wanted, dict) else {}
+    brought = raw.get("instruments", {})
+    return [
+        *registry.mistakes_in({n: v for n, v in probes.items() if isinstance(n, str)}),
+        *kinds.mistakes_in(brought if isinstance(brought, dict) else {}),
+    ]
 
 
 def refuse_too_many(spec: Spec, prompts: int, path: Path) -> None:

@@ -1,9 +1,10 @@
-"""The JSON schema of a whole spec: its own keys, and the options of every probe there is."""
+"""The JSON schema of a whole spec: its own keys, and the options of all probes and instruments."""
 
 from __future__ import annotations
 
 from harness.json_types import JsonObject
 from harness.spec.schema import Spec
+from probes.instruments.kinds import kinds
 from probes.registry import registry
 
 
@@ -24,4 +25,17 @@ def spec_schema() -> JsonObject:
         {"type": "array", "minItems": 1, "items": {"anyOf": [one, by_name]}},
         by_name | {"minProperties": 1},
     ]
+    schema["properties"]["instruments"]["additionalProperties"] = {"anyOf": _kinds(shared)}
     return schema
+
+
+def _kinds(shared: JsonObject) -> list[JsonObject]:
+    """An instrument by each kind: its own options beside what all kinds have in common."""
+    common: JsonObject = shared["InstrumentSpec"]["properties"]
+    found = []
+    for kind in kinds().values():
+        own = kind.Options.model_json_schema()
+        shared |= own.pop("$defs", {})
+        own["properties"] |= common
+        found.append(own)
+    return found

@@ -13,6 +13,7 @@ from harness.json_types import JsonObject
 from harness.models.token_alignment import encoded_text, read_words
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, strengths
+from probes.text_encoder.states import COUNTED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,7 @@ def texts_of(
     prompts: list[str],
     adapters: str = "none",
     more: Iterable[str] = (),
+    counted: Iterable[str] = (),
 ) -> dict[str, list[str]]:
     """All texts that are looked at, each with what it is needed for.
 
@@ -42,13 +44,13 @@ def texts_of(
         prompts: The suite's.
         adapters: The level of that factor, whose trigger goes first.
         more: Texts that a probe asks for besides.
+        counted: Texts whose tokens alone are wanted.
 
     Returns:
-        By text: 'prompt', 'negative' and 'word' (of an attribute or a test of association).
+        By text: 'prompt', 'negative', 'word' (of an attribute or a test of association) and
+        'counted'.
     """
-    words = [
-        p for a in spec.attributes if a.instrument == "clip" for c in a.classes for p in c.prompts
-    ]
+    words = [p for a in spec.attributes if a.by_clip for c in a.classes for p in c.prompts]
     words += more
     negatives = spec.negatives.values() if checkpoint.negative is None else [checkpoint.negative]
     trigger = spec.adapters[adapters].trigger if adapters in spec.adapters else ""
@@ -57,6 +59,7 @@ def texts_of(
         ("prompt", [trigger + checkpoint.trigger + p for p in prompts]),
         ("negative", list(negatives)),
         ("word", words),
+        (COUNTED, list(counted)),
     ):
         for text in texts:
             kinds.setdefault(text, [])
@@ -65,19 +68,20 @@ def texts_of(
     return kinds
 
 
-def texts_wanted(audit: Audit) -> list[str]:
-    """Texts that the instruments of texts ask for beside those of the spec."""
-    return [
-        text
-        for instrument in audit.instruments
-        if "text" in instrument.inputs
-        for text in getattr(instrument, "texts", ())
-    ]
+def texts_wanted(audit: Audit) -> tuple[list[str], list[str]]:
+    """Texts that the instruments of texts ask for beside those of the spec.
+
+    Returns:
+        Those to be encoded, and those whose tokens are to be counted.
+    """
+    held = [i for i in audit.instruments if "text" in i.inputs]
+    encoded = [text for i in held for text in getattr(i, "texts", ())]
+    return encoded, [text for i in held for text in getattr(i, "counted", ())]
 
 
 def text_units(audit: Audit) -> dict[str, str]:
     """By checkpoint, the name of its text scores: of all that the states depend on."""
-    spec, more = audit.spec, texts_wanted(audit)
+    spec, (more, counted) = audit.spec, texts_wanted(audit)
     provenance = audit.run.provenance() or {"audited": []}
     digests = {a["name"]: a["digest"] for a in provenance["audited"] if a["kind"] == "text encoder"}
     prompts = [p.text for p in audit.prompts]
@@ -88,20 +92,22 @@ def text_units(audit: Audit) -> dict[str, str]:
             continue
         levels = [
             [
-                texts_of(spec, checkpoint, prompts, level, more),
+                texts_of(spec, checkpoint, prompts, level, more, counted),
                 {files[s]: both for s, both in strengths(checkpoint.loras, adapter.loras).items()},
             ]
             for level, adapter in spec.adapters.items()
         ]
         words = {word: files[source] for word, source in spec.embeddings.items()}
         about = [name, digests[name], checkpoint.trigger, levels, words, spec.prompt_syntax]
+        if spec.clip_skip_of(name) > 1:
+            about.append(spec.clip_skip_of(name))
         units[name] = "text-" + canonical_digest(about)[:16]
     return units
 
 
 def score_texts(audit: Audit, folder: str, say: Say) -> None:
     """Write the text scores that are not there yet."""
-    spec, more = audit.spec, texts_wanted(audit)
+    spec, (more, counted) = audit.spec, texts_wanted(audit)
     prompts = [p.text for p in audit.prompts]
     # Generation ended with the last checkpoint: it comes first.
     for name, unit in reversed(text_units(audit).items()):
@@ -112,7 +118,7 @@ def score_texts(audit: Audit, folder: str, say: Say) -> None:
         rows = []
         for level in spec.adapters:
             generator.adapt(level)
-            for text, kind in texts_of(spec, source, prompts, level, more).items():
+            for text, kind in texts_of(spec, source, prompts, level, more, counted).items():
                 rows += text_rows(name, level, generator, text, kind)
         audit.run.write_scores(folder, unit, FILE, pd.DataFrame(rows, columns=COLUMNS))
         say(f"text {name}: {len({row['text'] for row in rows})} texts")
@@ -147,20 +153,23 @@ def text_rows(
         encoder ('CLIP' or 'T5'; '' where all read it as one), text, kinds, tokens (as spelled in
         the vocabulary), length, used, wanted, cut, starts (whether a token of its own begins it),
         words_at (positions of words' tokens), width, and states: the hidden states that the
-        denoiser sees, (length, width) as one flat list. None of a pipeline of no known family.
+        denoiser sees, (length, width) as one flat list, empty of a text that is counted alone. No
+        row of a pipeline of no known family.
     """
     about = {"checkpoint": checkpoint, "adapters": adapters, "text": text, "kinds": kinds}
     shown = encoded_text(generator.pipe, generator.plain(text))
-    return [
-        about | _read_by(reader, shown, generator.embed(text)["prompt_embeds"][0], about)
-        for reader in generator.family.readers()
-    ]
+    readers = generator.family.readers()
+    encoded = readers and kinds != [COUNTED]
+    hidden = generator.embed(text)["prompt_embeds"][0] if encoded else None
+    return [about | _read_by(reader, shown, hidden, about) for reader in readers]
 
 
-def _read_by(reader: Reader, shown: str, hidden: Tensor, about: JsonObject) -> JsonObject:
+def _read_by(reader: Reader, shown: str, hidden: Tensor | None, about: JsonObject) -> JsonObject:
     reading = read_words(reader.tokenizer, shown, reader.length)
     ids = reader.tokenizer(shown, truncation=True, max_length=reader.length)["input_ids"]
-    states = hidden[reader.first : reader.first + reader.length].float().cpu().numpy()
+    states = np.zeros((0, 0), np.float32)
+    if hidden is not None:
+        states = hidden[reader.first : reader.first + reader.length].float().cpu().numpy()
     key = (about["checkpoint"], about["adapters"], reader.name, about["text"])
     return {
         "cell": "|".join(key),

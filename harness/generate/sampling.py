@@ -41,6 +41,7 @@ class Extras(NamedTuple):
     embeddings: Mapping[str, Path] = {}
     """Files of textual inversions by name."""
     weighting: str = "none"
+    clip_skip: int = 1
 
 
 def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
@@ -56,6 +57,7 @@ def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
         },
         {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
         spec.prompt_syntax,
+        spec.clip_skip_of(checkpoint),
     )
 
 
@@ -81,6 +83,7 @@ class Generator:
                 f"prompt_syntax: {extras.weighting}: of a {self.family.name} prompt weights are "
                 "not known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )
+        self.family.skip_layers(extras.clip_skip)
         self.extras = extras
         self._adapters = Adapters(pipe)
         self._spelled = textual_inversion.put_in(pipe, extras.embeddings)

@@ -7,7 +7,6 @@ looked up among the folder's files, never joined into paths, and links are not f
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from harness.files.csv_tables import read_table
 from harness.files.yaml_files import shown
+from harness.hashing import file_digest
 from harness.images.generation_text import Found
 from harness.images.metadata import read_texts, texts_of
 from harness.images.pixels import (
@@ -199,8 +199,7 @@ def _read_header(path: Path) -> tuple[Found, Header]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise GivenError(f"{path}: cannot be read ({error.strerror})") from None
 

@@ -117,6 +117,8 @@ class Arm(NamedTuple):
     """Whether the negative has an effect, by guidance scale; above 1 where that is not said."""
     inside: bool = True
     """Whether its denoising can be followed: else no predicted images and no switches."""
+    skipped_layers: int = 0
+    """Of its text encoders, by clip_skip."""
 
 
 Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]
@@ -215,7 +217,7 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
             negative_text = spec.negatives.get(negative, negative) if read else ""
             for index, prompt in enumerate(prompts):
                 text = text_of(spec, name, adapters, prompt.text)
-                added = _added(spec, checkpoint, adapters, arm, text, negative_text)
+                added = _added(spec, name, adapters, arm, text, negative_text)
                 for seed in seeds:
                     noise = noise_seed(prompt.text, seed, spec.seeds.shared)
                     trajectory = canonical_digest(
@@ -264,13 +266,15 @@ def text_of(spec: Spec, checkpoint: str, adapters: str, prompt: str) -> str:
 
 
 def _added(
-    spec: Spec, checkpoint: CheckpointSpec, adapters: str, arm: Arm, text: str, negative: str
+    spec: Spec, checkpoint: str, adapters: str, arm: Arm, text: str, negative: str
 ) -> JsonObject:
     """What else decides a trajectory's pixels: nothing of what is not used."""
     added: JsonObject = {
         name: True for name in ("compile", "channels_last") if getattr(spec.runtime, name)
     }
-    loras = strengths(checkpoint.loras, spec.adapters[adapters].loras)
+    if arm.skipped_layers:
+        added["skipped layers"] = arm.skipped_layers
+    loras = strengths(spec.checkpoints[checkpoint].loras, spec.adapters[adapters].loras)
     if loras:
         added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]
     return added | _reading(spec, arm, (text, negative))

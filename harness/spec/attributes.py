@@ -19,7 +19,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from harness.errors import AuditError
 from harness.files.yaml_files import read_yaml, shown
@@ -31,6 +38,8 @@ from harness.text import nearest, slug
 OUTCOMES = ("nobody", "several", "cannot tell")
 """What an image can be besides a class; no class may be named so."""
 TOLERANCE = 1e-6
+CLIP, COLORIMETRY = "clip", "colorimetry"
+"""Instruments that need no name of their own in a spec."""
 
 
 class AttributeClass(Described, BaseModel):
@@ -61,9 +70,13 @@ class AttributeSpec(Described, BaseModel):
         several: phrasings of an image of several people; empty: not an outcome.
         target: 'equal', or the share of each class, summing to 1.
         target_source: where the target's shares come from, with place and year.
-        instrument: 'clip' weighs images against the prompts; 'colorimetry' finds the nearest
-            of the ten Monk swatches to the mean colour of the skin, and takes ten classes
-            from light to dark.
+        instrument: what reads it, one or several. 'clip': each of the spec's classifiers weighs
+            images against the prompts. 'colorimetry': the nearest of the ten Monk swatches to the
+            mean colour of the skin; takes ten classes from light to dark. Else one of the spec's
+            `instruments`, or an installed one by its name.
+        labels: for an instrument that has labels of its own: those that mean a class, 'nobody' or
+            'several'; of a class that is not named here, its own name.
+        otherwise: the class of an image that none of these labels holds for.
         note: what a reader of the numbers must know.
     """
 
@@ -77,7 +90,9 @@ class AttributeSpec(Described, BaseModel):
     several: Texts = ()
     target: Literal["equal"] | dict[str, float] = "equal"
     target_source: str = ""
-    instrument: Literal["clip", "colorimetry"] = "clip"
+    instrument: Texts = (CLIP,)
+    labels: dict[str, Texts] = {}
+    otherwise: str = ""
     note: str = ""
 
     @field_validator("name")
@@ -97,12 +112,19 @@ class AttributeSpec(Described, BaseModel):
                 raise AuditError(f"{self.name}: class {name!r} is there twice")
             if name in OUTCOMES or not name.strip():
                 raise AuditError(f"{self.name}: a class cannot be named {name!r}")
-        if self.instrument == "colorimetry" and len(names) != len(MONK_SWATCHES):
+        if not self.instrument or (self.by_colour and len(self.instrument) > 1):
+            raise AuditError(
+                f"{self.name}: instrument: {', '.join(self.instrument) or 'none'}; name one, or "
+                "several of which none is colorimetry"
+            )
+        if self.by_colour and len(names) != len(MONK_SWATCHES):
             raise AuditError(
                 f"{self.name}: colorimetry tells {len(MONK_SWATCHES)} classes, not {len(names)}"
             )
-        if self.instrument == "clip":
-            self._check_prompts()
+        self._check_prompts()
+        if self.by_clip:
+            self.refuse_without_prompts("CLIP")
+        self._check_labels()
         if isinstance(self.target, dict):
             self.shares(self.target)
             if not self.target_source.strip():
@@ -115,8 +137,6 @@ class AttributeSpec(Described, BaseModel):
         owner: dict[str, str] = {}
         beside = {"person": self.person, "nobody": self.nobody, "several": self.several}
         for name, prompts in [(c.name, c.prompts) for c in self.classes] + list(beside.items()):
-            if not prompts and name not in beside:
-                raise AuditError(f"{self.name}: class {name!r} has no prompts for CLIP")
             for prompt in prompts:
                 if not prompt.strip():
                     raise AuditError(f"{self.name}: {name!r} has an empty prompt")
@@ -125,6 +145,51 @@ class AttributeSpec(Described, BaseModel):
                         f"{self.name}: prompt {prompt!r} is in {owner[prompt]!r} and {name!r}"
                     )
                 owner[prompt] = name
+
+    def refuse_without_prompts(self, reader: str) -> None:
+        """Refuse classes that an instrument knows by prompts alone, and that have none.
+
+        Args:
+            reader: The instrument.
+
+        Raises:
+            AuditError: A class has no prompts.
+        """
+        for one in self.classes:
+            if not one.prompts:
+                raise AuditError(f"{self.name}: class {one.name!r} has no prompts for {reader}")
+
+    def _check_labels(self) -> None:
+        names = self.class_names
+        for name in self.labels:
+            if name not in (*names, *OUTCOMES[:2]):
+                raise AuditError(
+                    f"{self.name}: labels: {name!r} is no class; {nearest(name, names)}"
+                )
+        if self.otherwise and (self.otherwise not in names or self.otherwise in self.labels):
+            raise AuditError(
+                f"{self.name}: otherwise: {self.otherwise!r} must be a class, and one without "
+                f"labels of its own; the classes are {', '.join(names)}"
+            )
+
+    @field_serializer("instrument")
+    def _one_alone(self, instrument: tuple[str, ...]) -> str | tuple[str, ...]:
+        return instrument[0] if len(instrument) == 1 else instrument
+
+    @property
+    def by_clip(self) -> bool:
+        """Whether the spec's classifiers read it."""
+        return CLIP in self.instrument
+
+    @property
+    def by_colour(self) -> bool:
+        """Whether it is the colour of the skin."""
+        return COLORIMETRY in self.instrument
+
+    @property
+    def own_instruments(self) -> tuple[str, ...]:
+        """The instruments beside the classifiers that read it."""
+        return tuple(i for i in self.instrument if i not in (CLIP, COLORIMETRY))
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -45,8 +45,10 @@ from harness.spec.sections import (
     AdapterSpec,
     CheckpointSpec,
     ClassifierSpec,
+    ClipSkip,
     GateSpec,
     Guidance,
+    InstrumentSpec,
     LabelsSpec,
     RuntimeSpec,
     Sampler,
@@ -93,9 +95,14 @@ class Spec(Strict, BaseModel):
             checkpoint's scheduler.
         steps: number of denoising steps, one or several.
         guidance: scale of classifier-free guidance, one or several; at 1 or below it is off.
+        clip_skip: layer of CLIP that the denoiser reads, counted from the end as the WebUIs do: 1
+            is the last; 2, which most anime models are made for, leaves one out (clip_skip=1 of
+            diffusers). SDXL reads the second last anyway, by 1 and by 2.
         sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
         attributes: built-in names, YAML files or declared sets of classes.
         classifiers: by name, an open_clip model that reads attributes off images.
+        instruments: by name, what else reads attributes: an ONNX file, a folder of transformers, an
+            installed instrument, a table; attributes name them as their `instrument`.
         probes: what is measured: names, or options by name; see the pages in docs/.
         baseline: name of the checkpoint that the others are compared with.
         gate: what `audit gate` accepts.
@@ -133,6 +140,7 @@ class Spec(Strict, BaseModel):
     samplers: Annotated[list[Sampler], ONE_ALONE] = Field(["own"], min_length=1)
     steps: Annotated[list[Steps], ONE_ALONE] = Field([25], min_length=1)
     guidance: Annotated[list[Guidance], ONE_ALONE] = Field([7.5], min_length=1)
+    clip_skip: ClipSkip = 1
     sizes: list[tuple[int, int]] = []
     attributes: list[AttributeSpec] = []
     classifiers: dict[
@@ -142,6 +150,7 @@ class Spec(Strict, BaseModel):
             BeforeValidator(_from_model, json_schema_input_type=str | ClassifierSpec),
         ],
     ] = {}
+    instruments: dict[str, InstrumentSpec] = {}
     probes: Annotated[
         dict[str, JsonObject],
         BeforeValidator(named, json_schema_input_type=str | list[str] | dict[str, JsonObject]),
@@ -158,6 +167,14 @@ class Spec(Strict, BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     _notices: tuple[str, ...] = PrivateAttr(())
+
+    def clip_skip_of(self, checkpoint: str) -> int:
+        """Which layer a checkpoint reads: its own setting, or that of all.
+
+        Args:
+            checkpoint: Its name.
+        """
+        return self.checkpoints[checkpoint].clip_skip or self.clip_skip
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -223,7 +240,7 @@ class Spec(Strict, BaseModel):
             raise AuditError(
                 f"baseline: {self.baseline!r} is no checkpoint; {nearest(self.baseline, known)}"
             )
-        if any(a.instrument == "clip" for a in self.attributes) and not self.classifiers:
+        if any(a.by_clip for a in self.attributes) and not self.classifiers:
             raise AuditError("attributes: name at least one classifier to measure them with")
         self._refuse_double_names()
         if self.labels is not None:
@@ -236,6 +253,7 @@ class Spec(Strict, BaseModel):
         kinds = ["likeness", *attributes]
         names = [(f"attributes: {a!r}", a) for a in attributes]
         names += [(f"classifiers.{c}", f"{slug(c)}.{k}") for c in self.classifiers for k in kinds]
+        names += [(f"instruments.{i}", f"{slug(i)}.{k}") for i in self.instruments for k in kinds]
         for what, name in names:
             if name in seen:
                 raise AuditError(f"{what} and {seen[name]} would both be {name!r}: rename one")
@@ -246,7 +264,7 @@ class Spec(Strict, BaseModel):
         return canonical_digest(self.model_dump(mode="json"))
 
 
-def load_spec(path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
+def load_spec(path: Path, also: Callable[[JsonObject], list[str]] | None = None) -> Spec:
     """Read and check a spec file; arguments as `parse_spec`.
 
     Raises:
@@ -261,13 +279,16 @@ def read_own_spec(path: Path) -> Any:
     return read_yaml(path, SpecError, largest=8 * LARGEST)
 
 
-def parse_spec(raw: object, path: Path, also: Callable[[Any], list[str]] | None = None) -> Spec:
+def parse_spec(
+    raw: object, path: Path, also: Callable[[JsonObject], list[str]] | None = None
+) -> Spec:
     """Check plain data as the spec that `path` holds; errors as `load_spec`.
 
     Args:
         raw: Plain data.
         path: The spec's file, whose folder its paths are relative to.
-        also: What else is wrong with the value of its key `probes`: one line a mistake.
+        also: What else is wrong, by those who know the options of probes and instruments: one line
+            a mistake.
     """
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: a spec is a mapping of keys, not {type(raw).__name__}")
@@ -280,9 +301,8 @@ def parse_spec(raw: object, path: Path, also: Callable[[Any], list[str]] | None 
         found = mistakes(error, Spec)
     except AuditError as error:
         found = [str(error)]
-    probes = named(raw.get("probes", {}))
-    if also is not None and isinstance(probes, dict):
-        found += also({name: value for name, value in probes.items() if isinstance(name, str)})
+    if also is not None:
+        found += also({str(key): value for key, value in raw.items()})
     if found:
         raise SpecMistakes([f"{path}: {line}" for line in found])
     return spec

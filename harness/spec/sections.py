@@ -11,6 +11,7 @@ from pydantic import (
     Field,
 )
 
+from harness.json_types import JsonObject
 from harness.spec.json_schema import Described
 from harness.spec.samplers import CLASS, OWN, SHORT, spelled
 
@@ -37,6 +38,8 @@ def _from_number(value: object) -> Any:
 
 
 Steps = Annotated[int, Field(ge=1, le=1000)]
+
+ClipSkip = Annotated[int, Field(ge=1, le=24)]
 
 Guidance = Annotated[float, Field(ge=0, le=100)]
 
@@ -112,6 +115,7 @@ class CheckpointSpec(Strict):
         sampler: sampler to use in place of the crossed ones.
         steps: number of denoising steps in place of the crossed ones.
         guidance: guidance scale in place of the crossed ones.
+        clip_skip: in place of the spec's.
     """
 
     source: str
@@ -127,6 +131,7 @@ class CheckpointSpec(Strict):
     sampler: str | None = None
     steps: Steps | None = None
     guidance: Guidance | None = None
+    clip_skip: ClipSkip | None = None
 
 
 class SeedsSpec(Strict):
@@ -146,6 +151,8 @@ class SeedsSpec(Strict):
 
 Fit = Literal["crop", "pad", "resize", "crops"]
 
+Faces = bool | Literal["lbp", "dlib"]
+
 DEFAULT_FIT: Fit = "crops"
 """For images that are not square; docs/simulations/crops.md has the table."""
 
@@ -159,7 +166,9 @@ class ClassifierSpec(Strict):
         pretrained: open_clip tag; not with a prefix.
         cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
             than this probability.
-        faces: score the largest detected face instead of the whole image; no face: 'nobody'.
+        faces: score the largest detected face instead of the whole image; no face: 'nobody'. True
+            or 'lbp': by a cascade that knows frontal faces alone; 'dlib': by dlib's detector, with
+            the extra [faces].
         fit: how an image that is not square is fitted to the classifier's square: 'crop' its
             middle, 'pad' it with `pad_colour`, 'resize' it without its proportions, or take the
             mean over overlapping 'crops'. Not given: 'crop' where all images are square, which
@@ -170,9 +179,33 @@ class ClassifierSpec(Strict):
     model: str
     pretrained: str | None = None
     cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
-    faces: bool = False
+    faces: Faces = False
     fit: Fit | None = None
     pad_colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#808080"
+
+
+class InstrumentSpec(Strict):
+    """What else reads attributes off images: one kind with its options, see docs/instruments.md.
+
+    Attributes:
+        cannot_tell_below: the outcome is 'cannot tell' where the likeliest class has less
+            than this probability.
+        faces: read the largest detected face instead of the whole image; no face: 'nobody'.
+        fit: as of a classifier.
+        pad_colour: as of a classifier.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    cannot_tell_below: Annotated[float, Field(ge=0, le=1)] = 0.6
+    faces: Faces = False
+    fit: Fit | None = None
+    pad_colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#808080"
+
+    @property
+    def options(self) -> JsonObject:
+        """What its kind knows: its own key and the options beside it."""
+        return dict(self.model_extra or {})
 
 
 class LabelsSpec(Strict):

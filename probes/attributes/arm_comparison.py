@@ -198,7 +198,9 @@ def disagreement(
     findings, rows = [], []
     for one, two in combinations(frames, 2):
         for attribute, first in frames[one].items():
-            second = frames[two][attribute]
+            second = frames[two].get(attribute)
+            if second is None:
+                continue
             both = first["outcome"].notna() & second["outcome"].notna()
             for arm, part in first[both].groupby("arm", sort=False):
                 other = second.loc[part.index, "outcome"]

@@ -27,6 +27,7 @@ from harness.store.damage import refuse
 from harness.store.run import LABEL_COLUMNS, WITHDRAWN, Run
 from harness.text import nearest, slug
 from probes.attributes.label_agreement import kappa_table
+from probes.attributes.outcomes import readings
 
 FLOOR = 0.1
 """Uncertainty that even the surest image is reckoned with. An instrument can be sure and
@@ -327,8 +328,10 @@ def _uncertainties(
     plan = run.read_plan()
     assert plan is not None
     columns = []
-    for name in spec.classifiers:
-        folder = folders.get(f"{slug(name)}.{attribute.name}")
+    for reading in readings(spec):
+        if reading.attribute.name != attribute.name:
+            continue
+        folder = folders.get(reading.instrument)
         scores = run.read_scores(folder, set(plan["unit"])) if folder else pd.DataFrame()
         if len(scores):
             scores = scores.drop_duplicates("cell")

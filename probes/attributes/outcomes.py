@@ -14,7 +14,7 @@ from harness.errors import AuditError
 from harness.plan.cells import ARM
 from harness.spec.attributes import OUTCOMES, AttributeSpec
 from harness.spec.schema import Spec
-from harness.spec.sections import ClassifierSpec
+from harness.spec.sections import ClassifierSpec, InstrumentSpec
 from harness.text import slug
 from probes.statistics.corrected_shares import ErrorTable
 
@@ -23,20 +23,27 @@ FEWEST_TO_CALIBRATE = 50
 
 
 class Reading(NamedTuple):
-    """One CLIP attribute as one classifier of the spec reads it."""
+    """One attribute as one classifier or instrument of the spec reads it."""
 
     attribute: AttributeSpec
-    classifier: ClassifierSpec
+    classifier: ClassifierSpec | InstrumentSpec
     instrument: str
     """Name of the instrument, such as 'clip.gender-presentation'."""
 
 
-def clip_readings(spec: Spec) -> Iterator[Reading]:
-    """Every CLIP attribute by every classifier, classifiers outermost."""
+def readings(spec: Spec) -> Iterator[Reading]:
+    """Every attribute by every classifier, classifiers outermost; then by instruments of its own.
+
+    Skin tone by colorimetry is read from a mask, by `monk_frame`.
+    """
     for name, classifier in spec.classifiers.items():
         for attribute in spec.attributes:
-            if attribute.instrument == "clip":
+            if attribute.by_clip:
                 yield Reading(attribute, classifier, f"{slug(name)}.{attribute.name}")
+    for attribute in spec.attributes:
+        for name in attribute.own_instruments:
+            own = spec.instruments.get(name, InstrumentSpec())
+            yield Reading(attribute, own, f"{slug(name)}.{attribute.name}")
 
 
 class Errors(NamedTuple):
@@ -160,7 +167,7 @@ def outcome_frame(
     labels: pd.DataFrame,
     attribute: AttributeSpec,
     instrument: str,
-    classifier: ClassifierSpec,
+    classifier: ClassifierSpec | InstrumentSpec,
 ) -> pd.DataFrame:
     """The plan with what each image is counted as.
 
@@ -209,10 +216,10 @@ def read_as(
     """What each image is counted as, by cell; empty where the spec has no such reading."""
     plan = plan.drop_duplicates("cell")  # arms may share an image
     for one in spec.attributes:
-        if one.name == attribute and one.instrument == "colorimetry" and instrument in tables:
+        if one.name == attribute and one.by_colour and instrument in tables:
             frame = monk_frame(tables, plan, labels, one)
             return frame.set_index("cell")["outcome"]
-    for own, classifier, name in clip_readings(spec):
+    for own, classifier, name in readings(spec):
         if (own.name, name) == (attribute, instrument) and name in tables:
             frame = outcome_frame(tables, plan, labels, own, name, classifier)
             return frame.set_index("cell")["outcome"]

@@ -26,16 +26,17 @@ from probes.attributes.metrics import (
     SHARE,
 )
 from probes.attributes.outcomes import (
-    clip_readings,
     measured_errors,
     monk_frame,
     outcome_frame,
     prompt_targets,
+    readings,
     subject_of,
 )
 from probes.attributes.prompt_shares import by_prompt
 from probes.attributes.shares import over_prompts
 from probes.contracts import AnalysisInput, Figure, Finding, Instrument, Probe, ProbeOptions, Result
+from probes.instruments import kinds
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
 from probes.instruments.crops import fit_of
 from probes.instruments.skin import Skin
@@ -63,8 +64,9 @@ class Attributes(Probe[ProbeOptions]):
         for name, classifier in spec.classifiers.items():
             model = ClipModel(name, classifier, fit_of(classifier, spec))
             made.append(ClipLikeness(model))
-            made += [ClipAttribute(model, a) for a in spec.attributes if a.instrument == "clip"]
-        if any(a.instrument == "colorimetry" for a in spec.attributes):
+            made += [ClipAttribute(model, a) for a in spec.attributes if a.by_clip]
+        made += kinds.instruments(spec)
+        if any(a.by_colour for a in spec.attributes):
             made.append(Skin())
         return tuple(made)
 
@@ -75,7 +77,7 @@ class Attributes(Probe[ProbeOptions]):
         findings: list[Finding] = []
         figures: list[Figure] = []
         for attribute in spec.attributes:
-            if attribute.instrument == "colorimetry":
+            if attribute.by_colour:
                 frame = monk_frame(tables, plan, labels, attribute)
                 if frame["outcome"].isna().all():
                     findings.append(_needs_mask(attribute))
@@ -84,22 +86,43 @@ class Attributes(Probe[ProbeOptions]):
                 findings += found
                 figures += shown
         frames: dict[str, dict[str, pd.DataFrame]] = {slug(name): {} for name in spec.classifiers}
-        for attribute, classifier, instrument in clip_readings(spec):
+        for attribute, classifier, instrument in readings(spec):
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
-            frames[instrument.partition(".")[0]][attribute.name] = frame
+            frames.setdefault(instrument.partition(".")[0], {})[attribute.name] = frame
             found, shown = analyse_attribute(tables, frame, attribute, instrument, spec, labels)
             findings += found
             figures += shown
-        for name, by_attribute in frames.items():
+        for name, by_attribute in crossed(frames, spec).items():
             found, shown = intersections(by_attribute, spec, name)
             findings += found
             figures += shown
+        for name in map(slug, spec.classifiers):
             findings += guards(tables, plan, spec, name)
             findings += images_cut(tables, plan, spec, name)
         for attribute in spec.attributes:
             figures += agreement_figure(labels, attribute)
         found, shown = disagreement(frames, spec.seeds.shared)
         return Result(findings + found, figures + shown)
+
+
+def crossed(
+    frames: Mapping[str, Mapping[str, pd.DataFrame]], spec: Spec
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Which outcomes are crossed with each other: a classifier's, and all that instruments read.
+
+    Args:
+        frames: Outcomes by classifier or instrument and attribute.
+        spec: The spec.
+    """
+    classifiers = [slug(name) for name in spec.classifiers]
+    own: dict[str, pd.DataFrame] = {}
+    for name, by_attribute in frames.items():
+        if name not in classifiers:
+            own |= by_attribute
+    if not classifiers:
+        return {"instruments": own}
+    first = {classifiers[0]: own | dict(frames[classifiers[0]])}
+    return first | {name: dict(frames[name]) for name in classifiers[1:]}
 
 
 def analyse_attribute(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,12 +22,26 @@ from harness.spec.sections import ClassifierSpec, Fit
 from harness.text import slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import part_seen, squares
-from probes.instruments.faces import faces
+from probes.instruments.faces import Box, largest_face
 
 if TYPE_CHECKING:
     import torch
 
     from harness.models.open_clip_models import Classifier
+
+
+class Shown(NamedTuple):
+    """What a model saw of some images.
+
+    Attributes:
+        crops: by image, embeddings (crops, width) of length 1.
+        found: whether there is a face; all True where none is looked for.
+        boxes: where the face is, with its surroundings; None where none is looked for or found.
+    """
+
+    crops: list[torch.Tensor]
+    found: list[bool]
+    boxes: list[Box | None]
 
 
 class ClipModel:
@@ -41,7 +55,7 @@ class ClipModel:
 
     def __init__(self, name: str, spec: ClassifierSpec, fit: Fit = "crop") -> None:
         self.name, self.spec, self.fit = name, spec, fit
-        self._last: tuple[tuple[str, ...], list[torch.Tensor], list[bool]] | None = None
+        self._last: tuple[tuple[str, ...], Shown] | None = None
 
     @cached_property
     def _loaded(self) -> Classifier:
@@ -72,11 +86,10 @@ class ClipModel:
         mean = self.text(prompts).mean(dim=0)
         return mean / mean.norm()
 
-    def crops(self, batch: Batch, device: str) -> tuple[list[torch.Tensor], list[bool]]:
-        """Embeddings of what stands for each image, (crops, width) of length 1; see `squares`.
+    def crops(self, batch: Batch, device: str) -> Shown:
+        """Embeddings of what stands for each image; see `squares`. The last batch is kept.
 
-        With `faces` in the spec it is the largest face that is embedded; the second value says
-        which images have one (all True without). The last batch is kept.
+        With `faces` in the spec it is the largest face that is embedded.
         """
         import torch
 
@@ -84,22 +97,25 @@ class ClipModel:
             model, preprocess, _ = self._loaded
             model.to(device)
             images, found = list(batch.images), [True] * len(batch.images)
+            boxes: list[Box | None] = [None] * len(images)
             if self.spec.faces:
-                boxes = [faces(image) for image in images]
-                found = [bool(b) for b in boxes]
-                images = [b[0] if b else i for b, i in zip(boxes, images, strict=True)]
+                seen = [largest_face(image, self.spec.faces) for image in images]
+                found = [face is not None for face in seen]
+                boxes = [face.box if face else None for face in seen]
+                images = [f.pixels if f else i for f, i in zip(seen, images, strict=True)]
             shown = [squares(i, self.fit, self.spec.pad_colour) for i in images]
             pixels = torch.stack([preprocess(Image.fromarray(s)) for own in shown for s in own])
             with torch.no_grad():
                 embedded = model.encode_image(pixels.to(device), normalize=True).float().cpu()
-            self._last = (batch.cells, list(embedded.split([len(own) for own in shown])), found)
-        return self._last[1], self._last[2]
+            parts = list(embedded.split([len(own) for own in shown]))
+            self._last = (batch.cells, Shown(parts, found, boxes))
+        return self._last[1]
 
     def images(self, batch: Batch, device: str) -> tuple[torch.Tensor, list[bool]]:
         """One embedding for each image, (n, width), of length 1: the mean over its crops."""
         import torch
 
-        crops, found = self.crops(batch, device)
+        crops, found, _ = self.crops(batch, device)
         return torch.cat([_mean_direction(own) for own in crops]), found
 
     @property
@@ -193,10 +209,13 @@ class ClipAttribute:
         return torch.stack(classes), beside
 
     def measure(self, batch: Batch, context: Context) -> pd.DataFrame:
-        """Rows of cell, 'class:NAME' (summing to 1), nobody, several (NaN: not an outcome)."""
+        """Rows of cell, 'class:NAME' (summing to 1), nobody, several (NaN: not an outcome).
+
+        With `faces` also box: left, top, right and bottom of what was seen, in pixels.
+        """
         import torch
 
-        crops, found = self.model.crops(batch, context.device)
+        crops, found, boxes = self.model.crops(batch, context.device)
         shown = torch.cat(crops)
         classes, beside = self._texts
         probabilities = _softmax(shown, classes, self.model.scale)
@@ -213,6 +232,8 @@ class ClipAttribute:
             table[name] = people[:, _BESIDE.index(name)]
         if not all(found):
             table.loc[[not f for f in found], ["nobody", "several"]] = [1.0, 0.0]
+        if any(boxes):
+            table["box"] = [None if b is None else list(map(float, b)) for b in boxes]
         return table
 
 

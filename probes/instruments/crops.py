@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
 from harness.spec.schema import Spec
-from harness.spec.sections import DEFAULT_FIT, ClassifierSpec, Fit
+from harness.spec.sections import DEFAULT_FIT, ClassifierSpec, Fit, InstrumentSpec
 
 __all__ = ["DEFAULT_FIT", "fit_of", "part_seen", "squares"]
 
@@ -23,7 +23,7 @@ OVERLAP = 0.5
 """Of a square's side, that neighbours share at least: no face of that size is cut in all."""
 
 
-def fit_of(classifier: ClassifierSpec, spec: Spec) -> Fit:
+def fit_of(classifier: ClassifierSpec | InstrumentSpec, spec: Spec) -> Fit:
     """How a classifier takes images that are not square.
 
     Where nothing is said and all sizes of the spec are square it is 'crop', which is what is done

@@ -18,7 +18,7 @@ from harness.plan.cells import arm_labels
 from harness.spec.schema import Spec
 from harness.taps.record import Tap
 from harness.text import slug
-from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.attributes.outcomes import outcome_frame, readings
 from probes.contracts import (
     AnalysisInput,
     Batch,
@@ -104,7 +104,7 @@ class LatentsProbe(Probe[LatentsOptions]):
         if not len(features):
             return Result([_unmeasured({}, "no image's denoising was followed")])
         read: dict[str, pd.Series] = {}
-        for attribute, classifier, instrument in clip_readings(spec):
+        for attribute, classifier, instrument in readings(spec):
             if instrument in tables:
                 frame = outcome_frame(tables, own, labels, attribute, instrument, classifier)
                 classes = frame["outcome"].where(frame["outcome"].isin(attribute.class_names))

@@ -19,7 +19,7 @@ from harness.plan.cells import Cell
 from harness.spec.schema import Spec
 from harness.text import slug
 from probes.attributes.metrics import DIVERSITY, LIKENESS
-from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
+from probes.attributes.outcomes import outcome_frame, readings, reported_classes
 from probes.contracts import (
     AnalysisInput,
     Figure,
@@ -91,13 +91,13 @@ class NegativesProbe(Probe[NegativesOptions]):
         tables, plan, labels, spec, options = given
         findings: list[Finding] = []
         figures: list[Figure] = []
-        if not spec.classifiers or "attributes" not in spec.probes:
+        if not any(readings(spec)) or "attributes" not in spec.probes:
             note = "no classifier looks at these images: add the probe attributes"
             return Result([blank("effect", {}).not_measured(note)])
         by_text = {", ".join(options.negatives[:k]): float(k) for k in options.doses()}
         doses = plan[plan["kind"] == DOSE]
         doses = doses.assign(dose=doses["negative_text"].map(by_text))
-        for attribute, classifier, instrument in clip_readings(spec):
+        for attribute, classifier, instrument in readings(spec):
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
             frame = frame.assign(dose=frame["negative_text"].map(by_text))
             grid = frame[frame["requested_by"] == ""]

@@ -42,7 +42,7 @@ def associations(
         for pooled in POOLED:
             vector = _vectors(by_text, pooled)
             for attribute in spec.attributes:
-                if attribute.instrument != "clip" or len(attribute.classes) != 2:
+                if not attribute.by_clip or len(attribute.classes) != 2:
                     continue
                 one, two = attribute.classes
                 a, b = ([vector[p] for p in c.prompts if p in vector] for c in (one, two))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from probes.contracts import ProbeOptions
@@ -23,11 +25,18 @@ class Association(ProbeOptions):
     b: tuple[str, ...] = Field(min_length=1)
 
 
+Group = Annotated[tuple[str, ...], Field(min_length=2)]
+Groups = Annotated[dict[str, Group], Field(min_length=2)]
+
+
 class TextOptions(ProbeOptions):
     """Options of the probe `text`.
 
     Attributes:
         associations: tests beside those of every prompt with every attribute of two classes.
+        token_tax: by the name of a comparison, texts by group, such as names by origin or a
+            sentence in several languages: how many tokens each group needs.
     """
 
     associations: tuple[Association, ...] = ()
+    token_tax: dict[str, Groups] = Field(default={})

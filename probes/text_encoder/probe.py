@@ -30,6 +30,7 @@ from probes.statistics.intervals import FEWEST_PROMPTS, mean_over_prompts
 from probes.text_encoder.associations import associations
 from probes.text_encoder.options import TextOptions
 from probes.text_encoder.states import (
+    COUNTED,
     PARTS,
     PROBE,
     READER,
@@ -40,6 +41,7 @@ from probes.text_encoder.states import (
     part_of,
     states_of,
 )
+from probes.text_encoder.token_tax import token_tax
 
 CUT = MetricSpec("prompts cut short", unit="prompts and negatives", better="lower")
 DISTANCE = MetricSpec(
@@ -58,7 +60,9 @@ class TextProbe(Probe[TextOptions]):
     def instruments(self, options: TextOptions, spec: Spec) -> Sequence[Instrument]:
         """One, for all checkpoints."""
         tests = options.associations
-        return (TextStates([text for t in tests for text in (*t.x, *t.y, *t.a, *t.b)]),)
+        words = [text for t in tests for text in (*t.x, *t.y, *t.a, *t.b)]
+        groups = [texts for by_group in options.token_tax.values() for texts in by_group.values()]
+        return (TextStates(words, [text for texts in groups for text in texts]),)
 
     def analyse(self, given: AnalysisInput[TextOptions]) -> Result:
         """Tokens and cuts; distances between checkpoints; associations."""
@@ -71,7 +75,9 @@ class TextProbe(Probe[TextOptions]):
         for column in ("adapters", "encoder"):  # runs made before they were told apart
             table = table if column in table else table.assign(**{column: ""})
         findings, figures = tokens(table, spec)
-        for found, shown in (distances(table, spec), associations(table, spec, options)):
+        tax = token_tax(table, spec, options.token_tax)
+        table = table[table["kinds"].map(lambda kinds: list(kinds) != [COUNTED])]
+        for found, shown in (distances(table, spec), associations(table, spec, options), tax):
             findings += found
             figures += shown
         return Result(findings, figures)

@@ -21,6 +21,8 @@ from probes.contracts import (
 
 PROBE = "text"
 
+COUNTED = "counted"
+"""Kind of the texts whose tokens alone are wanted."""
 READER = ["checkpoint", "adapters", "encoder"]
 
 PARTS = ("all positions", "start", "words", "end", "padding")
@@ -31,14 +33,15 @@ class TextStates:
 
     Args:
         texts: Texts wanted beside the spec's prompts, negatives and attributes.
+        counted: Texts whose tokens alone are wanted.
     """
 
     name = "text"
     version = "2"
     inputs = frozenset({"text"})
 
-    def __init__(self, texts: Sequence[str] = ()) -> None:
-        self.texts = texts
+    def __init__(self, texts: Sequence[str] = (), counted: Sequence[str] = ()) -> None:
+        self.texts, self.counted = texts, counted
 
     def cache_key(self) -> JsonObject:
         """Version."""

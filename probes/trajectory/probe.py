@@ -22,7 +22,7 @@ from harness.spec.schema import Spec
 from harness.taps.record import Tap
 from harness.taps.watched_steps import watched_steps
 from harness.text import nearest, slug
-from probes.attributes.outcomes import clip_readings, outcome_frame
+from probes.attributes.outcomes import outcome_frame, readings
 from probes.contracts import (
     AnalysisInput,
     Batch,
@@ -125,7 +125,7 @@ class StepsProbe(Probe[StepsOptions]):
             findings.append(
                 Finding(id=f"{PROBE}/agreement", probe=PROBE, metric=AGREEMENT).not_measured(why)
             )
-        for attribute, classifier, instrument in clip_readings(spec):
+        for attribute, classifier, instrument in readings(spec):
             if instrument not in tables:
                 continue
             frame = outcome_frame(tables, plan, labels, attribute, instrument, classifier)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from harness.spec.schema import Spec
 from harness.text import slug
-from probes.attributes.outcomes import clip_readings, outcome_frame, reported_classes
+from probes.attributes.outcomes import outcome_frame, readings, reported_classes
 from probes.contracts import (
     AnalysisInput,
     Figure,
@@ -108,7 +108,7 @@ def paired(
         colour = plan["cell"].map(skin[column]) if column in skin else nan
         plan[m.column] = _minus_first(plan.assign(value=colour), first)
     moves = []
-    for attribute, classifier, instrument in clip_readings(spec):
+    for attribute, classifier, instrument in readings(spec):
         if instrument not in tables:  # the spec does not name the probe `attributes`
             continue
         told = outcome_frame(tables, plan, labels, attribute, instrument, classifier)
@@ -143,7 +143,7 @@ def groups_of(
         groups[str(name)] = groups.index.map(known)
     if base["group"].nunique() > 1:
         groups["prompt group"] = base["group"]
-    for attribute, classifier, instrument in clip_readings(spec):
+    for attribute, classifier, instrument in readings(spec):
         if attribute.name in groups or instrument not in tables:
             continue
         told = outcome_frame(

@@ -151,7 +151,7 @@ def test_pasted_parameters_become_a_spec(tmp_path):
     assert (spec.samplers, spec.steps, spec.guidance) == (["dpm++ 2m karras"], [28], [6.5])
     assert spec.sizes == [(768, 512)]
     assert spec.prompt_syntax == "a1111"
-    assert "# Clip skip: 2 has no key here" in text
+    assert spec.clip_skip == 2
     assert "# Seed: 42:" in text
 
 

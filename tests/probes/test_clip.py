@@ -6,7 +6,7 @@ from harness.spec.attributes import load_attribute
 from harness.spec.sections import ClassifierSpec
 from probes.contracts import Batch
 from probes.instruments.clip import ClipAttribute, ClipLikeness, ClipModel
-from probes.instruments.faces import faces
+from probes.instruments.faces import boxes, largest_face
 from reference.world import GENDERS, ROLES, TONES, Person, picture
 
 PEOPLE = [Person(r, g, t, "noto") for r in ROLES[:4] for g in GENDERS for t in TONES]
@@ -57,9 +57,9 @@ def test_an_instruments_identity_follows_its_words_and_weights():
 
 
 def test_faces_are_found_in_a_photograph_and_not_in_a_cup():
-    assert faces(data.astronaut())[0].shape[0] < 256
-    assert faces(data.coffee()) == []
-    assert faces(np.zeros((10, 10, 3), np.uint8)) == []
+    assert largest_face(data.astronaut(), True).pixels.shape[0] < 256
+    assert boxes(data.coffee(), True) == []
+    assert boxes(np.zeros((10, 10, 3), np.uint8), True) == []
 
 
 def test_with_faces_an_image_without_one_is_nobody():

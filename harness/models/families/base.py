@@ -18,7 +18,7 @@ from harness.models.safetensors_header import VaeFamily
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.taps.cross_attention import AttentionTap
     from harness.taps.joint_attention import JointAttentionTap, Words
@@ -72,8 +72,39 @@ class Family:
     )
     needed: tuple[str, ...] = ("text_encoder", "tokenizer", "unet", "vae", "scheduler")
 
+    first_skipped: int | None = 2
+    """The first clip skip, as the WebUIs count, that leaves a layer out; None: it is not read."""
+
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
+        self.skipped: int | None = None
+
+    def skip_layers(self, clip_skip: int) -> None:
+        """Read an earlier layer of the text encoders from now on.
+
+        Args:
+            clip_skip: As the WebUIs count: 1 is the last layer.
+
+        Raises:
+            AuditError: The pipeline's prompts do not come from CLIP alone, or there are not as many
+                layers.
+        """
+        if clip_skip == 1:
+            return
+        if self.first_skipped is None:
+            raise AuditError(
+                f"clip_skip: {clip_skip}: of a {self.name} no layer is left out; supported: Stable "
+                "Diffusion 1.x, 2.x and SDXL"
+            )
+        layers = min(e.config.num_hidden_layers for e in self.encoders())
+        if clip_skip > layers:
+            raise AuditError(f"clip_skip: {clip_skip}: its text encoder has {layers} layers")
+        left_out = clip_skip - self.first_skipped + 1
+        self.skipped = left_out if left_out > 0 else None
+
+    def encoders(self) -> list[PreTrainedModel]:
+        """The text encoders whose layers can be left out."""
+        return [self.pipe.text_encoder]
 
     @property
     def model(self) -> ModelMixin:
@@ -108,7 +139,29 @@ class Family:
 
     def encode(self, text: str) -> Arguments:
         """A text as the denoiser sees it, a batch of one."""
+        if self.skipped:
+            return {"prompt_embeds": self._earlier_layer(text, self.skipped)}
         return {"prompt_embeds": self.pipe.encode_prompt(text, self.device, 1, False)[0]}
+
+    def _earlier_layer(self, text: str, skipped: int) -> torch.Tensor:
+        """An earlier layer's vectors, normalised as the last one's are.
+
+        The pipeline's own clip_skip looks for the norm where transformers 5 has it no more.
+        """
+        encoder, tokenizer = self.pipe.text_encoder, self.pipe.tokenizer
+        read = tokenizer(
+            text,
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.device)
+        masked = getattr(encoder.config, "use_attention_mask", False)
+        mask = read.attention_mask if masked else None
+        made = encoder(read.input_ids, attention_mask=mask, output_hidden_states=True)
+        norm = getattr(encoder, "text_model", encoder).final_layer_norm
+        layer: torch.Tensor = norm(made.hidden_states[-(skipped + 1)])
+        return layer.to(encoder.dtype)
 
     def negative(self, text: str, encoded: Arguments) -> Arguments:
         """What an encoded text is as a negative."""

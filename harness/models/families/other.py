@@ -28,6 +28,7 @@ class Other(Family):
 
     vae_family: VaeFamily | None = None
     weighting = False
+    first_skipped = None
     inside = False
     needed = ()
     not_measured = (

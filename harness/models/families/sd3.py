@@ -23,6 +23,7 @@ class StableDiffusion3(Family):
     vae_family: VaeFamily | None = "sd3"
     denoiser = "transformer"
     weighting = False
+    first_skipped = None
     needed = (
         *("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
         *("transformer", "vae", "scheduler"),

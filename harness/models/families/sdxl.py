@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from harness.models.families.base import Arguments, Family
 from harness.models.safetensors_header import VaeFamily
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class StableDiffusionXL(Family):
@@ -16,15 +21,22 @@ class StableDiffusionXL(Family):
     # Its VAE overflows in fp16; diffusers decodes it in fp32 for the same reason.
     vae_in_fp32 = True
     vae_family: VaeFamily | None = "sdxl"
+    first_skipped = 3  # it reads the second last layer anyway
     needed = (*Family.needed, "text_encoder_2", "tokenizer_2")
 
     def widths(self) -> list[int]:
         """Of both encoders."""
-        return [e.config.hidden_size for e in (self.pipe.text_encoder, self.pipe.text_encoder_2)]
+        return [encoder.config.hidden_size for encoder in self.encoders()]
+
+    def encoders(self) -> list[PreTrainedModel]:
+        """Both."""
+        return [self.pipe.text_encoder, self.pipe.text_encoder_2]
 
     def encode(self, text: str) -> Arguments:
         """Both encoders' vectors, and the pooled one."""
-        made = self.pipe.encode_prompt(text, do_classifier_free_guidance=False)
+        made = self.pipe.encode_prompt(
+            text, do_classifier_free_guidance=False, clip_skip=self.skipped
+        )
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[2]}
 
     def negative(self, text: str, encoded: Arguments) -> Arguments:
