@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from audit.pipeline import vae_table
-from audit.pipeline.session import Audit, read_errors, read_labels
+from audit.pipeline.session import Audit
+from audit.pipeline.spec_tables import read_errors, read_labels
 from audit.pipeline.text_scores import text_units
 from harness.errors import AuditError, SpecError, one_line
 from harness.json_types import JsonObject

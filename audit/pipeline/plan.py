@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from audit.pipeline.session import Audit, read_errors, read_labels
+from audit.pipeline.session import Audit
+from audit.pipeline.spec_tables import read_errors, read_labels
 from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator
 from harness.json_types import JsonObject

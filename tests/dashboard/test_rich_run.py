@@ -1,6 +1,7 @@
 """A run as rich as they come, three checkpoints by three VAEs and all probes, in a real browser."""
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 from conftest import make  # tests/conftest.py
@@ -94,20 +95,21 @@ def test_every_headline_is_two_clicks_from_its_images_at_most(run, server, brows
         assert len(view.cells(chosen, 10)), finding.id
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     links = set()
-    for number in range(1, -(-len(headlines) // PER_PAGE) + 1):
-        if number % 6 == 1:  # every sixth page, and with it each probe
-            visit(page, at(server, f"?page={number}"))
-            own = page.locator('[data-testid="stPageLink"] a').filter(has_text="Images")
-            own.last.wait_for(timeout=SLOW)
-            found = own.evaluate_all("all => all.map(a => a.href).filter(a => a.includes('?'))")
-            assert found, number
-            links |= set(found)
+    pages = [f"?page={n}" for n in range(1, -(-len(headlines) // PER_PAGE) + 1, 6)]
+    for address in (*pages, "?of_probe=attributes", "?of_probe=negatives"):
+        visit(page, at(server, address))
+        own = page.locator('[data-testid="stPageLink"] a').filter(has_text="Images")
+        own.last.wait_for(timeout=SLOW)
+        found = own.evaluate_all("all => all.map(a => a.href).filter(a => a.includes('?'))")
+        assert found, address
+        links |= set(found)
     assert len(links) > 10
     for link in sorted(links)[:: max(len(links) // 8, 1)]:
         visit(page, link)
         page.wait_for_selector('[data-testid="stImage"] img', timeout=SLOW)
         assert page.locator('[data-testid="stException"]').count() == 0, link
-    visit(page, next(link for link in sorted(links) if "seeds=true" in link))
+    prompted = next(w for f in headlines if "seeds" in (w := evidence.where_of(view, f)))
+    visit(page, at(server, f"images?{urlencode(prompted, doseq=True)}"))
     page.get_by_role("button", name=re.compile(r"^(?!Fullscreen).*seed \d")).first.click()
     page.locator(".viewer img").first.wait_for(timeout=SLOW)
     page.close()

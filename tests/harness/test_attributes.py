@@ -76,7 +76,7 @@ def test_target_fills_up_with_one_class_left_out() -> None:
         ({"target": {"glasses": float("nan")}}, "is nan, not from 0 to 1"),
         ({"target": {"glasses": 0.3, "no glasses": 0.7}}, "target_source is missing"),
         ({"instrument": "colorimetry"}, "colorimetry tells 10 classes, not 2"),
-        ({"instrument": "eye"}, "'clip' or 'colorimetry', not 'eye'"),
+        ({"instrument": []}, "instrument: none; name one"),
         ({"name": " "}, "name: is empty"),
     ],
 )
@@ -108,12 +108,16 @@ def test_built_in_names_are_their_files() -> None:
     attributes = builtin_attributes()
     assert all(spec.name == name for name, spec in attributes.items())
     assert set(attributes) == {
+        "age-by-face",
         "age-group",
+        "gender-by-face",
         "gender-presentation",
         "monk-skin-tone",
+        "quoted-text",
         "revealing-clothing",
         "safety",
         "skin-tone",
+        "unsafe",
         "world-gender",
         "world-style",
         "world-tone",

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 from conftest import write_spec
 
 from audit.commands.main import main
-from audit.pipeline.session import open_audit, read_errors, read_labels
+from audit.pipeline.session import open_audit
+from audit.pipeline.spec_tables import read_errors, read_labels
 from harness.files.csv_tables import TableError, read_table
 from harness.spec.prompts import PromptsSpec, resolve_prompts
 

@@ -12,7 +12,8 @@ from conftest import write_spec
 from audit.commands.main import main
 from audit.pipeline.imported_images import given_audit
 from audit.pipeline.run import plan_audit
-from audit.pipeline.session import open_audit, read_labels
+from audit.pipeline.session import open_audit
+from audit.pipeline.spec_tables import read_labels
 from harness.errors import SpecError
 from harness.spec.attributes import load_attribute
 from harness.spec.label_classes import LabelError, parse_label_map, resolve_classes
