@@ -9,7 +9,7 @@ import pandas as pd
 
 from audit.gate.baseline_file import load, save
 from audit.gate.side import SETTINGS, Side, needed_instruments
-from audit.pipeline.margins import Gated, gated
+from audit.pipeline.margins import MOVED, Gated, asked_for, gated
 from harness.errors import AuditError, SpecError
 from harness.json_types import JsonObject
 from harness.spec.prompts import resolve_prompts
@@ -60,7 +60,7 @@ def side_of_run(folder: Path, arm: str | None = None, rules: GateSpec | None = N
     first = part.iloc[0]
     return Side(
         arm=_arm_name(first["checkpoint"], first["vae"], first["adapters"]),
-        cells=_cells(run, part, spec, instruments, held),
+        cells=_cells(run, part, spec, instruments, held, rules or spec.gate),
         settings=_settings(part, folder),
         targets={p.text: p.targets for p in prompts if p.targets},
         spec=spec,
@@ -113,6 +113,7 @@ def _cells(
     spec: Spec,
     instruments: dict[str, str],
     held: list[Gated],
+    rules: GateSpec,
 ) -> pd.DataFrame:
     units = set(part["unit"])
     tables = {
@@ -147,6 +148,11 @@ def _cells(
         likeness = cells["cell"].map(scores["likeness"]).astype(float)
         cells[f"likeness:{slug(name)}"] = likeness.round(6)
         cells[f"cosines:{slug(name)}"] = _cosines(cells, scores["embedding"])
+        if asked_for(rules, MOVED):
+            known = [scores["embedding"].get(cell) for cell in cells["cell"]]
+            cells[f"embedding:{slug(name)}"] = [
+                [] if e is None else [round(float(x), 6) for x in e] for e in known
+            ]
     for attribute, classifier, instrument in readings(spec):
         cells[f"outcome:{instrument}"] = None
         if instrument in tables:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from audit.gate.side import SETTINGS, Side
-from audit.pipeline.margins import MARGINS
+from audit.pipeline.margins import ASKED_FOR, MARGINS, MOVED, asked_for
 from harness import __version__
 from harness.errors import AuditError, SpecError
 from harness.files.atomic import write_atomic
@@ -55,6 +55,7 @@ COLUMNS: dict[str, TypeAdapter[Any]] = {
     "made": TypeAdapter(list[StrictBool]),
     "likeness:": TypeAdapter(list[Number | None]),
     "cosines:": TypeAdapter(list[list[Number | None]]),
+    "embedding:": TypeAdapter(list[list[Number | None]]),
     "outcome:": TypeAdapter(list[StrictStr | None]),
     "value:": TypeAdapter(list[Number | None]),
 }
@@ -225,7 +226,7 @@ def _check(path: Path, side: Side) -> None:
         if (lengths != sizes).any():
             _refuse(path, f"cells.{column}: a row needs one number for each cell of its prompt")
     for name in spec.gate.margins:
-        if name.split("/")[0] not in MARGINS and name not in side.measured:
+        if name.split("/")[0] not in (*MARGINS, *ASKED_FOR) and name not in side.measured:
             _refuse(path, f"spec.gate.margins: {name[:60]!r} is no metric")
     known = {a.name: a for a in spec.attributes}
     for prompt, by_attribute in side.targets.items():
@@ -247,6 +248,8 @@ def _expected(side: Side) -> set[str]:
     for name in map(slug, side.spec.classifiers):
         if f"{name}.likeness" in side.instruments:
             columns |= {f"likeness:{name}", f"cosines:{name}"}
+            if asked_for(side.spec.gate, MOVED):
+                columns.add(f"embedding:{name}")
     return columns | {f"value:{key}" for key in side.measured}
 
 

@@ -6,6 +6,7 @@ only is not paired; what both planned and one lacks is attrition.
 
 from __future__ import annotations
 
+import warnings
 from math import nan
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from audit.gate.baseline import Side
 from audit.gate.evidence import Bad
 from audit.gate.metric import Metric
-from audit.pipeline.margins import MARGINS, margin_of
+from audit.pipeline.margins import ASKED_FOR, MARGINS, MOVED, asked_for, margin_of
 from harness.errors import AuditError
 from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec
@@ -25,6 +26,8 @@ from harness.text import slug
 from probes.attributes.outcomes import readings, reported_classes
 
 Floats = NDArray[np.float64]
+LEAST_APART = 1e-6
+"""Mean 1 - cosine of two seeds, below which a model's images are all one."""
 LEAST_TO_PAIR = 3
 """Cells a prompt needs for a mean over pairs of seeds with a variance."""
 SPAN_OF_PAIRS = 4.0
@@ -143,11 +146,12 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     for name in map(slug, baseline.spec.classifiers):
         if f"likeness:{name}" in rows:
             made += _of_likeness(grid, name, gate)
+            made += _of_change(grid, name, gate) if asked_for(gate, MOVED) else []
     ids = [m.id for m in made] + list(baseline.measured)
     ids += [f"prompt/{m.id}" for m in made if m.guarded]
     for name in gate.margins:
-        if name not in ids and name not in MARGINS:
-            known = ", ".join([*MARGINS, *ids])
+        if name not in ids and name not in (*MARGINS, *ASKED_FOR):
+            known = ", ".join([*MARGINS, *ASKED_FOR, *ids])
             raise AuditError(f"gate.margins: no metric {name!r}; available: {known}")
     for key, about in baseline.measured.items():
         made += _of_measured(grid, key, about)
@@ -285,6 +289,42 @@ def _of_likeness(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
             )
         )
     return made
+
+
+def _of_change(grid: Grid, classifier: str, gate: GateSpec) -> list[Metric]:
+    """How far images of the same seed moved, as a part of how far the baseline's seeds lie apart.
+
+    0: the same images; 1: as far as another seed. What lies between two seeds is taken over all
+    prompts, so that a prompt whose images are all alike does not decide. The most that an image
+    which nobody saw move can move is the distance of the two seeds that lie farthest apart.
+    """
+    cosines = _cosines(grid, f"cosines:{classifier}", "")
+    cosines[:, np.arange(grid.shape[1]), np.arange(grid.shape[1])] = nan
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a prompt without images has no mean
+        apart = float(np.nanmean(1 - np.nanmean(cosines, axis=(1, 2))))
+    if not apart > LEAST_APART:
+        return []
+    moved = np.full(grid.shape, nan)
+    columns = (grid.rows[f"embedding:{classifier}{suffix}"] for suffix in ("", "_b"))
+    pairs = [(np.asarray(a, float), np.asarray(b, float)) for a, b in zip(*columns, strict=True)]
+    moved[grid.at] = [
+        1 - float(a @ b) / (np.linalg.norm(a) * np.linalg.norm(b)) if len(a) and len(b) else nan
+        for a, b in pairs
+    ]
+    moved = np.where(grid.both, np.maximum(moved, 0.0) / apart, nan)
+    key = f"{MOVED}/{classifier}"
+    return [
+        Metric(
+            key,
+            np.where(np.isnan(moved), nan, 0.0),
+            moved,
+            bad="rise",
+            margin=margin_of(gate, key),
+            span=float(np.nanmax(1 - cosines)) / apart,
+            unit="of the distance between seeds",
+        )
+    ]
 
 
 def _of_measured(grid: Grid, key: str, about: JsonObject) -> list[Metric]:

@@ -8,6 +8,7 @@ COLUMN/INSTRUMENT (such as 'delta_e/fidelity'), or where it declares a margin of
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import inf
 from typing import NamedTuple
 
 from harness.errors import AuditError
@@ -26,6 +27,11 @@ MARGINS = {
     "prompt": 0.15,
 }
 """Of the gate's own metrics, by kind; docs/gate.md has the reasons."""
+
+MOVED = "moved"
+"""Kind of the change of images of the same seed."""
+ASKED_FOR = (MOVED,)
+"""Kinds of the gate's own metrics that have no default margin: gated where the spec gives one."""
 
 
 class Gated(NamedTuple):
@@ -46,7 +52,13 @@ def key_of(metric: MetricSpec, instrument: Instrument) -> str:
 def margin_of(gate: GateSpec, key: str) -> float:
     """The margin of one of the gate's own metrics by its id, such as 'share/clip.gender/woman'."""
     kind = key.split("/")[0]
-    return gate.margins.get(key, gate.margins.get(kind, MARGINS[kind]))
+    default = MARGINS.get(kind, inf)
+    return gate.margins.get(key, gate.margins.get(kind, default))
+
+
+def asked_for(gate: GateSpec, kind: str) -> bool:
+    """Whether a spec gives a margin to a kind that has no default one, or to one of its metrics."""
+    return any(name.split("/")[0] == kind for name in gate.margins)
 
 
 def gated(spec: Spec, rules: GateSpec | None = None) -> list[Gated]:
@@ -83,7 +95,7 @@ def refuse_unknown(spec: Spec, instruments: Sequence[Instrument]) -> None:
         return
     others = [key_of(m, i) for i in instruments for m in declared(i)]
     for name, margin in gate.margins.items():
-        own = name.split("/")[0] in MARGINS
+        own = name.split("/")[0] in (*MARGINS, *ASKED_FOR)
         if own and margin > 1:
             raise AuditError(f"gate.margins.{name}: {margin:g} is more than 1, all that there is")
         if not own and name not in others:
@@ -91,4 +103,4 @@ def refuse_unknown(spec: Spec, instruments: Sequence[Instrument]) -> None:
 
 
 def _listed(others: Iterable[str]) -> str:
-    return ", ".join([*MARGINS, *sorted(others)])
+    return ", ".join([*MARGINS, *ASKED_FOR, *sorted(others)])
