@@ -39,9 +39,10 @@ def validate_command(
     attribute: str,
     instruments: Path | None,
 ) -> None:
-    """Check all instruments on models whose bias is known, or one of yours on your own images.
+    """Check all instruments on models of known bias, or one of yours.
 
-    Exit code 1 where one misses its bar. With --classifier and --labelled: its confusion matrix
+    Exit code 1 where one misses its bar. With --classifier and --labelled, on your own labelled
+    images: its confusion matrix
     by group, its calibration, and the difference of shares that its errors alone could fake; the
     matrix is written to OUT/errors.csv, as a spec's `confusion_matrix` takes it.
     """
