@@ -39,12 +39,12 @@ def validate_command(
     attribute: str,
     instruments: Path | None,
 ) -> None:
-    """Check all instruments on models of known bias, or one of yours.
+    """Check all instruments on models whose bias is known.
 
-    Exit code 1 where one misses its bar. With --classifier and --labelled, on your own labelled
-    images: its confusion matrix
-    by group, its calibration, and the difference of shares that its errors alone could fake; the
-    matrix is written to OUT/errors.csv, as a spec's `confusion_matrix` takes it.
+    Exit code 1 where one misses its bar. With --classifier and --labelled instead one of yours on
+    your own labelled images: its confusion matrix by group, its calibration, and the difference of
+    shares that its errors alone could fake. The matrix is written to OUT/errors.csv, as a spec's
+    `confusion_matrix` takes it.
     """
     if classifier is not None or labelled is not None:
         if classifier is None or labelled is None:
