@@ -62,7 +62,10 @@ def _attribute_statement(arms: list[Group], several: bool) -> Statement:
     by = f" (by {clip(one.tests[0].instrument, 40)})" if several else ""
     names = [clip(g.arm, 60) for g in arms]
     who = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-    flagged, total = one.flagged, len(one.tests)
+    flagged, total = one.flagged, len(one.measured)
+    if not one.measured:
+        lead = f"{who}: {one.about}{by} could not be read: we cannot tell"
+        return Statement(lead, clip(one.tests[0].note, 200), 0.0, False, (one.tests[0].id,))
     if not flagged:
         missed = [f.reference.null_q95 for f in one.tests if isfinite(f.reference.null_q95)]
         limit = (
@@ -146,7 +149,8 @@ def _of_swaps(findings: Sequence[Finding]) -> list[Statement]:
 
 def _exchanged(arms: Mapping[str, Mapping[str, str]], subject: Mapping[str, str]) -> list[str]:
     """The factors in which an arm and its baseline differ, of those that are known of both."""
-    one, other = (arms.get(subject[k], {}) for k in ("arm", "baseline"))
+    one = dict(arms.get(subject["arm"], {})) | {k: subject[k] for k in SWAPS if k in subject}
+    other = arms.get(subject["baseline"], {})
     return [k for k in SWAPS if k in one and k in other and one[k] != other[k]]
 
 

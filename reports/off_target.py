@@ -36,9 +36,14 @@ class Group:
         )
 
     @cached_property
+    def measured(self) -> list[Finding]:
+        """Tests with a number: of the other prompts no image shows any class."""
+        return [f for f in self.tests if is_measured(f)]
+
+    @cached_property
     def effect(self) -> float:
         """Mean distance from target over the prompts, less what a model on target would score."""
-        known = [f for f in self.tests if is_measured(f)]
+        known = self.measured
         null = [f.reference.null if isfinite(f.reference.null) else 0.0 for f in known]
         gaps = [f.value - n for f, n in zip(known, null, strict=True)]
         return sum(gaps) / len(gaps) if gaps else 0.0
@@ -98,6 +103,7 @@ def joined(held: Iterable[Group]) -> list[list[Group]]:
             first = arms[0]
             about = (one.about, one.tests[0].instrument) == (first.about, first.tests[0].instrument)
             silent = not one.flagged and not first.flagged
+            silent &= bool(one.measured) == bool(first.measured)
             same = about and (silent or one.checkpoint == first.checkpoint)
             close = abs(one.effect - first.effect) < SAME_EFFECT
             if same and (silent or (close and one.flagged and first.flagged)):

@@ -75,10 +75,11 @@ def _announce(audit: Audit, plan: pd.DataFrame, say: Say) -> None:
     todo = [u.rows for u in units_of(plan) if _unfinished(audit, u)]
     if todo:
         rows = pd.concat(todo)
+        images, denoisings = rows["cell"].nunique(), rows["trajectory"].nunique()
         say(
-            f"to make: {rows['cell'].nunique()} images from {rows['trajectory'].nunique()} "
-            f"denoisings in {len(todo)} batches; then to score by {len(audit.instruments)} "
-            f"instruments, {len(audit.probes)} probes and the report; each stage says how long"
+            f"to make: {images} images from {denoisings} denoisings in {len(todo)} batches; then "
+            f"instruments ({len(audit.instruments)}), probes ({len(audit.probes)}) and the report; "
+            "each stage says how long"
         )
 
 

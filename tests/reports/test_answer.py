@@ -172,3 +172,29 @@ def test_the_worst_prompts_are_drawn_never_a_mean_in_which_they_cancel():
         "mine: parent, women",
         "mine: judge, men",
     ]
+
+
+def test_what_could_not_be_read_is_never_said_to_be_on_target():
+    test, _ = prompt("mine", "judge", 0.5, 0.0)
+    unread = replace(test, subject=test.subject | {"arm": "other"}, id="unread")
+    unread = unread.not_measured("no image has a class; not counted: nobody 6")
+    alone = answer([unread])
+    assert [s.text for s in alone] == [
+        "other: gender could not be read: we cannot tell: no image has a class; not counted: "
+        "nobody 6."
+    ]
+    both = answer([unread, *prompt("mine", "doctor", 0.52, 0.02, p=0.7)])
+    assert {s.lead for s in both} == {
+        "other: gender could not be read: we cannot tell",
+        "mine: gender is off target for none of 1 prompts",
+    }
+
+
+def test_a_swap_is_found_though_another_probe_knows_less_of_the_arm():
+    """A probe of latents names no negative: the arm's factors are put together from all."""
+    found = swap("mine · pale", "mine · own", "dark", -0.2, vae="pale", negative="none")
+    own = mean("mine · own", "dark", 0.2, vae="own", negative="none")
+    other = replace(own, id="latents/x", metric=MetricSpec("probe accuracy", "level"))
+    thin = {k: v for k, v in other.subject.items() if k in ("checkpoint", "vae", "arm")}
+    told = answer([found, own, replace(other, subject=thin)])
+    assert any("the VAE alone moves" in s.lead for s in told)

@@ -125,6 +125,9 @@ class OnnxModel:
         if self.output not in outputs:
             raise AuditError(f"{self.what}: no output {self.output!r}; it has {', '.join(outputs)}")
         self.layout, self.size, self.batch = self._shape(list(given.shape))
+        width = session.get_outputs()[outputs.index(self.output)].shape[-1:]
+        if width and isinstance(width[0], int):
+            self._refuse_other_labels(width[0])
 
     def _shape(self, shape: list[int | str | None]) -> tuple[str, tuple[int, int], int | None]:
         """Layout, width and height, and the number of images that it takes (None: any)."""
@@ -205,12 +208,15 @@ class OnnxModel:
             parts.append(np.asarray(found, np.float64).reshape(step, -1)[: len(part)])
         return all_seen(self._activated(np.concatenate(parts)))
 
-    def _activated(self, values: Floats) -> Floats:
-        if values.shape[1] != len(self.labels):
+    def _refuse_other_labels(self, outputs: int) -> None:
+        if outputs != len(self.labels):
             raise AuditError(
-                f"{self.what}: {values.shape[1]} outputs, {len(self.labels)} labels; name a label "
-                "for each output, in their order"
+                f"{self.what}: {outputs} outputs, {len(self.labels)} labels; name a label for each "
+                "output, in their order"
             )
+
+    def _activated(self, values: Floats) -> Floats:
+        self._refuse_other_labels(values.shape[1])
         if self.options.activation == "softmax":
             raised = np.exp(values - values.max(axis=1, keepdims=True))
             return np.asarray(raised / raised.sum(axis=1, keepdims=True))
