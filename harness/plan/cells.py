@@ -208,7 +208,7 @@ def arm_labels(plan: pd.DataFrame) -> pd.Series:
 
 
 def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterator[Cell]:
-    seeds = range(spec.seeds.start, spec.seeds.start + spec.seeds.count)
+    seeds = spec.seeds.numbers
     for name, checkpoint in spec.checkpoints.items():
         arm = arms[name]
         for sampler, steps, guidance, size, negative, adapters in _settings(spec, checkpoint, arm):
@@ -219,7 +219,9 @@ def _cells(spec: Spec, prompts: list[Prompt], arms: Mapping[str, Arm]) -> Iterat
                 text = text_of(spec, name, adapters, prompt.text)
                 added = _added(spec, name, adapters, arm, text, negative_text)
                 for seed in seeds:
-                    noise = noise_seed(prompt.text, seed, spec.seeds.shared)
+                    noise = seed
+                    if not spec.seeds.literal:
+                        noise = noise_seed(prompt.text, seed, spec.seeds.shared)
                     trajectory = canonical_digest(
                         {
                             "text_encoder": arm.digests["text_encoder"],

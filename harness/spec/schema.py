@@ -52,6 +52,7 @@ from harness.spec.sections import (
     LabelsSpec,
     RuntimeSpec,
     Sampler,
+    Seed,
     SeedsSpec,
     Steps,
     Strict,
@@ -64,6 +65,12 @@ LARGEST_SIDE = 8192
 
 def _from_source(value: object) -> Any:
     return {"source": value} if isinstance(value, str) else value
+
+
+def _from_seeds(value: object) -> Any:
+    if isinstance(value, list):
+        return {"literal": value}
+    return {"count": value} if isinstance(value, int) else value
 
 
 def _from_model(value: object) -> Any:
@@ -90,7 +97,7 @@ class Spec(Strict, BaseModel):
         adapters: by name, LoRAs that act together and their trigger words.
         embeddings: textual inversions, file by name.
         prompt_syntax: notation in which prompts carry weights: a1111, or none.
-        seeds: number of images of each prompt and setting, or a mapping.
+        seeds: number of images of each prompt and setting, a list of literal seeds, or a mapping.
         samplers: one or several: a short name, the class of a scheduler of diffusers, or 'own', the
             checkpoint's scheduler.
         steps: number of denoising steps, one or several.
@@ -111,7 +118,8 @@ class Spec(Strict, BaseModel):
         labels: people's labels on this run's images: a CSV (cell, attribute, class), or
             file and map.
         batch_size: images of one forward pass; pixels depend on it.
-        device: where models run; auto takes a GPU where there is one.
+        device: where models run: cpu, cuda, cuda:1 (the second GPU), mps; auto takes a GPU where
+            there is one.
         dtype: precision of the weights; auto is float16 on a GPU and float32 on the CPU.
     """
 
@@ -133,8 +141,7 @@ class Spec(Strict, BaseModel):
     seeds: Annotated[
         SeedsSpec,
         BeforeValidator(
-            lambda v: {"count": v} if isinstance(v, int) else v,
-            json_schema_input_type=Annotated[int, Field(ge=1)] | SeedsSpec,
+            _from_seeds, json_schema_input_type=Annotated[int, Field(ge=1)] | list[Seed] | SeedsSpec
         ),
     ] = SeedsSpec(count=8)
     samplers: Annotated[list[Sampler], ONE_ALONE] = Field(["own"], min_length=1)
@@ -163,7 +170,7 @@ class Spec(Strict, BaseModel):
         LabelsSpec | None, BeforeValidator(_from_file, json_schema_input_type=str | LabelsSpec)
     ] = None
     batch_size: Annotated[int, Field(ge=1, le=512)] = 8
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,2})?)$")] = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     _notices: tuple[str, ...] = PrivateAttr(())

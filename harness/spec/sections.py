@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -9,8 +10,10 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
 
+from harness.errors import AuditError
 from harness.json_types import JsonObject
 from harness.spec.json_schema import Described
 from harness.spec.samplers import CLASS, OWN, SHORT, spelled
@@ -134,19 +137,46 @@ class CheckpointSpec(Strict):
     clip_skip: ClipSkip | None = None
 
 
+Seed = Annotated[int, Field(ge=0, le=10**15)]
+
+
 class SeedsSpec(Strict):
-    """Seed indices start … start + count - 1.
+    """Seed indices start … start + count - 1, or literal seeds.
 
     Attributes:
         count: number of seeds, so of images of each prompt and setting.
         start: first seed index.
+        literal: seeds as the noise's generator takes them, such as [42, 43], the same for every
+            prompt: what a plain pipeline makes of them on the CPU's generator. In place of count
+            and start.
         shared: True gives all prompts the same starting noise (X/Y grids); claims from such
             a run lean on few noises, and every interval says so.
     """
 
     count: Annotated[int, Field(ge=1)]
-    start: Annotated[int, Field(ge=0, le=10**15)] = 0
+    start: Seed = 0
+    literal: tuple[Seed, ...] = ()
     shared: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """Literal seeds say themselves how many there are, and are shared by all prompts."""
+        literal = given.get("literal") if isinstance(given, dict) else None
+        if not isinstance(literal, list | tuple) or not literal:
+            return given
+        return given | {"count": len(literal), "start": literal[0], "shared": True}
+
+    @model_validator(mode="after")
+    def _each_once(self) -> SeedsSpec:
+        if len(set(self.literal)) < len(self.literal):
+            raise AuditError(f"literal: {list(self.literal)} names a seed twice")
+        return self
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The seeds, in their order."""
+        return self.literal or range(self.start, self.start + self.count)
 
 
 Fit = Literal["crop", "pad", "resize", "crops"]

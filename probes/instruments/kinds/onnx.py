@@ -154,18 +154,19 @@ class OnnxModel:
         """The session on a device; on the CPU where onnxruntime has no other."""
         import onnxruntime
 
-        kind = device.partition(":")[0]
-        if kind not in self.sessions:
-            wanted = ["CUDAExecutionProvider"] if kind == "cuda" else []
+        kind, _, number = device.partition(":")
+        if device not in self.sessions:
             there = onnxruntime.get_available_providers()
-            providers = [p for p in wanted if p in there] + ["CPUExecutionProvider"]
+            card = ("CUDAExecutionProvider", {"device_id": int(number or 0)})
+            on_card = kind == "cuda" and card[0] in there
+            providers = [*([card] if on_card else []), "CPUExecutionProvider"]
             quiet = onnxruntime.SessionOptions()
             quiet.log_severity_level = 3
             with reading(f"{self.what}: {str(self.path)!r}", AuditError):
-                self.sessions[kind] = onnxruntime.InferenceSession(
+                self.sessions[device] = onnxruntime.InferenceSession(
                     str(self.path), quiet, providers=providers
                 )
-        return self.sessions[kind]
+        return self.sessions[device]
 
     def identity(self) -> JsonObject:
         """Digest of the file, and all options but its place."""
