@@ -15,15 +15,18 @@ from probes.attributes.metrics import (
     DIVERSITY,
     LIKENESS,
     LIKENESS_DIFFERENCE,
+    MOVED,
 )
 from probes.attributes.outcomes import subject_of
 from probes.contracts import Finding
 from probes.statistics.intervals import Interval, mean_over_prompts
-from probes.statistics.pairing import compared
+from probes.statistics.pairing import compared, pair_keys
 from probes.statistics.seed_clusters import mean_by_seed
 
 NO_NULL = "a level has no null: what a model without an effect scores is not defined; compare arms"
 
+LEAST_APART = 1e-6
+"""Mean 1 - cosine of two seeds, below which a model's images are all one."""
 UNCLUSTERED = "seeds are shared by all prompts, which this interval between prompts does not know"
 
 
@@ -94,7 +97,47 @@ def guards(
                 f"{classifier}.likeness",
                 f"{arm} against {base}/likeness/{classifier}",
             )
+            findings += moved(frame, arm, base, scores["embedding"], blank)
     return findings
+
+
+def moved(
+    frame: pd.DataFrame, arm: str, base: str, embeddings: pd.Series, blank: Finding
+) -> list[Finding]:
+    """How far an arm's images lie from the baseline's of the same seed; none where nothing pairs.
+
+    The mean 1 - cosine of the pairs, as a part of that of the baseline's seeds: 0 the same images,
+    1 as far as another seed.
+    """
+    both = frame[frame["arm"].isin((arm, base)) & frame["cell"].isin(embeddings.index)]
+    keys = pair_keys(both) if both["arm"].nunique() == 2 else None
+    apart = diversity(frame[frame["arm"] == base], embeddings)
+    if keys is None or not len(apart) or not apart.mean() > LEAST_APART:
+        return []
+    both = both.assign(key=keys).drop_duplicates(["arm", "prompt", "key"])
+    own = [both[both["arm"] == a].set_index(["prompt", "key"])["cell"] for a in (arm, base)]
+    pairs = pd.concat(own, axis=1, keys=("a", "b"), join="inner")
+    one, two = (np.stack([np.asarray(embeddings[c], float) for c in pairs[k]]) for k in ("a", "b"))
+    sizes = np.linalg.norm(one, axis=1) * np.linalg.norm(two, axis=1)
+    far = np.maximum(1 - (one * two).sum(axis=1) / sizes, 0.0) / apart.mean()
+    by_prompt = pd.Series(far, index=pairs.index).groupby(level="prompt", sort=False)
+    found = mean_over_prompts([g.to_numpy() for _, g in by_prompt], "this suite")
+    instrument = blank.instrument.partition(".")[0]
+    return [
+        replace(
+            blank,
+            id=f"{PROBE}/moved/{instrument}/{arm}",
+            metric=MOVED,
+            subject=blank.subject | {"baseline": base},
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            n=len(pairs),
+            n_clusters=len(by_prompt),
+            estimator="mean over prompts; 0 the same images, 1 as far as another seed",
+            note="described, no test: how much is too much is yours to say (gate.margins.moved)",
+        )
+    ]
 
 
 def diversity(part: pd.DataFrame, embeddings: pd.Series) -> np.ndarray:

@@ -20,4 +20,5 @@ LIKENESS = MetricSpec(
 )
 LIKENESS_DIFFERENCE = LIKENESS.difference("CLIP score difference")
 DIVERSITY = MetricSpec("diversity (mean pairwise cosine distance)", "level", "", "higher", span=2.0)
+MOVED = MetricSpec("change of images of the same seed", unit="of the distance between seeds")
 AREA_SCORED = MetricSpec("image area scored", "level", "of the area", "higher", "seen", span=1.0)

@@ -14,7 +14,10 @@ from audit.commands.main import main
 from audit.gate.baseline import side_of_run
 from audit.gate.baseline_file import load, save
 from audit.gate.metrics import metrics, pair
+from audit.pipeline import analyse
+from audit.pipeline.session import reopen
 from harness.spec.sections import GateSpec
+from probes.attributes.metrics import MOVED
 
 BITS = (8, 6, 4, 3)
 MARGIN = 0.2
@@ -63,6 +66,17 @@ def test_fewer_bits_move_images_farther_and_none_at_all_not(run):
     assert 0 < far["q8"] < far["q6"] < far["q4"] < far["q3"] < 2
     assert far["q8"] < MARGIN / 4
     assert np.nanmax(moved(run, "balanced").candidate) < 1e-5  # the same images
+
+
+def test_the_report_describes_what_the_gate_reads(run):
+    findings, _ = analyse.analyse(reopen(run))
+    told = {f.subject["checkpoint"]: f for f in findings if f.metric == MOVED}
+    assert set(told) == {f"q{b}" for b in BITS}
+    for arm, finding in told.items():
+        assert finding.value == pytest.approx(np.nanmean(moved(run, arm).candidate), rel=0.02)
+        assert finding.low <= finding.value <= finding.high
+        assert finding.subject["baseline"] == "balanced"
+        assert not finding.family
 
 
 def test_the_gate_passes_8_bits_and_fails_3(run, tmp_path):
