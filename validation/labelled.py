@@ -27,6 +27,7 @@ from harness.progress import Say
 from harness.spec.attributes import CLIP, OUTCOMES, AttributeSpec
 from harness.spec.sections import InstrumentSpec
 from probes.attributes.outcomes import calibration, outcomes, readings
+from probes.instruments.kinds.python import installed
 from probes.statistics.intervals import Interval, share_interval
 
 GROUP = "group"
@@ -97,9 +98,7 @@ def check(
         AuditError: A label is no class, the classifier is unknown, or no image has a label.
     """
     table = _labels(folder, csv, attribute)
-    own = classifier in instruments or classifier in attribute.own_instruments
-    if not own and classifier not in (*instruments, CLIP) and not attribute.by_clip:
-        own = True  # an installed one, or unknown: which is said with what there is
+    own = classifier in (*instruments, *installed()) or not attribute.by_clip
     read_by = (classifier,) if own else (CLIP,)
     attribute = AttributeSpec.model_validate(attribute.model_dump() | {"instrument": read_by})
     out.mkdir(parents=True, exist_ok=True)
