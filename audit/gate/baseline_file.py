@@ -27,7 +27,7 @@ from pydantic import (
 )
 
 from audit.gate.side import SETTINGS, Side
-from audit.pipeline.margins import ASKED_FOR, MARGINS, MOVED, asked_for
+from audit.pipeline.margins import KINDS, MOVED, asked_for
 from harness import __version__
 from harness.errors import AuditError, SpecError
 from harness.files.atomic import write_atomic
@@ -226,7 +226,7 @@ def _check(path: Path, side: Side) -> None:
         if (lengths != sizes).any():
             _refuse(path, f"cells.{column}: a row needs one number for each cell of its prompt")
     for name in spec.gate.margins:
-        if name.split("/")[0] not in (*MARGINS, *ASKED_FOR) and name not in side.measured:
+        if name.split("/")[0] not in KINDS and name not in side.measured:
             _refuse(path, f"spec.gate.margins: {name[:60]!r} is no metric")
     known = {a.name: a for a in spec.attributes}
     for prompt, by_attribute in side.targets.items():

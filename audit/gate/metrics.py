@@ -17,17 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from audit.gate.baseline import Side
 from audit.gate.evidence import Bad
 from audit.gate.metric import Metric
-from audit.pipeline.margins import ASKED_FOR, MARGINS, MOVED, asked_for, margin_of
+from audit.pipeline.margins import KINDS, MOVED, asked_for, margin_of
 from harness.errors import AuditError
 from harness.json_types import JsonObject
 from harness.spec.attributes import AttributeSpec
 from harness.spec.sections import GateSpec
 from harness.text import slug
+from probes.attributes.guards import LEAST_APART
 from probes.attributes.outcomes import readings, reported_classes
 
 Floats = NDArray[np.float64]
-LEAST_APART = 1e-6
-"""Mean 1 - cosine of two seeds, below which a model's images are all one."""
 LEAST_TO_PAIR = 3
 """Cells a prompt needs for a mean over pairs of seeds with a variance."""
 SPAN_OF_PAIRS = 4.0
@@ -150,8 +149,8 @@ def metrics(baseline: Side, paired: Paired, gate: GateSpec) -> list[Metric]:
     ids = [m.id for m in made] + list(baseline.measured)
     ids += [f"prompt/{m.id}" for m in made if m.guarded]
     for name in gate.margins:
-        if name not in ids and name not in (*MARGINS, *ASKED_FOR):
-            known = ", ".join([*MARGINS, *ASKED_FOR, *ids])
+        if name not in ids and name not in KINDS:
+            known = ", ".join([*KINDS, *ids])
             raise AuditError(f"gate.margins: no metric {name!r}; available: {known}")
     for key, about in baseline.measured.items():
         made += _of_measured(grid, key, about)

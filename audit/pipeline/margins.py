@@ -33,6 +33,9 @@ MOVED = "moved"
 ASKED_FOR = (MOVED,)
 """Kinds of the gate's own metrics that have no default margin: gated where the spec gives one."""
 
+KINDS = (*MARGINS, *ASKED_FOR)
+"""Of all the gate's own metrics."""
+
 
 class Gated(NamedTuple):
     """A declared metric that the gate holds against a margin."""
@@ -95,7 +98,7 @@ def refuse_unknown(spec: Spec, instruments: Sequence[Instrument]) -> None:
         return
     others = [key_of(m, i) for i in instruments for m in declared(i)]
     for name, margin in gate.margins.items():
-        own = name.split("/")[0] in (*MARGINS, *ASKED_FOR)
+        own = name.split("/")[0] in KINDS
         if own and margin > 1:
             raise AuditError(f"gate.margins.{name}: {margin:g} is more than 1, all that there is")
         if not own and name not in others:
@@ -103,4 +106,4 @@ def refuse_unknown(spec: Spec, instruments: Sequence[Instrument]) -> None:
 
 
 def _listed(others: Iterable[str]) -> str:
-    return ", ".join([*MARGINS, *ASKED_FOR, *sorted(others)])
+    return ", ".join([*KINDS, *sorted(others)])

@@ -69,8 +69,8 @@ def _weights_file(what: str, folder: Path, tensor: TensorProto) -> Path | None:
         raise WeightsError(f"{what}: weight {tensor.name[:60]!a} of shape {list(tensor.dims)[:8]}")
     if tensor.data_location != tensor.EXTERNAL:
         return None
-    told = {entry.key: entry.value for entry in tensor.external_data}
-    named = told.get("location", "")
+    stored = {entry.key: entry.value for entry in tensor.external_data}
+    named = stored.get("location", "")
     file = folder / named
     inside = named and not Path(named).is_absolute() and ".." not in Path(named).parts
     if not inside or file.is_symlink() or not file.resolve().is_relative_to(folder.resolve()):
@@ -81,7 +81,7 @@ def _weights_file(what: str, folder: Path, tensor: TensorProto) -> Path | None:
     if not file.is_file():
         raise WeightsError(f"{what}: its weights' file {named[:80]!a} is not beside it")
     with reading(f"{what}: weight {tensor.name[:60]!a}", WeightsError):
-        start, length = int(told.get("offset", 0)), int(told.get("length", 0))
+        start, length = int(stored.get("offset", 0)), int(stored.get("length", 0))
     if start < 0 or length < 0 or start + length > file.stat().st_size:
         raise WeightsError(
             f"{what}: weight {tensor.name[:60]!a} lies beyond the end of {named[:80]!a}"

@@ -43,8 +43,8 @@ def task_of(folder: Path) -> str:
     if any(name.endswith("ForImageClassification") for name in named):
         return CLASSIFIES
     with reading(str(folder / "config.json"), WeightsError):
-        told = type(AutoConfig.from_pretrained(folder, **SAFELY))
-        kind = AutoModel._model_mapping.get(told, None)
+        described = type(AutoConfig.from_pretrained(folder, **SAFELY))
+        kind = AutoModel._model_mapping.get(described, None)
     if hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features"):
         return EMBEDS
     raise WeightsError(
@@ -131,10 +131,10 @@ def _load(folder: Path, kind: Any) -> PreTrainedModel:
         raise WeightsError(f"{str(folder)!r}: {config.model_type!a} is no such model")
     rehearse(folder, built)
     with reading(str(folder), WeightsError), quiet_libraries():
-        model, told = built.from_pretrained(
+        model, loading = built.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **SAFELY
         )
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading["missing_keys"])
     if missing:
         raise WeightsError(
             f"{str(folder)!r} lacks weights: {missing[0]} and {len(missing) - 1} more"

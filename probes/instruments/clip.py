@@ -22,7 +22,7 @@ from harness.spec.sections import ClassifierSpec, Fit
 from harness.text import slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import part_seen, squares
-from probes.instruments.faces import Box, largest_face
+from probes.instruments.faces import Box, faces_of
 
 if TYPE_CHECKING:
     import torch
@@ -96,13 +96,7 @@ class ClipModel:
         if self._last is None or self._last[0] != batch.cells:
             model, preprocess, _ = self._loaded
             model.to(device)
-            images, found = list(batch.images), [True] * len(batch.images)
-            boxes: list[Box | None] = [None] * len(images)
-            if self.spec.faces:
-                seen = [largest_face(image, self.spec.faces) for image in images]
-                found = [face is not None for face in seen]
-                boxes = [face.box if face else None for face in seen]
-                images = [f.pixels if f else i for f, i in zip(seen, images, strict=True)]
+            images, found, boxes = faces_of(batch.images, self.spec.faces)
             shown = [squares(i, self.fit, self.spec.pad_colour) for i in images]
             pixels = torch.stack([preprocess(Image.fromarray(s)) for own in shown for s in own])
             with torch.no_grad():

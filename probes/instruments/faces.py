@@ -9,6 +9,7 @@ others; what is missed is counted as 'nobody', never dropped.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -55,6 +56,32 @@ def largest_face(image: NDArray[np.uint8], detector: Faces) -> Face | None:
     left, top = max(left - grow, 0), max(top - grow, 0)
     right, bottom = min(right + grow, image.shape[1]), min(bottom + grow, image.shape[0])
     return Face(image[top:bottom, left:right], (left, top, right, bottom))
+
+
+class Seen(NamedTuple):
+    """What stands for some images where faces are looked for.
+
+    Attributes:
+        images: the largest face of each, or the image itself where none is found.
+        found: whether there is a face.
+        boxes: where it is; None where none is found.
+    """
+
+    images: list[NDArray[np.uint8]]
+    found: list[bool]
+    boxes: list[Box | None]
+
+
+def faces_of(images: Sequence[NDArray[np.uint8]], detector: Faces) -> Seen:
+    """The largest face of each image; all images as they are where `detector` is False."""
+    if not detector:
+        return Seen(list(images), [True] * len(images), [None] * len(images))
+    held = [largest_face(image, detector) for image in images]
+    return Seen(
+        [face.pixels if face else i for face, i in zip(held, images, strict=True)],
+        [face is not None for face in held],
+        [face.box if face else None for face in held],
+    )
 
 
 def boxes(image: NDArray[np.uint8], detector: Faces) -> list[Box]:

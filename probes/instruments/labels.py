@@ -22,7 +22,7 @@ from harness.spec.sections import Fit, InstrumentSpec
 from harness.text import nearest, slug
 from probes.contracts import Batch, Context
 from probes.instruments.crops import squares
-from probes.instruments.faces import Box, largest_face
+from probes.instruments.faces import Box, faces_of
 
 Floats = NDArray[np.float64]
 BESIDE = ("nobody", "several")
@@ -115,14 +115,7 @@ class LabelReader:
     def _read(self, batch: Batch, device: str) -> LabelScores:
         if self.model.whole:
             return self.model.scores(batch, device)
-        images = list(batch.images)
-        boxes: list[Box | None] = [None] * len(images)
-        somebody = np.ones(len(images), bool)
-        if self.options.faces:
-            found = [largest_face(image, self.options.faces) for image in images]
-            somebody = np.array([f is not None for f in found], bool)
-            boxes = [f.box if f else None for f in found]
-            images = [f.pixels if f else i for f, i in zip(found, images, strict=True)]
+        images, found, boxes = faces_of(batch.images, self.options.faces)
         shown = [squares(i, self.fit, self.options.pad_colour) for i in images]
         flat = [square for own in shown for square in own]
         sizes = [len(own) for own in shown]
@@ -132,7 +125,7 @@ class LabelReader:
         read = self.model.scores(Batch(tuple(cells), tuple(prompts), tuple(flat)), device)
         ends = np.cumsum(sizes)[:-1]
         values = np.stack([part.mean(axis=0) for part in np.split(read.values, ends)])
-        return LabelScores(values, somebody, np.ones(len(images), bool), boxes)
+        return LabelScores(values, np.array(found, bool), np.ones(len(images), bool), boxes)
 
 
 class LabelAttribute:

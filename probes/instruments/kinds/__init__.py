@@ -6,7 +6,8 @@ decorated with `register`; its options are a pydantic model that has a field of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import AuditError, one_line
+from harness.models.safetensors_header import WeightsError
 from harness.spec.attributes import AttributeSpec
 from harness.spec.json_schema import Described
 from harness.spec.mistakes import mistakes
@@ -65,6 +67,19 @@ class Kind(Generic[Opt]):
             fit: How it takes images that are not square.
         """
         raise NotImplementedError
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Say which instrument it is that cannot be loaded.
+
+    Args:
+        name: Its name in the spec.
+    """
+    try:
+        yield
+    except WeightsError as error:
+        raise AuditError(f"instruments.{name}: {error}") from None
 
 
 AnyKind = Kind[Any]

@@ -15,10 +15,9 @@ from harness.files.csv_tables import TableError, read_table
 from harness.hashing import file_digest
 from harness.json_types import JsonObject
 from harness.models.onnx_check import check_onnx
-from harness.models.safetensors_header import WeightsError
 from harness.spec.sections import Fit, InstrumentSpec
 from probes.contracts import Batch
-from probes.instruments.kinds import Kind, KindOptions, Reader, register
+from probes.instruments.kinds import Kind, KindOptions, Reader, naming, register
 from probes.instruments.labels import Floats, LabelReader, LabelScores, all_seen
 
 if TYPE_CHECKING:
@@ -106,10 +105,8 @@ class OnnxModel:
         self.labels = _labels(self.what, options.labels)
         sigmoid = options.activation == "sigmoid"
         self.exclusive = not sigmoid if options.exclusive is None else options.exclusive
-        try:
+        with naming(name):
             self.files = check_onnx(self.path)
-        except WeightsError as error:
-            raise AuditError(f"{self.what}: {error}") from None
         self.sessions: dict[str, InferenceSession] = {}
         session = self._session("cpu")
         if len(session.get_inputs()) != 1:

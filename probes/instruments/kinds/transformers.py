@@ -1,14 +1,11 @@
 """Folders of transformers: classifiers with labels of their own, and models that weigh texts.
 
 What a folder is, its config.json says: a class '…ForImageClassification' has labels; one that
-embeds images and texts (CLIP, SigLIP, ALIGN, …) weighs the prompts of classes as an open_clip model
-does; one '…ForObjectDetection' of texts (OWL-ViT, OWLv2) finds what the prompts name.
+embeds images and texts (CLIP, SigLIP, …) weighs the prompts of classes as an open_clip model does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,13 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from harness.errors import AuditError
 from harness.json_types import JsonObject
-from harness.models.safetensors_header import WeightsError
 from harness.spec.sections import ClassifierSpec, Fit, InstrumentSpec
 from probes.contracts import Batch
 from probes.instruments.clip import ClipModel
-from probes.instruments.kinds import Kind, KindOptions, Reader, register
+from probes.instruments.kinds import Kind, KindOptions, Reader, naming, register
 from probes.instruments.kinds.open_clip import PromptReader
 from probes.instruments.labels import LabelReader, LabelScores, all_seen
 
@@ -70,19 +65,6 @@ class Transformers(Kind[TransformersOptions]):
         return PromptReader(TextAndImage(name, spec, fit))
 
 
-@contextmanager
-def naming(name: str) -> Iterator[None]:
-    """Say which instrument it is that cannot be loaded.
-
-    Args:
-        name: Its name in the spec.
-    """
-    try:
-        yield
-    except WeightsError as error:
-        raise AuditError(f"instruments.{name}: {error}") from None
-
-
 class TextAndImage(ClipModel):
     """A model of transformers that embeds images and texts, used as an open_clip model is."""
 
@@ -115,8 +97,8 @@ class Labelled:
             self.model, self.processor = load_classifier(folder)
         config = self.model.config
         self.labels = tuple(str(config.id2label[i]) for i in range(config.num_labels))
-        told = ACTIVATIONS.get(str(config.problem_type), "softmax")
-        self.activation = options.activation or told
+        own = ACTIVATIONS.get(str(config.problem_type), "softmax")
+        self.activation = options.activation or own
         self.exclusive = self.activation == "softmax"
 
     def identity(self) -> JsonObject:
