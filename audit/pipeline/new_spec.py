@@ -18,7 +18,7 @@ import yaml
 from harness.errors import AuditError
 from harness.images.a1111 import read_parameters
 from harness.models.recognise import TITLES, Found, look
-from harness.spec.samplers import OWN, SHORT, spelled
+from harness.spec.samplers import OWN, SCHEDULES, SHORT, names_a_sampler, spelled
 from harness.text import slug
 
 CLASSIFIER = "{model: ViT-B-32, pretrained: laion2b_s34b_b79k}"
@@ -61,8 +61,11 @@ def settings_of(text: str) -> Settings:
         remarks.append(f"Seed: {held['seed']}: noise is drawn by seed index and prompt here")
     sampler = " ".join(filter(None, [held.get("sampler", ""), _schedule(held)]))
     known = str(spelled(sampler)) if sampler else ""
-    if known and known not in SHORT:
-        remarks.append(f"Sampler: {sampler}: not known here; any of {', '.join(SHORT)}")
+    if known and not names_a_sampler(known):
+        remarks.append(
+            f"Sampler: {sampler}: not known here; any of {', '.join(SHORT)}, and behind it a "
+            f"schedule: {', '.join(SCHEDULES)}"
+        )
         known = ""
     scale = re.fullmatch(r"\d+(\.\d+)?", held.get("cfg scale", ""))
     size = re.fullmatch(r"(\d{2,5})x(\d{2,5})", held.get("size", ""))

@@ -19,7 +19,7 @@ from harness.json_types import JsonObject
 from harness.models.digests import digest_of, scheduler_digest
 from harness.models.lora import digest_of_lora
 from harness.models.prompt_syntax import warnings_of
-from harness.models.schedulers import ignored_settings, sampler
+from harness.models.schedulers import ignored_settings
 from harness.models.textual_inversion import digest_of_embedding
 from harness.plan.cells import Arm, make_plan, text_of
 from harness.progress import Say
@@ -83,12 +83,13 @@ def _examined(
         side = generator.family.side() if not audit.spec.sizes else 0
         for level in audit.spec.adapters:
             generator.adapt(level)  # one that does not fit is found out now
+        names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
+        schedulers = {s: scheduler_digest(generator.sampler(s)) for s in names}
     except AuditError as error:
         raise SpecError(f"checkpoints.{name}: {error}") from None
     for sentence in generator.family.not_measured:
         say(f"{name}: not measured: {sentence}")
     _warn_of_prompts(audit, name, generator, say)
-    names = {spec.sampler} if spec.sampler else set(audit.spec.samplers)
     ignored = ignored_settings(generator.own_scheduler)
     if ignored and "own" in names:
         say(
@@ -99,7 +100,7 @@ def _examined(
     levels = audit.spec.guidance if spec.guidance is None else [spec.guidance]
     arm = Arm(
         digests=digests,
-        schedulers={s: scheduler_digest(sampler(generator.own_scheduler, s)) for s in names},
+        schedulers=schedulers,
         vaes=vaes,
         size=(side, side),
         files=files,

@@ -7,6 +7,7 @@ not on its neighbours, the order or the run's history. One CPU generator an imag
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,14 +24,14 @@ from harness.models import loading, textual_inversion
 from harness.models.families import family
 from harness.models.lora import Adapters, Lora
 from harness.models.prompt_weights import Piece, pieces, token_weights, weigh
-from harness.models.schedulers import sampler
+from harness.models.schedulers import sampler, with_zero_terminal_snr
 from harness.spec.schema import Spec
-from harness.spec.sections import strengths
+from harness.spec.sections import SamplerSpec, strengths
 from harness.taps import record as taps
 from harness.taps.trajectory import switching
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline, ModelMixin
+    from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 
 
 class Extras(NamedTuple):
@@ -42,6 +43,11 @@ class Extras(NamedTuple):
     """Files of textual inversions by name."""
     weighting: str = "none"
     clip_skip: int = 1
+    samplers: Mapping[str, SamplerSpec] = {}
+    """What the plan's names of samplers mean; others mean themselves."""
+    zero_terminal_snr: bool = False
+    arguments: JsonObject = {}  # noqa: RUF012
+    """Of the pipeline's call, by the names that diffusers has for them."""
 
 
 def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
@@ -58,6 +64,9 @@ def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
         {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
         spec.prompt_syntax,
         spec.clip_skip_of(checkpoint),
+        spec.samplers,
+        spec.checkpoints[checkpoint].zero_terminal_snr,
+        spec.arguments_of(checkpoint),
     )
 
 
@@ -78,11 +87,19 @@ class Generator:
         self.family = family(pipe)
         self.batch_size = batch_size
         self.own_scheduler = getattr(pipe, "scheduler", None)
+        if extras.zero_terminal_snr:
+            self.own_scheduler = with_zero_terminal_snr(self.own_scheduler)
         if extras.weighting != "none" and not self.family.weighting:
             raise AuditError(
                 f"prompt_syntax: {extras.weighting}: of a {self.family.name} prompt weights are "
                 "not known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )
+        taken = inspect.signature(pipe.__call__).parameters
+        for key, value in extras.arguments.items():
+            if key not in taken:
+                raise AuditError(
+                    f"{_key_of(key)}: a {self.family.name} does not take {key} ({value})"
+                )
         self.family.skip_layers(extras.clip_skip)
         self.extras = extras
         self._adapters = Adapters(pipe)
@@ -94,6 +111,18 @@ class Generator:
         """Have the LoRAs of one level of the factor 'adapters' act, and no others."""
         self._adapters.put_in(self.extras.adapters.get(level, ()))
         self._level = level
+
+    def sampler(self, name: str) -> SchedulerMixin:
+        """The scheduler that a sampler's name means.
+
+        Args:
+            name: As the plan has it.
+
+        Raises:
+            AuditError: It cannot follow the checkpoint's noise schedule.
+        """
+        wanted = self.extras.samplers.get(name) or SamplerSpec(sampler=name)
+        return sampler(self.own_scheduler, wanted.sampler, wanted.schedule, wanted.arguments)
 
     def read(self, text: str) -> list[Piece]:
         """A text as it is tokenised: weights taken out, embeddings' names spelled out."""
@@ -145,7 +174,7 @@ class Generator:
             seconds = [rows["second_text"].iloc[i] for i in padded]
             second = _stack([self.embed(t) for t in seconds])
             arguments |= switching(self.family, int(first["switch"]), arguments, second)
-        self.pipe.scheduler = sampler(self.own_scheduler, first["sampler"])
+        self.pipe.scheduler = self.sampler(first["sampler"])
         with ExitStack() as stack:
             stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
             if watchers:
@@ -160,6 +189,7 @@ class Generator:
                 ],
                 "num_inference_steps": int(first["steps"]),
                 "guidance_scale": float(first["guidance"]),
+                **self.extras.arguments,
                 "width": int(first["width"]),
                 "height": int(first["height"]),
             }
@@ -173,6 +203,10 @@ class Generator:
         drawn = loading.decode(vae, padded)[: len(latents)].float()
         drawn = drawn.where(drawn.isfinite(), torch.nan)  # clamping would hide infinity
         return (drawn / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _key_of(argument: str) -> str:
+    return argument if argument == "guidance_rescale" else "size_conditioning"
 
 
 def _padded(items: list[int], size: int) -> list[int]:

@@ -276,6 +276,8 @@ def _added(
     }
     if arm.skipped_layers:
         added["skipped layers"] = arm.skipped_layers
+    if arguments := spec.arguments_of(checkpoint):
+        added["arguments"] = arguments
     loras = strengths(spec.checkpoints[checkpoint].loras, spec.adapters[adapters].loras)
     if loras:
         added["loras"] = [[arm.files[source], *both] for source, both in loras.items()]
@@ -306,7 +308,7 @@ def _told_apart(spec: Spec, arm: Arm, cell: Cell) -> Cell:
 def _settings(
     spec: Spec, checkpoint: CheckpointSpec, arm: Arm
 ) -> Iterable[tuple[str, int, float, tuple[int, int], str, str]]:
-    samplers = [checkpoint.sampler] if checkpoint.sampler else spec.samplers
+    samplers = [checkpoint.sampler] if checkpoint.sampler else list(spec.samplers)
     steps = [checkpoint.steps] if checkpoint.steps else spec.steps
     guidance = spec.guidance if checkpoint.guidance is None else [checkpoint.guidance]
     negatives = list(spec.negatives) if checkpoint.negative is None else [checkpoint.negative]

@@ -40,7 +40,7 @@ from harness.spec.label_classes import check_label_map
 from harness.spec.mistakes import mistakes
 from harness.spec.old_keys import moved, named
 from harness.spec.prompts import PromptsSpec
-from harness.spec.samplers import OWN, SHORT, names_a_sampler
+from harness.spec.samplers import spelled
 from harness.spec.sections import (
     AdapterSpec,
     CheckpointSpec,
@@ -48,12 +48,15 @@ from harness.spec.sections import (
     ClipSkip,
     GateSpec,
     Guidance,
+    GuidanceRescale,
     InstrumentSpec,
     LabelsSpec,
     RuntimeSpec,
     Sampler,
+    SamplerSpec,
     Seed,
     SeedsSpec,
+    SizeConditioning,
     Steps,
     Strict,
 )
@@ -71,6 +74,14 @@ def _from_seeds(value: object) -> Any:
     if isinstance(value, list):
         return {"literal": value}
     return {"count": value} if isinstance(value, int) else value
+
+
+def _from_names(value: object) -> Any:
+    """Samplers by name, however they are given."""
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list):
+        return value
+    return {n if isinstance(n, str) else str(n): {"sampler": n} for n in map(spelled, names)}
 
 
 def _from_model(value: object) -> Any:
@@ -99,12 +110,16 @@ class Spec(Strict, BaseModel):
         prompt_syntax: notation in which prompts carry weights: a1111, or none.
         seeds: number of images of each prompt and setting, a list of literal seeds, or a mapping.
         samplers: one or several: a short name, the class of a scheduler of diffusers, or 'own', the
-            checkpoint's scheduler.
+            checkpoint's scheduler; behind it may stand a schedule, as in 'euler beta'. Or by name,
+            samplers with a schedule and arguments of their class.
         steps: number of denoising steps, one or several.
         guidance: scale of classifier-free guidance, one or several; at 1 or below it is off.
         clip_skip: layer of CLIP that the denoiser reads, counted from the end as the WebUIs do: 1
             is the last; 2, which most anime models are made for, leaves one out (clip_skip=1 of
             diffusers). SDXL reads the second last anyway, by 1 and by 2.
+        guidance_rescale: how much of the spread that guidance adds is taken back, 0 to 1
+            (arXiv 2305.08891, section 3.4); 0.7 is usual with zero_terminal_snr.
+        size_conditioning: what SDXL is told of an image's size and crop.
         sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
         attributes: built-in names, YAML files or declared sets of classes.
         classifiers: by name, an open_clip model that reads attributes off images.
@@ -144,10 +159,18 @@ class Spec(Strict, BaseModel):
             _from_seeds, json_schema_input_type=Annotated[int, Field(ge=1)] | list[Seed] | SeedsSpec
         ),
     ] = SeedsSpec(count=8)
-    samplers: Annotated[list[Sampler], ONE_ALONE] = Field(["own"], min_length=1)
+    samplers: Annotated[
+        dict[str, SamplerSpec],
+        BeforeValidator(
+            _from_names,
+            json_schema_input_type=Sampler | list[Sampler] | dict[str, Sampler | SamplerSpec],
+        ),
+    ] = Field({"own": SamplerSpec(sampler="own")}, min_length=1)
     steps: Annotated[list[Steps], ONE_ALONE] = Field([25], min_length=1)
     guidance: Annotated[list[Guidance], ONE_ALONE] = Field([7.5], min_length=1)
     clip_skip: ClipSkip = 1
+    guidance_rescale: GuidanceRescale = 0.0
+    size_conditioning: SizeConditioning = SizeConditioning()
     sizes: list[tuple[int, int]] = []
     attributes: list[AttributeSpec] = []
     classifiers: dict[
@@ -183,21 +206,23 @@ class Spec(Strict, BaseModel):
         """
         return self.checkpoints[checkpoint].clip_skip or self.clip_skip
 
+    def arguments_of(self, checkpoint: str) -> JsonObject:
+        """Further arguments that a checkpoint's pipeline is called with, as diffusers names them.
+
+        Args:
+            checkpoint: Its name.
+        """
+        own = self.checkpoints[checkpoint]
+        rescale = own.guidance_rescale
+        if rescale is None:
+            rescale = self.guidance_rescale
+        told = own.size_conditioning or self.size_conditioning
+        return ({"guidance_rescale": rescale} if rescale else {}) | told.arguments
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What its author should know of the keys that it is written with."""
         return self._notices
-
-    @field_validator("samplers")
-    @classmethod
-    def _known_samplers(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if not names_a_sampler(name):
-                raise AuditError(
-                    f"{name!r} is no sampler; available: {', '.join([OWN, *SHORT])}, or the class "
-                    "of a scheduler of diffusers, such as DEISMultistepScheduler"
-                )
-        return value
 
     @field_validator(
         "attributes",

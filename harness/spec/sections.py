@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -16,7 +17,7 @@ from pydantic import (
 from harness.errors import AuditError
 from harness.json_types import JsonObject
 from harness.spec.json_schema import Described
-from harness.spec.samplers import CLASS, OWN, SHORT, spelled
+from harness.spec.samplers import NAMED, OWN, SCHEDULES, SHORT, names_a_sampler, spelled, split
 
 
 def _as_text(value: object) -> Any:
@@ -46,13 +47,101 @@ ClipSkip = Annotated[int, Field(ge=1, le=24)]
 
 Guidance = Annotated[float, Field(ge=0, le=100)]
 
+GuidanceRescale = Annotated[float, Field(ge=0, le=1)]
+
+
+def _known_sampler(name: str) -> str:
+    if not names_a_sampler(name):
+        raise AuditError(
+            f"{name!r} is no sampler; available: {', '.join([OWN, *SHORT])}, or the class of a "
+            "scheduler of diffusers, such as DEISMultistepScheduler; behind it may stand a "
+            f"schedule: {', '.join(SCHEDULES)}"
+        )
+    return name
+
+
 Sampler = Annotated[
     str,
     BeforeValidator(spelled, json_schema_input_type=str),
+    AfterValidator(_known_sampler),
     Field(
-        json_schema_extra={"anyOf": [{"enum": [OWN, *SHORT]}, {"pattern": f"^{CLASS.pattern}$"}]}
+        json_schema_extra={
+            "anyOf": [{"enum": [OWN, *SHORT]}, {"pattern": f"^{NAMED}$"}],
+        }
     ),
 ]
+
+
+def _known_schedule(name: object) -> object:
+    small = name.strip().casefold() if isinstance(name, str) else name
+    if small not in SCHEDULES:
+        raise AuditError(f"{name!r} is no schedule; available: {', '.join(SCHEDULES)}")
+    return small
+
+
+Schedule = Annotated[
+    str,
+    BeforeValidator(_known_schedule, json_schema_input_type=str),
+    Field(json_schema_extra={"enum": list(SCHEDULES)}),
+]
+
+
+class SamplerSpec(Strict):
+    """One level of the factor 'samplers'; a name alone stands for `sampler`.
+
+    Attributes:
+        sampler: a short name, the class of a scheduler of diffusers, or 'own', the checkpoint's.
+            Behind it may stand a schedule: 'euler beta'.
+        schedule: at which noise levels it steps, as the WebUIs call it; else as its class does.
+        arguments: of the scheduler's class, such as {solver_order: 3}.
+    """
+
+    sampler: Sampler
+    schedule: Schedule | None = None
+    arguments: JsonObject = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_in_name(cls, given: Any) -> Any:
+        """A schedule that stands behind the sampler's name."""
+        if isinstance(given, str):
+            given = {"sampler": given}
+        if not isinstance(given, dict) or given.get("schedule"):
+            return given
+        sampler = spelled(given.get("sampler"))
+        if not isinstance(sampler, str) or not names_a_sampler(sampler):
+            return given
+        name, schedule = split(sampler)
+        return given | {"sampler": name} | ({"schedule": schedule} if schedule else {})
+
+
+Pair = tuple[Annotated[int, Field(ge=0, le=16384)], Annotated[int, Field(ge=0, le=16384)]]
+
+
+class SizeConditioning(Strict):
+    """What SDXL is told of an image's size and crop beside the prompt; not given: as drawn.
+
+    Attributes:
+        original_size: width and height that the image is said to have had; small ones give images
+            that look scaled up.
+        crop: pixels that are said to be cut off at the left and at the top.
+        target_size: width and height that it is said to have been cut to.
+    """
+
+    original_size: Pair | None = None
+    crop: Pair | None = None
+    target_size: Pair | None = None
+
+    @property
+    def arguments(self) -> JsonObject:
+        """As diffusers has it: height first."""
+        given = {
+            "original_size": self.original_size,
+            "crops_coords_top_left": self.crop,
+            "target_size": self.target_size,
+        }
+        return {key: (pair[1], pair[0]) for key, pair in given.items() if pair is not None}
+
 
 Weight = Annotated[float, Field(ge=-10, le=10, allow_inf_nan=False)]
 
@@ -119,6 +208,10 @@ class CheckpointSpec(Strict):
         steps: number of denoising steps in place of the crossed ones.
         guidance: guidance scale in place of the crossed ones.
         clip_skip: in place of the spec's.
+        guidance_rescale: in place of the spec's.
+        size_conditioning: in place of the spec's.
+        zero_terminal_snr: its last training step is noise alone, as of checkpoints trained for v
+            that way; a file that says so itself needs no word.
     """
 
     source: str
@@ -135,6 +228,9 @@ class CheckpointSpec(Strict):
     steps: Steps | None = None
     guidance: Guidance | None = None
     clip_skip: ClipSkip | None = None
+    guidance_rescale: GuidanceRescale | None = None
+    size_conditioning: SizeConditioning | None = None
+    zero_terminal_snr: bool = False
 
 
 Seed = Annotated[int, Field(ge=0, le=10**15)]

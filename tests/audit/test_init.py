@@ -148,7 +148,7 @@ def test_pasted_parameters_become_a_spec(tmp_path):
     spec = load_spec(path)
     assert spec.prompts.list == ("a photo of a (nurse:1.2), film grain",)
     assert spec.negatives == {"listed": 'blurry, "bad: hands"', "none": ""}
-    assert (spec.samplers, spec.steps, spec.guidance) == (["dpm++ 2m karras"], [28], [6.5])
+    assert (list(spec.samplers), spec.steps, spec.guidance) == (["dpm++ 2m karras"], [28], [6.5])
     assert spec.sizes == [(768, 512)]
     assert spec.prompt_syntax == "a1111"
     assert spec.clip_skip == 2
@@ -209,7 +209,11 @@ def test_words_of_other_tools_are_read():
     from pathlib import Path
 
     spec = parse_spec(raw, Path("a.yaml"))
-    assert (spec.guidance, spec.samplers, spec.sizes) == ([7], ["dpm++ 2m karras"], [(512, 768)])
+    assert (spec.guidance, list(spec.samplers), spec.sizes) == (
+        [7],
+        ["dpm++ 2m karras"],
+        [(512, 768)],
+    )
     assert spec.negatives == {"listed": "blurry"}
     assert len(spec.notices) == 4
     with pytest.raises(AuditError, match="no A1111 parameters"):
