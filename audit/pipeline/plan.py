@@ -107,6 +107,7 @@ def _examined(
         reads_negative={g: generator.family.reads_negative(g) for g in levels},
         inside=generator.family.inside,
         skipped_layers=generator.family.skipped or 0,
+        chunks=generator.reader.count,
     )
     audited: list[dict[str, str | None]] = [
         {"kind": "VAE", "name": vae, "of": name, "source": source, "digest": vaes[vae]}
@@ -213,8 +214,8 @@ def _warn_of_prompts(audit: Audit, name: str, generator: Generator, say: Say) ->
     texts += audit.spec.negatives.values()
     for line in warnings_of(texts, audit.spec.prompt_syntax, audit.spec.embeddings):
         say(f"warning: {line}")
-    for text in dict.fromkeys(texts):
-        ids = tokenizer(generator.plain(text), truncation=False, verbose=False).input_ids
+    for text in dict.fromkeys(texts if not audit.spec.in_chunks else ()):
+        ids = tokenizer(generator.reader.plain(text), truncation=False, verbose=False).input_ids
         if len(ids) > limit:
             cut = tokenizer.decode(ids[limit - 1 : -1])
             say(f"warning: {text[:60]!r} has {len(ids)} tokens, {limit} fit; not seen: {cut!r}")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.hashing import canonical_digest
 from harness.json_types import JsonObject
-from harness.models.token_alignment import encoded_text, read_words
+from harness.models.token_alignment import Reading, encoded_text, read_chunks, read_words
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, strengths
 from probes.text_encoder.states import COUNTED
@@ -101,6 +101,8 @@ def text_units(audit: Audit) -> dict[str, str]:
         about = [name, digests[name], checkpoint.trigger, levels, words, spec.prompt_syntax]
         if spec.clip_skip_of(name) > 1:
             about.append(spec.clip_skip_of(name))
+        if spec.in_chunks:
+            about.append("chunks")
         units[name] = "text-" + canonical_digest(about)[:16]
     return units
 
@@ -137,6 +139,9 @@ COLUMNS = [
     "wanted",
     "cut",
     "starts",
+    "start_at",
+    "end_at",
+    "padding_at",
     "words_at",
     "width",
     "states",
@@ -152,34 +157,44 @@ def text_rows(
         cell (checkpoint, adapters, encoder and text, for a key), checkpoint, adapters (the level),
         encoder ('CLIP' or 'T5'; '' where all read it as one), text, kinds, tokens (as spelled in
         the vocabulary), length, used, wanted, cut, starts (whether a token of its own begins it),
-        words_at (positions of words' tokens), width, and states: the hidden states that the
-        denoiser sees, (length, width) as one flat list, empty of a text that is counted alone. No
-        row of a pipeline of no known family.
+        start_at, end_at, padding_at and words_at (positions of those tokens), width, and states:
+        the hidden states that the denoiser sees, (length, width) as one flat list, empty of a text
+        that is counted alone. No row of a pipeline of no known family.
     """
     about = {"checkpoint": checkpoint, "adapters": adapters, "text": text, "kinds": kinds}
-    shown = encoded_text(generator.pipe, generator.plain(text))
+    shown = encoded_text(generator.pipe, generator.reader.plain(text))
     readers = generator.family.readers()
     encoded = readers and kinds != [COUNTED]
     hidden = generator.embed(text)["prompt_embeds"][0] if encoded else None
-    return [about | _read_by(reader, shown, hidden, about) for reader in readers]
+    made = []
+    for reader in readers:
+        if generator.reader.in_chunks:
+            reading = read_chunks(reader.tokenizer, shown, generator.reader.weighs)
+        else:
+            reading = read_words(reader.tokenizer, shown, reader.length)
+        made.append(about | _read_by(reader, reading, hidden, about))
+    return made
 
 
-def _read_by(reader: Reader, shown: str, hidden: Tensor | None, about: JsonObject) -> JsonObject:
-    reading = read_words(reader.tokenizer, shown, reader.length)
-    ids = reader.tokenizer(shown, truncation=True, max_length=reader.length)["input_ids"]
+def _read_by(
+    reader: Reader, reading: Reading, hidden: Tensor | None, about: JsonObject
+) -> JsonObject:
     states = np.zeros((0, 0), np.float32)
     if hidden is not None:
-        states = hidden[reader.first : reader.first + reader.length].float().cpu().numpy()
+        states = hidden[reader.first : reader.first + reading.length].float().cpu().numpy()
     key = (about["checkpoint"], about["adapters"], reader.name, about["text"])
     return {
         "cell": "|".join(key),
         "encoder": reader.name,
-        "tokens": reader.tokenizer.convert_ids_to_tokens(ids),
+        "tokens": list(reading.pieces),
         "length": reading.length,
         "used": reading.used,
         "wanted": reading.wanted,
         "cut": reading.cut,
-        "starts": reading.starts,
+        "starts": bool(reading.start_at),
+        "start_at": list(reading.start_at),
+        "end_at": list(reading.end_at),
+        "padding_at": list(reading.padding_at),
         "words_at": [t for w in reading.words for t in w.tokens],
         "width": states.shape[1],
         "states": np.ascontiguousarray(states).ravel(),

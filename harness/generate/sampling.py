@@ -23,7 +23,8 @@ from harness.json_types import JsonObject
 from harness.models import loading, textual_inversion
 from harness.models.families import family
 from harness.models.lora import Adapters, Lora
-from harness.models.prompt_weights import Piece, pieces, token_weights, weigh
+from harness.models.prompt_reader import PromptReader
+from harness.models.prompt_weights import token_weights, weigh
 from harness.models.schedulers import sampler, with_zero_terminal_snr
 from harness.spec.schema import Spec
 from harness.spec.sections import SamplerSpec, strengths
@@ -42,6 +43,8 @@ class Extras(NamedTuple):
     embeddings: Mapping[str, Path] = {}
     """Files of textual inversions by name."""
     weighting: str = "none"
+    in_chunks: bool = False
+    """Whether a text longer than the text encoder is read in chunks; else it is cut."""
     clip_skip: int = 1
     samplers: Mapping[str, SamplerSpec] = {}
     """What the plan's names of samplers mean; others mean themselves."""
@@ -63,6 +66,7 @@ def extras_of(spec: Spec, checkpoint: str, base: Path) -> Extras:
         },
         {name: base / Path(source).expanduser() for name, source in spec.embeddings.items()},
         spec.prompt_syntax,
+        spec.in_chunks,
         spec.clip_skip_of(checkpoint),
         spec.samplers,
         spec.checkpoints[checkpoint].zero_terminal_snr,
@@ -94,6 +98,11 @@ class Generator:
                 f"prompt_syntax: {extras.weighting}: of a {self.family.name} prompt weights are "
                 "not known here; supported: Stable Diffusion 1.x, 2.x and SDXL"
             )
+        if extras.in_chunks and not self.family.weighting:
+            raise AuditError(
+                f"long_prompts: chunks: a {self.family.name} does not read chunks; supported: "
+                "Stable Diffusion 1.x, 2.x and SDXL"
+            )
         taken = inspect.signature(pipe.__call__).parameters
         for key, value in extras.arguments.items():
             if key not in taken:
@@ -103,7 +112,9 @@ class Generator:
         self.family.skip_layers(extras.clip_skip)
         self.extras = extras
         self._adapters = Adapters(pipe)
-        self._spelled = textual_inversion.put_in(pipe, extras.embeddings)
+        spelled = textual_inversion.put_in(pipe, extras.embeddings)
+        tokenizer = getattr(pipe, "tokenizer", None)
+        self.reader = PromptReader(tokenizer, extras.weighting, extras.in_chunks, spelled)
         self._level = "none"
         self._embeddings: dict[tuple[str, str], JsonObject] = {}
 
@@ -124,27 +135,52 @@ class Generator:
         wanted = self.extras.samplers.get(name) or SamplerSpec(sampler=name)
         return sampler(self.own_scheduler, wanted.sampler, wanted.schedule, wanted.arguments)
 
-    def read(self, text: str) -> list[Piece]:
-        """A text as it is tokenised: weights taken out, embeddings' names spelled out."""
-        parts = pieces(text) if self.extras.weighting == "a1111" else [Piece(text, 1.0)]
-        return [Piece(textual_inversion.spell(p.text, self._spelled), p.weight) for p in parts]
-
-    def plain(self, text: str) -> str:
-        """A text as the tokenizer gets it."""
-        return "".join(part.text for part in self.read(text))
-
     @torch.no_grad()
     def embed(self, text: str) -> JsonObject:
         """What the denoiser sees of a text, encoded alone and once."""
         key = (self._level, text)
         if key not in self._embeddings:
-            parts = self.read(text)
-            made = self.family.encode(self.plain(text))
-            if any(part.weight != 1 for part in parts):
-                weights = token_weights(self.pipe.tokenizer, parts)
-                made["prompt_embeds"] = weigh(made["prompt_embeds"], weights, self.family.widths())
-            self._embeddings[key] = made
+            whole = self.reader.is_plain(text)
+            self._embeddings[key] = self._encoded(text) if whole else self._in_chunks(text)
         return self._embeddings[key]
+
+    def _encoded(self, text: str) -> JsonObject:
+        made = self.family.encode(self.reader.plain(text))
+        parts = self.reader.pieces(text)
+        if any(part.weight != 1 for part in parts):
+            weights = token_weights(self.pipe.tokenizer, parts)
+            made["prompt_embeds"] = weigh(made["prompt_embeds"], weights, self.family.widths())
+        return made
+
+    def _in_chunks(self, text: str) -> JsonObject:
+        chunks, weights = self.reader.chunks(text), self.reader.chunk_weights(text)
+        made = self.family.encode_chunks([[token.id for token in chunk] for chunk in chunks])
+        vectors = made["prompt_embeds"].split(self.pipe.tokenizer.model_max_length, dim=1)
+        weighed = []
+        for part, own in zip(vectors, weights, strict=True):  # each keeps its own mean
+            framed = torch.ones(part.shape[1])
+            framed[1 : 1 + len(own)] = torch.tensor(own)
+            weighed.append(weigh(part, framed, self.family.widths()))
+        return made | {"prompt_embeds": torch.cat(weighed, dim=1)}
+
+    def _as_long(self, several: Sequence[Sequence[JsonObject]]) -> list[JsonObject]:
+        """Texts of a batch one behind the other, each as long as the longest: empty chunks."""
+        longest = max(e["prompt_embeds"].shape[1] for each in several for e in each)
+        made = []
+        for each in several:
+            rest = [longest - e["prompt_embeds"].shape[1] for e in each]
+            long = [
+                self._with_rest(e, more) if more else e for e, more in zip(each, rest, strict=True)
+            ]
+            made.append(_stack(long))
+        return made
+
+    @torch.no_grad()
+    def _with_rest(self, encoded: JsonObject, more: int) -> JsonObject:
+        vectors = encoded["prompt_embeds"]
+        empty = self.family.encode_chunks([()])["prompt_embeds"]
+        times = more // empty.shape[1]
+        return encoded | {"prompt_embeds": torch.cat([vectors, *[empty] * times], dim=1)}
 
     def embed_negative(self, text: str) -> JsonObject:
         """As `embed`; an SDXL checkpoint may want zeros for an empty negative."""
@@ -164,23 +200,30 @@ class Generator:
         first = rows.iloc[0]
         self.adapt(str(first.get("adapters", "none")))
         padded = _padded(list(range(len(rows))), self.batch_size)
-        texts = [rows["text"].iloc[i] for i in padded]
-        arguments: JsonObject = _stack([self.embed(t) for t in texts])
-        if self.family.reads_negative(float(first["guidance"])):
-            negatives = [rows["negative_text"].iloc[i] for i in padded]
-            stacked = _stack([self.embed_negative(t) for t in negatives])
-            arguments |= {f"negative_{k}": v for k, v in stacked.items()}
-        if first.get("switch", -1) > 0:
-            seconds = [rows["second_text"].iloc[i] for i in padded]
-            second = _stack([self.embed(t) for t in seconds])
-            arguments |= switching(self.family, int(first["switch"]), arguments, second)
+        several = [[self.embed(rows["text"].iloc[i]) for i in padded]]
+        guided = self.family.reads_negative(float(first["guidance"]))
+        switched = first.get("switch", -1) > 0
+        if guided:
+            several.append([self.embed_negative(rows["negative_text"].iloc[i]) for i in padded])
+        if switched:
+            several.append([self.embed(rows["second_text"].iloc[i]) for i in padded])
+        stacked = self._as_long(several) if self.extras.in_chunks else list(map(_stack, several))
+        arguments = dict(stacked[0])
+        if guided:
+            arguments |= {f"negative_{k}": v for k, v in stacked[1].items()}
+        if switched:
+            arguments |= switching(self.family, int(first["switch"]), arguments, stacked[-1])
         self.pipe.scheduler = self.sampler(first["sampler"])
         with ExitStack() as stack:
             stack.callback(setattr, self.pipe, "scheduler", self.own_scheduler)
             if watchers:
                 seen = rows.iloc[padded]
-                read = {k: [self.plain(t) for t in seen[k]] for k in ("text", "negative_text")}
-                seen = seen.assign(**read)
+                read = {
+                    k: [self.reader.plain(t) for t in seen[k]] for k in ("text", "negative_text")
+                }
+                seen = seen.assign(
+                    **read, in_chunks=self.extras.in_chunks, breaks=self.reader.weighs
+                )
             for tap in watchers:
                 stack.enter_context(tap.watch(self.pipe, seen, len(rows)))
             arguments |= {

@@ -65,7 +65,7 @@ KINDS = (
     Kind(
         "a composed prompt",
         re.compile(r"\b(?:AND|BREAK)\b"),
-        "write the prompts out: parts of a prompt are not encoded apart",
+        "for BREAK, set prompt_syntax: a1111; AND: write the prompts out",
         True,
     ),
 )

@@ -13,6 +13,7 @@ A parser of our own because compel, the maintained library, reads another notati
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,7 +33,7 @@ _NOT_WEIGHTS = (
     (re.compile(r"<lora:[^>]*>"), "a LoRA in a prompt (its place is under adapters)"),
     (re.compile(r"\[[^\]\[|]*\|[^\]]*\]"), "alternating words"),
     (re.compile(r"\[[^\]\[]*:\s*\d*\.?\d+\s*\]"), "prompt editing"),
-    (re.compile(r"\b(AND|BREAK)\b"), "a composed prompt"),
+    (re.compile(r"\bAND\b"), "a composed prompt"),
 )
 
 
@@ -97,11 +98,6 @@ def token_weights(tokenizer: PreTrainedTokenizerBase, parts: Sequence[Piece]) ->
     """
     import torch
 
-    ends: list[int] = []
-    weights: list[float] = []
-    for part in parts:
-        ends.append((ends[-1] if ends else 0) + len(part.text))
-        weights.append(part.weight)
     encoded = tokenizer(
         "".join(part.text for part in parts),
         padding="max_length",
@@ -109,12 +105,25 @@ def token_weights(tokenizer: PreTrainedTokenizerBase, parts: Sequence[Piece]) ->
         truncation=True,
         return_offsets_mapping=True,
     )
-    out = torch.ones(len(encoded.input_ids))
-    for i, (start, end) in enumerate(encoded.offset_mapping):
-        if end > start:  # start, end and padding cover no letters
-            at = next(k for k, e in enumerate(ends) if start < e)
-            out[i] = weights[at]
-    return out
+    return torch.tensor(at_tokens(parts, encoded.offset_mapping))
+
+
+def at_tokens(parts: Sequence[Piece], spans: Sequence[tuple[int, int]]) -> list[float]:
+    """Weights of tokens by the letters that each stands for.
+
+    >>> at_tokens([Piece("a ", 1.0), Piece("red", 1.5)], [(0, 1), (2, 5), (0, 0)])
+    [1.0, 1.5, 1.0]
+
+    Args:
+        parts: A text's stretches.
+        spans: First letter and the one behind the last, in the joined text; of start, end and
+            padding, which stand for none, (0, 0).
+    """
+    ends = list(itertools.accumulate(len(part.text) for part in parts))
+    return [
+        parts[next(k for k, e in enumerate(ends) if start < e)].weight if end > start else 1.0
+        for start, end in spans
+    ]
 
 
 def weigh(hidden: torch.Tensor, weights: torch.Tensor, widths: Sequence[int]) -> torch.Tensor:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 _OF_TWO = ("clip_l", "clip_g")
+LEARNED = re.compile(r"<\|(\S+) \d+\|>")
+"""One vector of an embedding, as it is tokenised."""
 
 
 def digest_of_embedding(path: Path) -> str:

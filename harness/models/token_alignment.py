@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
+
+from harness.models.prompt_chunks import chunks_of
+from harness.models.textual_inversion import LEARNED
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-LEARNED = re.compile(r"<\|(\S+) \d+\|>")
-"""One vector of a textual inversion, as `harness.models.textual_inversion` has it tokenised."""
 WORD = re.compile(rf"(?:{LEARNED.pattern})+|\w+(?:['’-]\w+)*")
 
 
@@ -42,19 +44,26 @@ class Reading(NamedTuple):
 
     Attributes:
         words: all words, also those that were cut off.
+        pieces: its tokens as the vocabulary spells them, without padding.
         length: tokens that the encoder has room for, start and end included.
-        used: tokens that the prompt takes, start and end included, after the cut.
+        used: tokens that the prompt takes after the cut, one start and one end included.
         wanted: tokens that it would take without a cut.
         cut: the text that is not seen, '' where all is.
-        starts: whether a token of its own begins the prompt (CLIP's does, T5's not).
+        start_at: position of the token that begins the prompt (CLIP has one, T5 none), of several
+            chunks one each.
+        end_at: position of the token that ends it, of several chunks one each.
+        padding_at: positions without a meaning behind the end.
     """
 
     words: tuple[Word, ...]
+    pieces: tuple[str, ...]
     length: int
     used: int
     wanted: int
     cut: str
-    starts: bool
+    start_at: tuple[int, ...]
+    end_at: tuple[int, ...]
+    padding_at: tuple[int, ...]
 
 
 def encoded_text(pipe: DiffusionPipeline, text: str) -> str:
@@ -85,8 +94,60 @@ def read_words(tokenizer: PreTrainedTokenizerBase, text: str, room: int | None =
     end = max((stop for _, stop in spans), default=0)
     all_end = max((stop for _, stop in whole["offset_mapping"]), default=0)
     cut = len(whole["input_ids"]) > len(kept["input_ids"])
+    starts = tokenizer.bos_token_id is not None and kept["input_ids"][0] == tokenizer.bos_token_id
+    used = len(kept["input_ids"])
+    return Reading(
+        tuple(_words(text, spans, pieces, whole if cut else None)),
+        tuple(pieces),
+        length,
+        used,
+        len(whole["input_ids"]),
+        text[end:all_end].strip() if cut else "",
+        (0,) if starts else (),
+        (used - 1,),
+        tuple(range(used, length)),
+    )
+
+
+def read_chunks(tokenizer: PreTrainedTokenizerBase, text: str, breaks: bool) -> Reading:
+    """As `read_words`, of a text that is read in chunks, of which nothing is cut.
+
+    Args:
+        tokenizer: A fast tokenizer of CLIP.
+        text: The prompt.
+        breaks: Whether the word BREAK ends a chunk.
+    """
+    chunks, room = chunks_of(tokenizer, text, breaks), int(tokenizer.model_max_length)
+    spans, pieces = [(0, 0)] * (room * len(chunks)), [""] * (room * len(chunks))
+    ends = []
+    for n, chunk in enumerate(chunks):
+        for at, token in enumerate(chunk, n * room + 1):
+            spans[at], pieces[at] = (token.start, token.end), token.piece
+        ends.append(n * room + 1 + len(chunk))
+        pieces[n * room], pieces[ends[-1]] = tokenizer.bos_token, tokenizer.eos_token
+    used = sum(map(len, chunks)) + 2
+    padding = [p for n, e in enumerate(ends) for p in range(e + 1, (n + 1) * room)]
+    return Reading(
+        tuple(w for w in _words(text, spans, pieces, None) if w.tokens),  # BREAK has none
+        tuple(filter(None, pieces)),
+        len(spans),
+        used,
+        used,
+        "",
+        tuple(n * room for n in range(len(chunks))),
+        tuple(ends),
+        tuple(padding),
+    )
+
+
+def _words(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    pieces: Sequence[str],
+    whole: BatchEncoding | None,
+) -> Iterator[Word]:
+    """The words of a text; `whole` is how it would be read without the cut that there was."""
     seen: Counter[str] = Counter()
-    words = []
     for found in WORD.finditer(text):
         learned = LEARNED.match(found[0])
         written = learned[1] if learned else found[0]
@@ -97,18 +158,8 @@ def read_words(tokenizer: PreTrainedTokenizerBase, text: str, room: int | None =
             i for i, (a, b) in enumerate(spans) if a < found.end() and b > found.start() and a < b
         ]
         label = written if seen[key] == 1 else f"{written} ({seen[key]})"
-        complete = bool(tokens) and (not cut or _complete(tokens, whole, found))
-        words.append(
-            Word(written, label, tuple(tokens), tuple(pieces[i] for i in tokens), complete)
-        )
-    return Reading(
-        tuple(words),
-        length,
-        len(kept["input_ids"]),
-        len(whole["input_ids"]),
-        text[end:all_end].strip() if cut else "",
-        tokenizer.bos_token_id is not None and kept["input_ids"][0] == tokenizer.bos_token_id,
-    )
+        complete = bool(tokens) and (whole is None or _complete(tokens, whole, found))
+        yield Word(written, label, tuple(tokens), tuple(pieces[i] for i in tokens), complete)
 
 
 def _complete(tokens: list[int], whole: BatchEncoding, found: re.Match[str]) -> bool:

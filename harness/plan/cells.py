@@ -119,6 +119,8 @@ class Arm(NamedTuple):
     """Whether its denoising can be followed: else no predicted images and no switches."""
     skipped_layers: int = 0
     """Of its text encoders, by clip_skip."""
+    chunks: Callable[[str], int] = lambda text: 1
+    """Number of chunks that it reads a text in."""
 
 
 Wishes = Callable[[Spec, pd.DataFrame], Iterable[Cell]]
@@ -175,7 +177,17 @@ def make_plan(
         known = dict(zip(previous["trajectory"], previous["unit"], strict=True))
     plan["unit"] = [known.get(t, "") for t in plan["trajectory"]]
     fresh = plan[plan["unit"] == ""].drop_duplicates("trajectory")
-    settings = [*(f for f in ARM if f not in ("vae", "negative")), "switch"]
+    # Images of one batch are as long as its longest text, which would change its neighbours.
+    fresh = fresh.assign(
+        chunks=[
+            max(arms[c].chunks(t) for t in texts)
+            for c, *texts in zip(
+                *(fresh[k] for k in ("checkpoint", "text", "negative_text", "second_text")),
+                strict=True,
+            )
+        ]
+    )
+    settings = [*(f for f in ARM if f not in ("vae", "negative")), "switch", "chunks"]
     assigned: dict[str, str] = {}
     for _, group in fresh.groupby(settings, sort=False):
         trajectories = list(group["trajectory"])
@@ -292,6 +304,8 @@ def _reading(spec: Spec, arm: Arm, texts: tuple[str, ...]) -> JsonObject:
         read["embeddings"] = [[name, arm.files[spec.embeddings[name]]] for name in named]
     if spec.prompt_syntax != "none" and any(weighs(t) for t in texts):
         read["weighting"] = spec.prompt_syntax
+    if any(arm.chunks(t) > 1 for t in texts):
+        read["chunks"] = True
     return read
 
 

@@ -108,6 +108,8 @@ class Spec(Strict, BaseModel):
         adapters: by name, LoRAs that act together and their trigger words.
         embeddings: textual inversions, file by name.
         prompt_syntax: notation in which prompts carry weights: a1111, or none.
+        long_prompts: what becomes of a prompt longer than the text encoder: it is 'cut', or read in
+            'chunks' as the WebUIs do. Not given: in chunks with prompt_syntax: a1111, else cut.
         seeds: number of images of each prompt and setting, a list of literal seeds, or a mapping.
         samplers: one or several: a short name, the class of a scheduler of diffusers, or 'own', the
             checkpoint's scheduler; behind it may stand a schedule, as in 'euler beta'. Or by name,
@@ -153,6 +155,7 @@ class Spec(Strict, BaseModel):
     adapters: dict[str, AdapterSpec] = Field(default={"none": AdapterSpec()}, min_length=1)
     embeddings: dict[str, str] = {}
     prompt_syntax: Literal["none", "a1111"] = "none"
+    long_prompts: Literal["cut", "chunks"] | None = None
     seeds: Annotated[
         SeedsSpec,
         BeforeValidator(
@@ -197,6 +200,11 @@ class Spec(Strict, BaseModel):
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
     _notices: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def in_chunks(self) -> bool:
+        """Whether a prompt longer than the text encoder is read in chunks."""
+        return (self.long_prompts or {"a1111": "chunks"}.get(self.prompt_syntax)) == "chunks"
 
     def clip_skip_of(self, checkpoint: str) -> int:
         """Which layer a checkpoint reads: its own setting, or that of all.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.models.families.base import Family
-from harness.models.token_alignment import Reading, encoded_text, read_words
+from harness.models.token_alignment import Reading, encoded_text, read_chunks, read_words
 from harness.taps.attention_words import END, START, TOP
 from harness.taps.cross_attention import (
     Attention,
@@ -70,9 +71,11 @@ class AttentionRecorder:
             missing = {named.name: "what is inside is not known here"}
             self._done = [Record({}, {"layers": 0, "missing": missing, "timesteps": []})] * count
             return
-        texts = {"prompt": [words_in(named, str(t)) for t in rows["text"]]}
+        in_chunks, breaks = (bool(rows[k].iloc[0]) for k in ("in_chunks", "breaks"))
+        read = partial(words_in, named, in_chunks=in_chunks, breaks=breaks)
+        texts = {"prompt": [read(str(t)) for t in rows["text"]]}
         if self.negative:
-            texts["negative"] = [words_in(named, str(t)) for t in rows["negative_text"]]
+            texts["negative"] = [read(str(t)) for t in rows["negative_text"]]
         held = {half: [words for words, _ in each] for half, each in texts.items()}
         size = (int(rows["height"].iloc[0]), int(rows["width"].iloc[0]))
         tap = named.attention_tap(held, size, self.layers, self.stages)
@@ -109,16 +112,28 @@ class AttentionRecorder:
         return Record(arrays, notes)
 
 
-def words_in(named: Family, text: str) -> tuple[Words, str]:
+def words_in(
+    named: Family, text: str, in_chunks: bool = False, breaks: bool = False
+) -> tuple[Words, str]:
     """Words of a text with their positions for all encoders, start and end behind them; the cut.
 
     Where two encoders read it one behind the other, a word is both's tokens, and cut is what
     neither sees.
+
+    Args:
+        named: Who reads it.
+        text: As it is tokenised.
+        in_chunks: Whether it is read in chunks where it is long.
+        breaks: Whether BREAK ends a chunk.
     """
     held: dict[str, tuple[int, ...]] = {}
     cut = ""
     for reader in named.readers():
-        reading = read_words(reader.tokenizer, encoded_text(named.pipe, text), reader.length)
+        shown = encoded_text(named.pipe, text)
+        if in_chunks:
+            reading = read_chunks(reader.tokenizer, shown, breaks)
+        else:
+            reading = read_words(reader.tokenizer, shown, reader.length)
         for word, tokens in words_of(reading):
             held[word] = held.get(word, ()) + tuple(reader.first + t for t in tokens)
         cut = reading.cut
@@ -129,8 +144,8 @@ def words_in(named: Family, text: str) -> tuple[Words, str]:
 def words_of(reading: Reading) -> list[tuple[str, tuple[int, ...]]]:
     """The words that have tokens, then start and end, each with its tokens' positions."""
     words = [(w.label, w.tokens) for w in reading.words if w.tokens]
-    start = [(START, (0,))] if reading.starts else []
-    return [*words, *start, (END, tuple(range(reading.used - 1, reading.length)))]
+    start = [(START, reading.start_at)] if reading.start_at else []
+    return [*words, *start, (END, tuple(sorted(reading.end_at + reading.padding_at)))]
 
 
 def half_arrays(
@@ -156,6 +171,7 @@ def half_arrays(
         layer_mass, where asked for: (layers, words), mean over forwards.
     """
     forwards = len(half.moments)
+    words = _to_the_end(words, half.moments[0].shape[1])
     moments = torch.stack([m[image] for m in half.moments]) / layers
     maps = _pool(combined(half, image).flatten(0, 1), words).cpu()
     arrays: Arrays = {
@@ -179,6 +195,14 @@ def half_arrays(
         mass = torch.stack([m[image] for m in half.by_layer.values()]) / forwards
         arrays["layer_mass"] = np.ascontiguousarray(_pool(mass, words).T.cpu().numpy())
     return arrays
+
+
+def _to_the_end(words: Words, tokens: int) -> Words:
+    """The empty chunks behind a text that is shorter than its batch's longest are its end."""
+    last = max((t for _, held in words for t in held), default=-1)
+    if words and words[-1][0] == END and last + 1 < tokens:
+        words = [*words[:-1], (END, (*words[-1][1], *range(last + 1, tokens)))]
+    return words
 
 
 def _pool(values: Tensor, words: Sequence[tuple[str, tuple[int, ...]]]) -> Tensor:

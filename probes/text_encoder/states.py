@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -70,12 +70,18 @@ def part_of(row: pd.Series, part: str) -> list[int]:
     used, length = int(row["used"]), int(row["length"])
     positions = {
         "all positions": range(length),
-        "start": range(int(row.get("starts", True))),
+        "start": _held(row, "start_at", range(int(row.get("starts", True)))),
         "words": row["words_at"],
-        "end": range(used - 1, used),
-        "padding": range(used, length),
+        "end": _held(row, "end_at", range(used - 1, used)),
+        "padding": _held(row, "padding_at", range(used, length)),
     }
     return [int(p) for p in positions[part]]
+
+
+def _held(row: pd.Series, column: str, before: range) -> Iterable[int]:
+    """Positions as scored; of scores from before there were chunks, as they were then."""
+    held = row.get(column)
+    return before if held is None or np.ndim(held) == 0 else held
 
 
 def exact(key: str, metric: MetricSpec, about: dict[str, str], value: float, n: int) -> Finding:

@@ -140,27 +140,44 @@ class Family:
     def encode(self, text: str) -> Arguments:
         """A text as the denoiser sees it, a batch of one."""
         if self.skipped:
-            return {"prompt_embeds": self._earlier_layer(text, self.skipped)}
+            tokenizer = self.pipe.tokenizer
+            read = tokenizer(
+                text,
+                padding="max_length",
+                max_length=tokenizer.model_max_length,
+                truncation=True,
+                return_tensors="pt",
+            )
+            return {"prompt_embeds": self._vectors(read.input_ids, read.attention_mask)}
         return {"prompt_embeds": self.pipe.encode_prompt(text, self.device, 1, False)[0]}
 
-    def _earlier_layer(self, text: str, skipped: int) -> torch.Tensor:
-        """An earlier layer's vectors, normalised as the last one's are.
+    def encode_chunks(self, chunks: Sequence[Sequence[int]]) -> Arguments:
+        """As `encode`, of tokens in chunks, whose vectors stand behind each other.
 
-        The pipeline's own clip_skip looks for the norm where transformers 5 has it no more.
+        Args:
+            chunks: Ids of each chunk's tokens, without start, end and padding.
         """
-        encoder, tokenizer = self.pipe.text_encoder, self.pipe.tokenizer
-        read = tokenizer(
-            text,
-            padding="max_length",
-            max_length=tokenizer.model_max_length,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.device)
+        read = [framed(self.pipe.tokenizer, chunk) for chunk in chunks]
+        return {"prompt_embeds": torch.cat([self._vectors(*one) for one in read], dim=1)}
+
+    def _vectors(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The text encoder's vectors, (1, tokens, width), of the layer that is read.
+
+        An earlier layer's are normalised as the last one's are; the pipeline's own clip_skip looks
+        for the norm where transformers 5 has it no more.
+        """
+        encoder = self.pipe.text_encoder
         masked = getattr(encoder.config, "use_attention_mask", False)
-        mask = read.attention_mask if masked else None
-        made = encoder(read.input_ids, attention_mask=mask, output_hidden_states=True)
+        made = encoder(
+            ids.to(self.device),
+            attention_mask=mask.to(self.device) if masked else None,
+            output_hidden_states=bool(self.skipped),
+        )
+        if not self.skipped:
+            last: torch.Tensor = made[0]
+            return last.to(encoder.dtype)
         norm = getattr(encoder, "text_model", encoder).final_layer_norm
-        layer: torch.Tensor = norm(made.hidden_states[-(skipped + 1)])
+        layer: torch.Tensor = norm(made.hidden_states[-(self.skipped + 1)])
         return layer.to(encoder.dtype)
 
     def negative(self, text: str, encoded: Arguments) -> Arguments:
@@ -203,6 +220,17 @@ class Family:
     def attention(self) -> dict[str, torch.nn.Module]:
         """Layers by name in which the image attends to the prompt: where a tap hooks in."""
         return {n: m for n, m in self.model.named_modules() if n.endswith(".attn2")}
+
+
+def framed(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens with their start, end and padding, and their mask, both (1, tokens)."""
+    room = int(tokenizer.model_max_length)
+    held = [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]
+    rest = room - len(held)
+    whole = torch.tensor([held + [tokenizer.pad_token_id] * rest])
+    return whole, torch.tensor([[1] * len(held) + [0] * rest])
 
 
 def sample_size(denoiser: ModelMixin) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from harness.models.families.base import Arguments, Family
+from harness.models.families.base import Arguments, Family, framed
 from harness.models.safetensors_header import VaeFamily
 
 if TYPE_CHECKING:
@@ -38,6 +39,24 @@ class StableDiffusionXL(Family):
             text, do_classifier_free_guidance=False, clip_skip=self.skipped
         )
         return {"prompt_embeds": made[0], "pooled_prompt_embeds": made[2]}
+
+    def encode_chunks(self, chunks: Sequence[Sequence[int]]) -> Arguments:
+        """Both encoders' vectors, and the pooled one of the first chunk."""
+        layer = -((self.skipped or 0) + 2)
+        beside, pooled = [], []
+        for tokenizer, encoder in zip(
+            (self.pipe.tokenizer, self.pipe.tokenizer_2), self.encoders(), strict=True
+        ):
+            made = [
+                encoder(framed(tokenizer, chunk)[0].to(self.device), output_hidden_states=True)
+                for chunk in chunks
+            ]
+            pooled = [one[0] for one in made]
+            beside.append(torch.cat([one.hidden_states[layer] for one in made], dim=1))
+        return {
+            "prompt_embeds": torch.cat(beside, dim=-1).to(encoder.dtype),
+            "pooled_prompt_embeds": pooled[0].to(encoder.dtype),
+        }
 
     def negative(self, text: str, encoded: Arguments) -> Arguments:
         """Zeros for an empty negative, where the checkpoint wants them."""
