@@ -57,7 +57,7 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet '$(UV)'
 	.venv-lock/bin/uv pip compile pyproject.toml --extra dev --extra faces --extra ocr --extra onnx --extra unsafe \
-		--extra gguf --extra lycoris \
+		--extra gguf \
 		--generate-hashes --no-annotate --quiet --custom-compile-command 'make lock' \
 		--output-file requirements.lock
 	rm -rf .venv-lock

@@ -24,6 +24,9 @@ from harness.text import slug
 CLASSIFIER = "{model: ViT-B-32, pretrained: laion2b_s34b_b79k}"
 UNREAD = ("Hires upscale", "Denoising strength", "ENSD", "Eta", "RNG", "Refiner")
 """Settings of A1111 that change images and that no key of a spec stands for."""
+A1111_ONLY = re.compile(r"\([^()]*:\d|\(\(|\[\[|\bBREAK\b")
+LONG = 200
+"""Letters from which on a prompt may be longer than CLIP, which a WebUI reads in chunks."""
 
 
 class Settings(NamedTuple):
@@ -145,8 +148,10 @@ def written(
     lines += _prompts(settings)
     if settings.negative:
         lines += ["negatives:", f"  listed: {_text(settings.negative)}", '  none: ""']
-    if re.search(r"\([^()]*:\d|\(\(|\[\[", settings.prompt + settings.negative):
+    if A1111_ONLY.search(settings.prompt + settings.negative):
         lines.append("prompt_syntax: a1111  # (word:1.2) is a weight")
+    elif max(len(settings.prompt), len(settings.negative)) > LONG:
+        lines.append("long_prompts: chunks  # as the WebUIs read what is longer than CLIP")
     lines.append("seeds: 16             # images of each prompt and setting")
     if settings.sampler:
         lines.append(f"samplers: {_text(settings.sampler)}")

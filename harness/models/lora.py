@@ -4,7 +4,7 @@ A LoRA adds a low-rank change to the weights of the denoiser and of the text enc
 the two sides has a strength of its own. The layers run beside the weights (peft), which stay as
 they were: at strength 0, and with no LoRA, an image is that of the checkpoint bit for bit.
 Layouts: kohya's ('lora_unet_…', 'lora_te_…'), those of diffusers, and peft's own
-(`harness.models.peft_layout`).
+(`harness.models.peft_layout`). LyCORIS, DoRA and ComfyUI's names: `harness.models.weight_changes`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,14 @@ from harness.models.safetensors_header import (
     seems_to_be,
     some,
 )
+from harness.models.weight_changes import (
+    Change,
+    WeightChanges,
+    has_comfyui_names,
+    is_merged,
+    read_changes,
+    unknown_parts,
+)
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
@@ -45,8 +53,7 @@ _UP = re.compile(
 _CONTEXT = re.compile(r"attn2[._](processor\.)?to_k[._]")
 _KOHYA = ("lora_unet_", "lora_te")
 _OTHER_KINDS = (
-    (re.compile(r"\.hada_w|\.lokr_w|\.oft_|\.lora_mid\."), "a LyCORIS adapter (LoHa, LoKr, …)"),
-    (re.compile(r"\.dora_scale$|lora_magnitude_vector"), "a DoRA"),
+    (re.compile(r"\.oft_|\.(a1|a2|b1|b2)\.weight$|\.on_input$"), "an OFT, GLoRA or IA3"),
     (re.compile(r"^bundle_emb\."), "a LoRA with embeddings bundled in"),
 )
 _WIDTHS = {
@@ -73,7 +80,9 @@ class Adapters:
     def __init__(self, pipe: DiffusionPipeline) -> None:
         self.pipe = pipe
         self.held: dict[Path, str] = {}
-        """Name of the adapter by file."""
+        """Name of the adapter by file; of those whose change is put into the weights, below."""
+        self.merged: dict[Path, list[Change]] = {}
+        self._changes = WeightChanges()
 
     def put_in(self, loras: Sequence[Lora]) -> None:
         """Have exactly these LoRAs act, in this order.
@@ -82,15 +91,28 @@ class Adapters:
             WeightsError: One does not fit the checkpoint.
         """
         for lora in loras:
-            if lora.path not in self.held:
+            if lora.path in self.held or lora.path in self.merged:
+                continue
+            header = read_header(lora.path)
+            comfyui = has_comfyui_names(header) and hasattr(self.pipe, "unet")
+            if comfyui or is_merged(header):
+                check_fit(lora.path, self.pipe)
+                self.merged[lora.path] = read_changes(lora.path, self.pipe)
+            else:
                 name = f"lora{len(self.held)}"
                 _load(self.pipe, lora.path, name)
                 self.held[lora.path] = name
+        self._changes.act(
+            (self.merged[x.path], x.denoiser, x.text_encoder)
+            for x in loras
+            if x.path in self.merged
+        )
         if not self.held:
             return
+        beside = [lora for lora in loras if lora.path in self.held]
         for kind, model in _models(self.pipe):
             text = kind.startswith("text_encoder")
-            strengths = {self.held[x.path]: x.text_encoder if text else x.denoiser for x in loras}
+            strengths = {self.held[x.path]: x.text_encoder if text else x.denoiser for x in beside}
             _activate(model, strengths)
 
 
@@ -228,8 +250,17 @@ def _check_kind(header: Header) -> None:
     for pattern, kind in _OTHER_KINDS:
         if any(pattern.search(name) for name in header.shapes):
             raise WeightsError(
-                f"{str(header.path)!r} is {kind}; plain LoRA files alone are supported"
+                f"{str(header.path)!r} is {kind}; LoRA, LoCon, LoHa, LoKr, DoRA and whole "
+                "differences are supported"
             )
+    if is_merged(header):
+        unknown = unknown_parts(header)
+        if unknown:
+            raise WeightsError(
+                f"{str(header.path)!r} is an adapter with {len(unknown)} tensors that have no "
+                f"meaning here ({some(unknown, 1)}) and would have no effect"
+            )
+        return
     downs = [n for n in header.shapes if _DOWN.search(n) or _OLD_DOWN.search(n)]
     if not downs:
         raise WeightsError(f"{str(header.path)!r} {seems_to_be(header)}; name a LoRA file")
@@ -256,7 +287,7 @@ def _family(header: Header) -> tuple[str, int]:
     if any("joint_blocks" in n or "add_q_proj" in n for n in names):
         return "Stable Diffusion 3", 0
     for name, shape in header.shapes.items():
-        down = _DOWN.search(name) or _OLD_DOWN.search(name)
+        down = _DOWN.search(name) or _OLD_DOWN.search(name) or name.endswith(".hada_w1_b")
         if down and _CONTEXT.search(name) and len(shape) == 2:
             return _WIDTHS.get(shape[1], "another model"), shape[1]
     return "", 0

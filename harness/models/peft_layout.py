@@ -7,9 +7,10 @@ its layers do. The strength alpha / rank lies in adapter_config.json beside the 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 PREFIX = "base_model.model."
 CONFIG = "adapter_config.json"
+_OF_WIDTH = re.compile(r"q_proj\.(lora_A|hada_w1_b)")
+KINDS = ("LORA", "LOHA", "LOKR")
 _COMPONENTS = (
     ("unet", re.compile(r"^(down_blocks|mid_block|up_blocks)\.")),
     ("transformer", re.compile(r"^(single_)?transformer_blocks\.")),
@@ -53,11 +56,13 @@ def settings_of(path: Path) -> JsonObject:
         )
     config = read_config(where)
     kind = config.get("peft_type")
-    if kind != "LORA" or config.get("use_dora") or config.get("modules_to_save"):
-        said = "a DoRA or whole modules" if kind == "LORA" else f"peft_type {ascii(kind)[:40]}"
-        raise WeightsError(f"{str(where)!r}: {said}; plain LoRA files alone are supported")
+    if kind not in KINDS or config.get("modules_to_save"):
+        said = "whole modules" if kind in KINDS else f"peft_type {ascii(kind)[:40]}"
+        raise WeightsError(f"{str(where)!r}: {said}; read are {', '.join(KINDS)}")
     keys = ("r", "lora_alpha", "use_rslora", "alpha_pattern")
     settings = {key: config.get(key) for key in keys}
+    if kind != "LORA":
+        settings |= {"lora_alpha": config.get("alpha"), "rank_pattern": config.get("rank_pattern")}
     patterns = settings["alpha_pattern"] or {}
     if not isinstance(patterns, dict):
         raise WeightsError(f"{str(where)!r}: alpha_pattern is no mapping of layers to numbers")
@@ -84,17 +89,14 @@ def diffusers_tensors(path: Path, pipe: DiffusionPipeline) -> dict[str, torch.Te
     for name, tensor in tensors.items():
         if tensor.ndim < 2 or not tensor.numel():
             raise WeightsError(f"{str(path)!r}: {name[:80]!a} has no rank")
-    component = _component(path, tensors, pipe)
+    component = component_of(path, tensors, pipe)
     patterns = dict(settings["alpha_pattern"] or {})
     out = {}
     for name, tensor in tensors.items():
         layer = re.sub(r"\.lora_[AB](\.\w+)?\.weight$", "", name)
         if ".lora_B" in name:
             rank = tensor.shape[1]
-            alpha = next(
-                (a for key, a in patterns.items() if layer == key or layer.endswith(f".{key}")),
-                settings["lora_alpha"],
-            )
+            alpha = _of_layer(patterns, layer, settings["lora_alpha"])
             scale = alpha / (sqrt(rank) if settings["use_rslora"] else rank)
             tensor = tensor.float() * scale
         if component.startswith("text_encoder"):
@@ -104,13 +106,51 @@ def diffusers_tensors(path: Path, pipe: DiffusionPipeline) -> dict[str, torch.Te
     return out
 
 
-def _component(path: Path, tensors: dict[str, torch.Tensor], pipe: DiffusionPipeline) -> str:
+def scales(path: Path, layers: Collection[str]) -> dict[str, float]:
+    """Alpha / rank by layer, of an adapter whose change is put into the weights.
+
+    Args:
+        path: Path of the weights.
+        layers: Names of the layers, without peft's prefix.
+    """
+    settings = settings_of(path)
+    ranks = dict(settings.get("rank_pattern") or {})
+    alphas = dict(settings["alpha_pattern"] or {})
+    made = {}
+    for layer in layers:
+        rank = _of_layer(ranks, layer, settings["r"])
+        alpha = _of_layer(alphas, layer, settings["lora_alpha"])
+        if not isinstance(rank, int) or rank < 1:
+            raise WeightsError(f"{str(path.with_name(CONFIG))!r}: r {ascii(rank)[:40]} is no rank")
+        made[layer] = alpha / (sqrt(rank) if settings["use_rslora"] else rank)
+    return made
+
+
+def _of_layer(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
+    found = (v for k, v in patterns.items() if layer == k or layer.endswith(f".{k}"))
+    return next(found, otherwise)
+
+
+def component_of(path: Path, tensors: dict[str, torch.Tensor], pipe: DiffusionPipeline) -> str:
+    """Which component of a pipeline an adapter in peft's own layout is for.
+
+    Args:
+        path: Path of the weights, for messages.
+        tensors: Its tensors, without peft's prefix.
+        pipe: The pipeline.
+
+    Raises:
+        WeightsError: It is for none known here.
+    """
     for component, pattern in _COMPONENTS:
         if not any(pattern.search(name) for name in tensors):
             continue
         if component != "text_encoder":
             return component
-        width = next((t.shape[1] for n, t in tensors.items() if "q_proj.lora_A" in n), 0)
+        width = next(
+            (t.shape[1] for n, t in tensors.items() if re.search(r"q_proj\.(lora_A|hada_w1_b)", n)),
+            0,
+        )
         for kind in ("text_encoder", "text_encoder_2"):
             config = getattr(getattr(pipe, kind, None), "config", None)
             if config is not None and width in (0, config.hidden_size):

@@ -407,8 +407,7 @@ def changed(folder, tmp_path, change):
     ("change", "said"),
     [
         (lambda t: {n: v * np.nan for n, v in t.items()}, "NaN or infinity"),
-        (lambda t: {**t, "x.dora_scale": torch.ones(1)}, "a DoRA; plain LoRA"),
-        (lambda t: {"a.hada_w1_a": torch.ones(1)}, "LyCORIS"),
+        (lambda t: {**t, "x.oft_diag": torch.ones(1)}, "an OFT, GLoRA or IA3; LoRA, LoCon"),
         (lambda t: {"emb_params": torch.ones(1, 4)}, "textual-inversion embedding; name a LoRA"),
     ],
 )

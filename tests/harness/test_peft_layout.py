@@ -87,9 +87,8 @@ def test_the_strength_beside_the_file_is_needed_and_part_of_its_identity(tmp_pat
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1}))
     assert digest_of_lora(path) != first
     for change, message in (
-        ({"use_dora": True}, "a DoRA"),
         ({"modules_to_save": ["conv_in"]}, "whole modules"),
-        ({"peft_type": "LOHA"}, "peft_type 'LOHA'"),
+        ({"peft_type": "OFT"}, "peft_type 'OFT'; read are LORA, LOHA"),
         ({"lora_alpha": "many"}, "should be numbers"),
         ({"alpha_pattern": "many"}, "alpha_pattern is no mapping"),
     ):
