@@ -17,12 +17,14 @@ from harness.errors import AuditError, SpecError, reason
 from harness.generate.sampling import Generator
 from harness.json_types import JsonObject
 from harness.models.digests import digest_of, scheduler_digest
+from harness.models.gguf_files import kept_as
 from harness.models.lora import digest_of_lora
 from harness.models.prompt_syntax import warnings_of
 from harness.models.schedulers import ignored_settings
 from harness.models.textual_inversion import digest_of_embedding
 from harness.plan.cells import Arm, make_plan, text_of
 from harness.progress import Say
+from harness.spec.sections import CheckpointSpec
 
 ON_LAYERS = ("attention", "activations", "guidance")
 """Taps that hook into the denoiser; `steps` follows the sampler."""
@@ -120,11 +122,21 @@ def _examined(
             "source": spec.source,
             "digest": digest,
             "revision": loaded.checkpoint.revision,
+            **_kept(kind, spec, audit.base),
         }
         for kind, digest in digests.items()
         if kind in ("text_encoder", "denoiser")
     ]
     return arm, audited
+
+
+def _kept(kind: str, spec: CheckpointSpec, base: Path) -> dict[str, str | None]:
+    """Where a component is from, if not from the source, and how its file keeps the weights."""
+    own = {"text_encoder": spec.text_encoder, "denoiser": spec.denoiser}[kind]
+    kept = kept_as(base / Path(own or spec.source).expanduser())
+    name = kind.replace("_", " ")
+    told: dict[str, str | None] = {f"{name} from": own, f"{name} kept as": kept}
+    return {key: value for key, value in told.items() if value}
 
 
 def begin(audit: Audit, plan: pd.DataFrame, provenance: JsonObject) -> None:

@@ -27,6 +27,7 @@ from harness.models.components import load_component, load_folder, only_variant
 from harness.models.digests import pipeline_digests
 from harness.models.families import family
 from harness.models.families.other import Pixels
+from harness.models.gguf_files import is_gguf, load_gguf
 from harness.models.pickle_scan import PICKLE_SUFFIXES
 from harness.models.safetensors_header import refuse_not_finite
 from harness.models.single_file import WeightsError, load_pipeline_file
@@ -295,7 +296,11 @@ def _exchange(
                 setattr(pipe, kind, _swap(old, new, kind, ("hidden_size", "vocab_size")))
     if spec.denoiser is not None:
         own: SchedulerMixin = named.model
-        new = _part(spec.denoiser, named.denoiser, base, dtype, type(own))
+        file = base / Path(spec.denoiser).expanduser()
+        if is_gguf(file):
+            new = load_gguf(file, named.denoiser, own, dtype)
+        else:
+            new = _part(spec.denoiser, named.denoiser, base, dtype, type(own))
         text = "cross_attention_dim" if named.denoiser == "unet" else "joint_attention_dim"
         setattr(pipe, named.denoiser, _swap(own, new, "denoiser", ("in_channels", text)))
     if spec.vae is not None:

@@ -271,8 +271,8 @@ def _finite(tensor: torch.Tensor) -> bool:
 _OTHER_FILES = (
     (
         b"GGUF",
-        "a GGUF file, whose weights are quantised for other programs: name the .safetensors file "
-        "that it was made from",
+        "a GGUF file, which holds a denoiser alone: name a whole checkpoint as source, and this "
+        "file as its denoiser",
     ),
     (b"PK\x03\x04", "a zip archive: unpack it and name the .safetensors file inside"),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive: unpack it and name the .safetensors file inside"),

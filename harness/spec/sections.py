@@ -196,7 +196,7 @@ class CheckpointSpec(Strict):
         source: diffusers folder, .safetensors file, hub id or 'reference:NAME'.
         revision: commit of a hub id.
         text_encoder: another checkpoint, or a folder of a text encoder, to take it from.
-        denoiser: another checkpoint, or a folder of a U-Net, to take it from.
+        denoiser: another checkpoint, a folder of a U-Net, or a GGUF file, to take it from.
         loras: LoRA files that always act on this checkpoint, with their strengths.
         components_from: a diffusers folder that gives a single file what it lacks: VAE, text
             encoders, tokenizers.

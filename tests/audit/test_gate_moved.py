@@ -110,3 +110,31 @@ def test_without_a_margin_nothing_is_asked(run):
     ids = [m.id for m in metrics(baseline, pair(baseline, candidate), GateSpec())]
     assert not any("moved" in name for name in ids)
     assert not any("embedding" in name for name in candidate.cells)
+
+
+def test_another_batch_size_is_no_move(tmp_path):
+    """The null: one checkpoint made in batches of 16 and of 5, whose last bits differ."""
+    folders = []
+    for size in (16, 5):
+        audit = make(
+            tmp_path / str(size),
+            vaes={"own": "own"},
+            prompts={"list": [f"a portrait of a {n}" for n in ("doctor", "farmer", "cook")]},
+            seeds=16,
+            steps=6,
+            guidance=1,
+            batch_size=size,
+            gate={"margins": {"moved": MARGIN}},
+        )
+        folders.append(audit.run.folder)
+    sides = [side_of_run(folder, "balanced,own") for folder in folders]
+    gate = GateSpec(margins={"moved": MARGIN})
+    (found,) = (m for m in metrics(sides[0], pair(*sides), gate) if "moved" in m.id)
+    far = found.candidate[~np.isnan(found.candidate)]
+    assert len(far) == 48
+    # No image comes near the margin, so that no draw of them fails: of 40 A/A gates none.
+    assert far.max() < MARGIN / 4
+    out = tmp_path / "gate"
+    result = CliRunner().invoke(main, ["gate", *map(str, folders), "--out", str(out)])
+    record = json.loads((out / "gate.json").read_text())
+    assert {m["id"]: m["verdict"] for m in record["metrics"]}["moved/small"] != "FAIL", result
