@@ -114,8 +114,17 @@ def _reader(path: Path) -> Any:
         raise WeightsError(
             f"{str(path)!r} is a GGUF file; to read it: pip install 'diffusion-audit[gguf]'"
         ) from None
+
+    class Bounded(gguf.GGUFReader):
+        """Ends where the file does: its base reads on behind the end, without an end."""
+
+        def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+            if offset + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise EOFError("it ends too early")
+            return super()._get(offset, dtype, count, override_order)
+
     with reading(f"{str(path)!r} is a damaged GGUF file, cut short?", WeightsError):
-        return gguf.GGUFReader(path)
+        return Bounded(path)
 
 
 def _shape(reader: Any, tensor: Any) -> tuple[int, ...]:
