@@ -2,6 +2,7 @@
 
 import string
 
+import pandas as pd
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -43,6 +44,33 @@ NOISE = {
     "steps_offset": 1,
 }
 UNCHECKED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+
+def rows_of(texts, negative="", side=SIDE):
+    """Rows of a plan, one an image, each of its own noise."""
+    many = len(texts)
+    same = {
+        "negative_text": negative,
+        "sampler": "own",
+        "guidance": 5.0,
+        "steps": 2,
+        "width": side,
+        "height": side,
+    }
+    return pd.DataFrame({"text": texts, **same, "noise": range(many), "seed": range(many)})
+
+
+def plainly(pipe, side=SIDE, **arguments):
+    """Latents of the first of those rows, by the pipeline itself."""
+    return pipe(
+        **arguments,
+        num_inference_steps=2,
+        guidance_scale=5.0,
+        width=side,
+        height=side,
+        generator=torch.Generator("cpu").manual_seed(0),
+        output_type="latent",
+    ).images
 
 
 def vae(**changes):

@@ -135,8 +135,8 @@ def _kept(kind: str, spec: CheckpointSpec, base: Path) -> dict[str, str | None]:
     own = {"text_encoder": spec.text_encoder, "denoiser": spec.denoiser}[kind]
     kept = kept_as(base / Path(own or spec.source).expanduser())
     name = kind.replace("_", " ")
-    told: dict[str, str | None] = {f"{name} from": own, f"{name} kept as": kept}
-    return {key: value for key, value in told.items() if value}
+    facts: dict[str, str | None] = {f"{name} from": own, f"{name} kept as": kept}
+    return {key: value for key, value in facts.items() if value}
 
 
 def begin(audit: Audit, plan: pd.DataFrame, provenance: JsonObject) -> None:

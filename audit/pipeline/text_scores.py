@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.hashing import canonical_digest
 from harness.json_types import JsonObject
-from harness.models.token_alignment import Reading, encoded_text, read_chunks, read_words
+from harness.models.token_alignment import Reading, encoded_text, read_prompt
 from harness.spec.schema import Spec
 from harness.spec.sections import CheckpointSpec, strengths
 from probes.text_encoder.states import COUNTED
@@ -166,12 +166,10 @@ def text_rows(
     readers = generator.family.readers()
     encoded = readers and kinds != [COUNTED]
     hidden = generator.embed(text)["prompt_embeds"][0] if encoded else None
+    how = (generator.reader.in_chunks, generator.reader.weighs)
     made = []
     for reader in readers:
-        if generator.reader.in_chunks:
-            reading = read_chunks(reader.tokenizer, shown, generator.reader.weighs)
-        else:
-            reading = read_words(reader.tokenizer, shown, reader.length)
+        reading = read_prompt(reader.tokenizer, shown, reader.length, *how)
         made.append(about | _read_by(reader, reading, hidden, about))
     return made
 

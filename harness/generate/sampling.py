@@ -175,10 +175,8 @@ class Generator:
             made.append(_stack(long))
         return made
 
-    @torch.no_grad()
     def _with_rest(self, encoded: JsonObject, more: int) -> JsonObject:
-        vectors = encoded["prompt_embeds"]
-        empty = self.family.encode_chunks([()])["prompt_embeds"]
+        vectors, empty = encoded["prompt_embeds"], self.embed("")["prompt_embeds"]
         times = more // empty.shape[1]
         return encoded | {"prompt_embeds": torch.cat([vectors, *[empty] * times], dim=1)}
 

@@ -16,7 +16,13 @@ import torch
 
 from harness.errors import reading
 from harness.json_types import JsonObject
-from harness.models.checkpoint_keys import Tensors, convert, empty_model
+from harness.models.checkpoint_keys import (
+    Tensors,
+    check_tensors,
+    convert,
+    empty_model,
+    refuse_left_over,
+)
 from harness.models.safetensors_header import UNET, WeightsError, read_header, refuse_not_finite
 
 if TYPE_CHECKING:
@@ -55,7 +61,11 @@ def load_gguf(path: Path, component: str, like: ModelMixin, dtype: torch.dtype) 
     config: JsonObject = {"_class_name": type(like).__name__, **like.config}
     model = empty_model(config)
     expected = model.state_dict()
-    if not expected.keys() <= tensors.keys():  # not diffusers' own names
+    if expected.keys() <= tensors.keys():  # diffusers' own names
+        check_tensors(path, component, expected, tensors)
+        refuse_left_over(path, component, tensors.keys() - expected.keys())
+        tensors = {name: tensors[name] for name in expected}
+    else:
         named = {n if n.startswith(UNET) else UNET + n: t for n, t in tensors.items()}
         tensors = convert(path, component, named, config)
     model.load_state_dict(tensors, assign=True)
@@ -72,9 +82,9 @@ def read_gguf(path: Path, dtype: torch.dtype = torch.float32) -> Tensors:
     Raises:
         WeightsError: As `load_gguf`.
     """
+    reader = _reader(path)
     from gguf import quants
 
-    reader = _reader(path)
     tensors: Tensors = {}
     for tensor in reader.tensors:
         if tensor.n_elements > LARGEST:

@@ -83,6 +83,7 @@ class Adapters:
         """Name of the adapter by file; of those whose change is put into the weights, below."""
         self.merged: dict[Path, list[Change]] = {}
         self._changes = WeightChanges()
+        self._acting: list[Lora] = []
 
     def put_in(self, loras: Sequence[Lora]) -> None:
         """Have exactly these LoRAs act, in this order.
@@ -102,11 +103,10 @@ class Adapters:
                 name = f"lora{len(self.held)}"
                 _load(self.pipe, lora.path, name)
                 self.held[lora.path] = name
-        self._changes.act(
-            (self.merged[x.path], x.denoiser, x.text_encoder)
-            for x in loras
-            if x.path in self.merged
-        )
+        inside = [lora for lora in loras if lora.path in self.merged]
+        if inside != self._acting:  # to merge costs as much as a forward, and each batch asks
+            self._changes.act((self.merged[x.path], x.denoiser, x.text_encoder) for x in inside)
+            self._acting = inside
         if not self.held:
             return
         beside = [lora for lora in loras if lora.path in self.held]

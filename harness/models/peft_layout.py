@@ -97,8 +97,7 @@ def diffusers_tensors(path: Path, pipe: DiffusionPipeline) -> dict[str, torch.Te
         if ".lora_B" in name:
             rank = tensor.shape[1]
             alpha = _of_layer(patterns, layer, settings["lora_alpha"])
-            scale = alpha / (sqrt(rank) if settings["use_rslora"] else rank)
-            tensor = tensor.float() * scale
+            tensor = tensor.float() * _scale(settings, alpha, rank)
         if component.startswith("text_encoder"):
             inner = hasattr(getattr(pipe, component), "text_model")
             name = ("text_model." if inner else "") + name.removeprefix("text_model.")
@@ -122,8 +121,12 @@ def scales(path: Path, layers: Collection[str]) -> dict[str, float]:
         alpha = _of_layer(alphas, layer, settings["lora_alpha"])
         if not isinstance(rank, int) or rank < 1:
             raise WeightsError(f"{str(path.with_name(CONFIG))!r}: r {ascii(rank)[:40]} is no rank")
-        made[layer] = alpha / (sqrt(rank) if settings["use_rslora"] else rank)
+        made[layer] = _scale(settings, alpha, rank)
     return made
+
+
+def _scale(settings: JsonObject, alpha: float, rank: int) -> float:
+    return alpha / (sqrt(rank) if settings["use_rslora"] else rank)
 
 
 def _of_layer(patterns: Mapping[str, Any], layer: str, otherwise: Any) -> Any:
@@ -148,7 +151,7 @@ def component_of(path: Path, tensors: dict[str, torch.Tensor], pipe: DiffusionPi
         if component != "text_encoder":
             return component
         width = next(
-            (t.shape[1] for n, t in tensors.items() if re.search(r"q_proj\.(lora_A|hada_w1_b)", n)),
+            (t.shape[1] for n, t in tensors.items() if _OF_WIDTH.search(n)),
             0,
         )
         for kind in ("text_encoder", "text_encoder_2"):

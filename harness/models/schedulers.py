@@ -99,26 +99,27 @@ def with_zero_terminal_snr(own: SchedulerMixin) -> SchedulerMixin:
     Raises:
         AuditError: The checkpoint follows a flow, whose last step is noise alone anyway.
     """
-    if own is None or "beta_start" not in own.config:
-        raise AuditError(f"zero_terminal_snr: does not go with the checkpoint's {_kind(own)}")
+    if not _is_of_betas(own):
+        kind = type(own).__name__
+        raise AuditError(f"zero_terminal_snr: does not go with the checkpoint's {kind}")
     changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     knows = "rescale_betas_zero_snr" in inspect.signature(type(own).__init__).parameters
     return _scheduler(own, type(own).__name__ if knows else "DDIMScheduler", changes)
 
 
-def _kind(own: SchedulerMixin) -> str:
-    return type(own).__name__
+def _is_of_betas(own: SchedulerMixin) -> bool:
+    """Whether the checkpoint was trained on noise by betas, and not on a flow."""
+    return own is not None and "beta_start" in own.config
 
 
 def _check_own(own: SchedulerMixin, name: str, schedule: str | None) -> None:
     """Refuse what only a checkpoint that was trained on noise by betas can do."""
-    if own is not None and "beta_start" in own.config:
-        return
-    if own is not None and name == OWN and not schedule:
+    if _is_of_betas(own) or (own is not None and name == OWN and not schedule):
         return
     what = f"schedule {schedule!r}" if schedule else repr(name)
     advice = "use 'own', and arguments of its class" if schedule else "use 'own'"
-    raise AuditError(f"samplers: {what} does not go with the checkpoint's {_kind(own)}; {advice}")
+    kind = type(own).__name__
+    raise AuditError(f"samplers: {what} does not go with the checkpoint's {kind}; {advice}")
 
 
 def _check_arguments(class_name: str, arguments: Mapping[str, object]) -> None:

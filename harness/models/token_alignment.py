@@ -109,6 +109,26 @@ def read_words(tokenizer: PreTrainedTokenizerBase, text: str, room: int | None =
     )
 
 
+def read_prompt(
+    tokenizer: PreTrainedTokenizerBase, text: str, room: int, in_chunks: bool, breaks: bool
+) -> Reading:
+    """How a prompt is read: in chunks where it is long, or cut.
+
+    Args:
+        tokenizer: A fast tokenizer; of CLIP where it reads in chunks.
+        text: The prompt.
+        room: Tokens that the encoder has room for.
+        in_chunks: Whether a long prompt is read in chunks.
+        breaks: Whether the word BREAK ends a chunk.
+
+    Raises:
+        ValueError: The tokenizer gives no offsets.
+    """
+    if in_chunks:
+        return read_chunks(tokenizer, text, breaks)
+    return read_words(tokenizer, text, room)
+
+
 def read_chunks(tokenizer: PreTrainedTokenizerBase, text: str, breaks: bool) -> Reading:
     """As `read_words`, of a text that is read in chunks, of which nothing is cut.
 

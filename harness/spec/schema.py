@@ -121,7 +121,7 @@ class Spec(Strict, BaseModel):
             diffusers). SDXL reads the second last anyway, by 1 and by 2.
         guidance_rescale: how much of the spread that guidance adds is taken back, 0 to 1
             (arXiv 2305.08891, section 3.4); 0.7 is usual with zero_terminal_snr.
-        size_conditioning: what SDXL is told of an image's size and crop.
+        size_conditioning: what SDXL gets as an image's size and crop beside the prompt.
         sizes: width and height in pixels, multiples of 8; empty: the checkpoint's own.
         attributes: built-in names, YAML files or declared sets of classes.
         classifiers: by name, an open_clip model that reads attributes off images.
@@ -224,8 +224,8 @@ class Spec(Strict, BaseModel):
         rescale = own.guidance_rescale
         if rescale is None:
             rescale = self.guidance_rescale
-        told = own.size_conditioning or self.size_conditioning
-        return ({"guidance_rescale": rescale} if rescale else {}) | told.arguments
+        sizes = own.size_conditioning or self.size_conditioning
+        return ({"guidance_rescale": rescale} if rescale else {}) | sizes.arguments
 
     @property
     def notices(self) -> tuple[str, ...]:

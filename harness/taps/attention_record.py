@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.json_types import JsonObject
 from harness.models.families import family
 from harness.models.families.base import Family
-from harness.models.token_alignment import Reading, encoded_text, read_chunks, read_words
+from harness.models.token_alignment import Reading, encoded_text, read_prompt
 from harness.taps.attention_words import END, START, TOP
 from harness.taps.cross_attention import (
     Attention,
@@ -130,10 +130,7 @@ def words_in(
     cut = ""
     for reader in named.readers():
         shown = encoded_text(named.pipe, text)
-        if in_chunks:
-            reading = read_chunks(reader.tokenizer, shown, breaks)
-        else:
-            reading = read_words(reader.tokenizer, shown, reader.length)
+        reading = read_prompt(reader.tokenizer, shown, reader.length, in_chunks, breaks)
         for word, tokens in words_of(reading):
             held[word] = held.get(word, ()) + tuple(reader.first + t for t in tokens)
         cut = reading.cut

@@ -1,6 +1,7 @@
 """GGUF files by the package gguf: the same tensors, the same model, and what is no such file."""
 
 import json
+import sys
 
 import gguf
 import numpy as np
@@ -159,3 +160,20 @@ def test_a_gguf_file_as_a_whole_checkpoint_is_told_where_it_belongs(tmp_path):
     write(tmp_path / "u.gguf", named_as_in_the_original(sd1().unet), Q.F32)
     with pytest.raises((SpecError, WeightsError), match="holds a denoiser alone: name a whole"):
         make(tmp_path, checkpoints={"a": str(tmp_path / "u.gguf")}, seeds=1)
+
+
+@pytest.mark.parametrize("change", ["more", "shape"])
+def test_diffusers_own_names_are_checked_as_the_original_ones_are(tmp_path, change):
+    unet = sd1().unet
+    held = dict(unet.state_dict())
+    held |= {"more": torch.ones(4)} if change == "more" else {"conv_out.bias": torch.ones(9)}
+    write(tmp_path / "u.gguf", held, Q.F32)
+    with pytest.raises(WeightsError, match=r"1 tensors too many|conv_out\.bias is \(9,\)"):
+        load_gguf(tmp_path / "u.gguf", "unet", unet, torch.float32)
+
+
+def test_without_the_package_it_is_one_line(tmp_path, monkeypatch):
+    write(tmp_path / "u.gguf", {"a": torch.ones(4)}, Q.F32)
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(WeightsError, match=r"pip install 'diffusion-audit\[gguf\]'"):
+        read_gguf(tmp_path / "u.gguf")

@@ -1,12 +1,11 @@
 """Prompts in chunks: by hand, against compel, and unchanged where one chunk is enough."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from compel import CompelForSD, CompelForSDXL
 from conftest import make, write_spec  # tests/conftest.py
-from tiny_pipelines import flux, sd1, sd2, sdxl, words
+from tiny_pipelines import flux, plainly, rows_of, sd1, sd2, sdxl, words
 
 from audit.pipeline.run import read_batch
 from audit.pipeline.session import open_audit
@@ -135,48 +134,23 @@ def test_weights_keep_each_chunks_mean():
         assert torch.equal(part, weigh(hidden, torch.tensor(by_hand), [32]))
 
 
-def row(texts, negative=""):
-    many = len(texts)
-    return pd.DataFrame(
-        {
-            "text": texts,
-            "negative_text": [negative] * many,
-            "sampler": ["own"] * many,
-            "guidance": [5.0] * many,
-            "steps": [2] * many,
-            "width": [32] * many,
-            "height": [32] * many,
-            "noise": range(many),
-            "seed": range(many),
-        }
-    )
-
-
 @pytest.mark.parametrize("pipeline", [sd1, sdxl])
 def test_a_long_prompt_and_a_short_negative_are_drawn_as_the_pipeline_draws_them(pipeline):
     pipe = pipeline()
     generator = Generator(pipe, 1, IN_CHUNKS)
-    made = generator.denoise(row([LONG], "blurry")).clone()
+    made = generator.denoise(rows_of([LONG], "blurry")).clone()
     long, short = generator.embed(LONG), generator.embed_negative("blurry")
     empty = Generator(pipe, 1).embed("")["prompt_embeds"]
     arguments = {"negative_" + k: v for k, v in short.items()} | long
     arguments["negative_prompt_embeds"] = torch.cat([short["prompt_embeds"], empty, empty], dim=1)
-    wanted = pipe(
-        **arguments,
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        width=32,
-        height=32,
-        generator=torch.Generator("cpu").manual_seed(0),
-        output_type="latent",
-    ).images
+    wanted = plainly(pipe, **arguments)
     assert torch.equal(made, wanted)
 
 
 def test_neighbours_do_not_matter_in_a_batch_of_one_length():
     generator = Generator(sd1(), 2, IN_CHUNKS)
     other = " ".join(reversed(LONG.split()))
-    pair, alone = (generator.denoise(row(t)) for t in ([LONG, other], [LONG]))
+    pair, alone = (generator.denoise(rows_of(t)) for t in ([LONG, other], [LONG]))
     assert torch.equal(pair[0], alone[0])
 
 
@@ -239,8 +213,8 @@ def test_attention_and_text_states_follow_every_chunk():
     pipe = sd1()
     generator = Generator(pipe, 2, IN_CHUNKS)
     tap = AttentionRecorder(1, True, True, 0)
-    plain = generator.denoise(row([LONG, "a cat"], "blurry"))
-    followed = generator.denoise(row([LONG, "a cat"], "blurry"), [tap])
+    plain = generator.denoise(rows_of([LONG, "a cat"], "blurry"))
+    followed = generator.denoise(rows_of([LONG, "a cat"], "blurry"), [tap])
     assert torch.equal(plain, followed)
     for record, last in zip(tap.records(), ("hair (20)", "cat"), strict=True):
         names = record.notes["prompt"]["words"]

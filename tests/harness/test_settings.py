@@ -1,11 +1,10 @@
 """Samplers with schedules and arguments, rescaled guidance and SDXL's sizes, from spec to image."""
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 from conftest import make, write_spec  # tests/conftest.py
-from tiny_pipelines import flux, sd1, sdxl
+from tiny_pipelines import flux, plainly, rows_of, sd1, sdxl
 
 from audit.pipeline.session import open_audit
 from harness.errors import AuditError, SpecError
@@ -86,21 +85,11 @@ def test_an_argument_that_a_class_lacks_ends_the_plan_in_a_line(tmp_path):
 def test_rescaled_guidance_is_what_the_pipeline_makes_of_it(tmp_path):
     pipe = sd1()
     plain, rescaled = (
-        Generator(pipe, 1, Extras(arguments=a)).denoise(_row()).clone()
+        Generator(pipe, 1, Extras(arguments=a)).denoise(rows_of(["a cat"], side=16)).clone()
         for a in ({}, {"guidance_rescale": 0.7})
     )
     assert not torch.equal(plain, rescaled)
-    wanted = pipe(
-        "a cat",
-        negative_prompt="",
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        guidance_rescale=0.7,
-        width=16,
-        height=16,
-        generator=torch.Generator("cpu").manual_seed(3),
-        output_type="latent",
-    ).images
+    wanted = plainly(pipe, 16, prompt="a cat", negative_prompt="", guidance_rescale=0.7)
     assert torch.equal(rescaled, wanted)
     with pytest.raises(AuditError, match=r"guidance_rescale: a Flux does not take"):
         Generator(flux(), 1, Extras(arguments={"guidance_rescale": 0.7}))
@@ -114,7 +103,8 @@ def test_sdxl_is_told_sizes(tmp_path):
     assert told == {"original_size": (8, 16), "crops_coords_top_left": (2, 4)}
     pipe = sdxl()
     plain, made = (
-        Generator(pipe, 1, Extras(arguments=a)).denoise(_row()).clone() for a in ({}, told)
+        Generator(pipe, 1, Extras(arguments=a)).denoise(rows_of(["a cat"], side=16)).clone()
+        for a in ({}, told)
     )
     assert not torch.equal(plain, made)
     with pytest.raises(AuditError, match=r"size_conditioning: .* does not take original_size"):
@@ -140,18 +130,3 @@ def test_wrong_values_are_quoted(tmp_path):
     for key, value in (("guidance_rescale", 2), ("size_conditioning", {"crop": [1]})):
         with pytest.raises(SpecError, match=key):
             open_audit(write_spec(tmp_path, **{key: value}), tmp_path / "run")
-
-
-def _row():
-    return pd.DataFrame(
-        {
-            "text": ["a cat"],
-            "negative_text": [""],
-            "sampler": ["own"],
-            "guidance": [5.0],
-            "steps": [2],
-            "width": [16],
-            "height": [16],
-            "noise": [3],
-        }
-    )

@@ -2,14 +2,13 @@
 
 import json
 
-import pandas as pd
 import peft
 import pytest
 import torch
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from lycoris.modules import FullModule, LoConModule, LohaModule, LokrModule, NormModule
 from safetensors.torch import load_file, save_file
-from tiny_pipelines import flux, sd1, sdxl
+from tiny_pipelines import flux, rows_of, sd1, sdxl
 
 from harness.generate.sampling import Extras, Generator
 from harness.models.layer_names import flat, layers_of, original_name
@@ -88,21 +87,6 @@ def merged_by_lycoris(own, module):
     return (own.apply_weight_decompose(whole) if own.wd else whole).clone()
 
 
-def row(noise=3):
-    return pd.DataFrame(
-        {
-            "text": ["a cat"],
-            "negative_text": [""],
-            "sampler": ["own"],
-            "guidance": [5.0],
-            "steps": [2],
-            "width": [32],
-            "height": [32],
-            "noise": [noise],
-        }
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_those_that_lycoris_merges(tmp_path, kind):
     pipe = sd1()
@@ -148,7 +132,7 @@ def test_images_and_back_again_bit_for_bit_beside_a_plain_lora(tmp_path):
     generator = Generator(pipe, 1, Extras(adapters=levels))
     made = {}
     for level in ("none", "loha", "both", "zero", "loha", "none"):
-        image = generator.denoise(row().assign(adapters=level)).clone()
+        image = generator.denoise(rows_of(["a cat"]).assign(adapters=level)).clone()
         assert torch.equal(made.setdefault(level, image), image)  # whatever was in between
     assert torch.equal(made["none"], made["zero"])
     assert not torch.equal(made["none"], made["loha"])
