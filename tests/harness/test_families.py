@@ -175,7 +175,9 @@ def test_an_sdxl_embedding_moves_both_encoders_and_keeps_the_pooled_place(tmp_pa
         for key, value in plain.embed(text).items():
             assert torch.equal(generator.embed(text)[key], value), key
     pipe = generator.pipe
-    ids = pipe.tokenizer_2("a " + generator._spelled["mystyle"], return_tensors="pt").input_ids
+    ids = pipe.tokenizer_2(
+        "a " + generator.reader.spelled["mystyle"], return_tensors="pt"
+    ).input_ids
     last = pipe.text_encoder_2(ids, output_hidden_states=True)
     by_hand = pipe.text_encoder_2.text_projection(last.last_hidden_state[:, ids.shape[1] - 1])
     torch.testing.assert_close(last.text_embeds, by_hand)

@@ -150,7 +150,7 @@ def test_tiny_vaes_loras_and_embeddings_drop_nothing_either(tmp_path):
     down, up = torch.ones(2, 32), torch.ones(32, 2)
     base = "lora_unet_mid_block_attentions_0_proj_in"
     lora = {f"{base}.lora_down.weight": down, f"{base}.lora_up.weight": up}
-    for extra in (f"{base}.lora_down.scale_weight", f"{base}.diff_b", "anything"):
+    for extra in (f"{base}.lora_down.scale_weight", f"{base}.diff_c", "anything"):
         save_file(lora | {extra: LEFT}, tmp_path / "lora.safetensors")
         with pytest.raises(WeightsError, match="would have no effect"):
             digest_of_lora(tmp_path / "lora.safetensors")

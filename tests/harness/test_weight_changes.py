@@ -317,3 +317,34 @@ def test_every_layer_has_its_own_names():
             n for n, m in pipe.unet.named_modules() if isinstance(m, torch.nn.Linear)
         }
     assert read_changes  # the reader of these names
+
+
+def test_a_bias_beside_a_lora_is_added_and_refused_where_there_is_none(tmp_path):
+    pipe, path = sd1(), tmp_path / "b.safetensors"
+    torch.manual_seed(6)
+
+    def lora(name):
+        weight = pipe.unet.get_submodule(name).weight
+        label = f"lora_unet_{flat(name)}"
+        save_file(
+            {
+                f"{label}.lora_down.weight": torch.randn(2, *weight.shape[1:]),
+                f"{label}.lora_up.weight": torch.randn(
+                    weight.shape[0], 2, *[1] * (weight.ndim - 2)
+                ),
+                f"{label}.diff_b": torch.ones(weight.shape[0]),
+            },
+            path,
+        )
+        return label, pipe.unet.get_submodule(name)
+
+    label, conv = lora("conv_out")
+    weight, bias = conv.weight.clone(), conv.bias.clone()
+    Adapters(pipe).put_in([Lora(path, 0.5, 0.0)])
+    torch.testing.assert_close(conv.bias, bias + 0.5)
+    held = load_file(path)
+    down, up = (held[f"{label}.lora_{n}.weight"].flatten(1) for n in ("down", "up"))
+    torch.testing.assert_close(conv.weight, weight + 0.5 * (up @ down).reshape(weight.shape))
+    lora("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q")  # which has no bias
+    with pytest.raises(WeightsError, match="make no change of weights of"):
+        Adapters(sd1()).put_in([Lora(path, 1.0, 1.0)])
